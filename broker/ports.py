@@ -1,0 +1,303 @@
+"""The ports: what the broker asks of adapters, consumers, profiles, logs, clocks and key rings.
+
+Adapters and consumers know only these names, `broker.events`, `broker.errors` and `fhir_profiles`.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from broker.errors import Problem
+from broker.events import (
+    Destination,
+    Event,
+    Kind,
+    Priority,
+    Recorded,
+    Role,
+    Route,
+    SubjectKind,
+)
+
+
+class Clock(Protocol):
+    """Tells the time. Aware, UTC."""
+
+    def now(self) -> datetime: ...
+
+
+# -- adapters ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """An organisation as a message names it."""
+
+    ods: str
+    name: str
+    telephone: str = ""
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """What kind of destination a message needs; routing turns it into one, with the reason why.
+
+    `named` is what the sender (or the patient's choice) named; else `receiver_type` and
+    `subspecialty` are looked for in the ICB of `practice`, else of the postcode's area.
+    """
+
+    role: Role
+    receiver_type: str
+    subspecialty: str = ""
+    named: Destination | None = None
+    practice: str | None = None
+    postcode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clinical:
+    """An extra clock of a pathway: `kind` (seen, treated …) by `due`, from the rule `source`."""
+
+    kind: str
+    due: datetime
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One message that a request asks for, before it is known where it goes.
+
+    A want that is not `required` and cannot be routed is left out: the sender is told with
+    `if_left_out`, a sentence that begins "No task was sent." and to which routing adds whom to
+    telephone.
+    """
+
+    key: str
+    kind: Kind
+    pathway: str
+    pathway_version: str
+    priority: Priority
+    seeks: tuple[Seek, ...]
+    happened: datetime | date
+    required: bool = True
+    if_left_out: str = ""
+    clocks: tuple[Clinical, ...] = ()
+    reason_code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What intake must know of a request before it is translated.
+
+    `organisation` is the ODS code that the body says it comes from, `reference` the sender's own.
+    `consent` False: nothing is sent and nothing clinical is kept. `warnings` are told to the
+    sender and carried on the message. `advice` are sentences that the sender must read, most
+    important first. `escalates` is true where a refusal must begin "Nothing was sent.".
+    `nhs_number` is used for a keyed pseudonym only. `practice` is the registered practice, if it is
+    known.
+    """
+
+    organisation: str
+    reference: str
+    subject: SubjectKind
+    wants: tuple[Want, ...]
+    consent: bool
+    purpose: str = "direct-care"
+    label: str = "N"
+    nhs_number: str | None = None
+    identity_verified: bool = True
+    practice: str | None = None
+    escalates: bool = False
+    warnings: tuple[Problem, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What translation may use beside the request: ids, parties and the one time that counts.
+
+    `message_ids`, `destinations` and `identifiers` have one entry per want that goes out, by key.
+    """
+
+    message_ids: Mapping[str, str]
+    sender: Party
+    practice: Party | None
+    destinations: Mapping[str, tuple[tuple[Party, Role], ...]]
+    correlation_id: str
+    now: datetime
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One translated message: `content` is its FHIR Bundle, not yet addressed (see
+    `fhir_profiles.bundle`), `focus` the fullUrl of the resource that it is about."""
+
+    key: str
+    content: bytes = field(repr=False)
+    focus: str
+
+
+class Adapter(Protocol):
+    """Pure translation between one pillar's own words and FHIR. The same input, the same bytes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def accepts(self) -> type[BaseModel]: ...
+
+    def needs(self, request: Any, now: datetime) -> Needs: ...
+
+    def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
+
+    def withheld(self, raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
+        """If the patient refused: the problems of the few fields that are still checked, and the
+        sentences the sender must read. None where the patient did not refuse."""
+        ...
+
+    def danger(self, raw: Mapping[str, Any]) -> str | None:
+        """Whom to telephone, if a body that is refused speaks of a red flag, an escalation or an
+        urgent priority. Reads what it can of any body and never raises."""
+        ...
+
+
+# -- consumers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How a destination is reached: `inbox`, or `webhook` with a URL. Looked up at each attempt."""
+
+    destination: Destination
+    channel: str
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt at one obligation. `id` is the same for ever, over every attempt."""
+
+    id: str
+    event: Recorded
+    kind: Kind
+    destination: Destination
+    role: Role
+    attempt: int
+    digest: str
+    body: bytes = field(repr=False)
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A destination's word that it has stored a delivery: it names delivery, digest and itself."""
+
+    delivery: str
+    digest: str
+    ods: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What handling brought: a receipt or, after a bare 2xx, none; and what follows from it."""
+
+    receipt: Receipt | None = None
+    status: int | None = None
+    follow_ups: tuple[Event, ...] = ()
+
+
+class Outlet(Protocol):
+    """The way out over the network. The only one: address rules, limits and time-outs are its."""
+
+    async def post(self, delivery: Delivery) -> Outcome:
+        """Send once. Raises Retry or Reject."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """To whom a content Bundle is composed, and by whom and why it was sent."""
+
+    delivery: str
+    receiver: Party
+    role: Role
+    sender: Party
+    kind: Kind
+
+
+class Consumer(Protocol):
+    """One kind of destination. Projections send nothing outside and have no lanes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def types(self) -> frozenset[str]: ...
+
+    @property
+    def sends_outside(self) -> bool: ...
+
+    def destinations(self, event: Recorded) -> Sequence[Route]: ...
+
+    def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
+        """Return the whole body that this destination gets. Pure; called once per delivery."""
+        ...
+
+    async def handle(self, delivery: Delivery, outlet: Outlet) -> Outcome:
+        """Attempt it once. Raises Retry or Reject."""
+        ...
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something in the log that could not be decoded, kept as it is, with the reason."""
+
+    position: int
+    reason: str
+
+
+class Batch(Protocol):
+    """Events in order, and the promise to go on after them once `commit` returned."""
+
+    @property
+    def items(self) -> Sequence[Recorded | Quarantined]: ...
+
+    async def commit(self) -> None: ...
+
+
+class Reader(Protocol):
+    """Reads the log at least once, in order per subject, from where its group left off."""
+
+    def subscribe(self, group: str) -> AsyncIterator[Batch]: ...
+
+    async def lag(self, group: str) -> int: ...
+
+
+class Publisher(Protocol):
+    """Publishes events. Durable on return. Safe to repeat."""
+
+    async def publish(self, events: Sequence[Recorded]) -> None: ...
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+class KeyRing(Protocol):
+    """Holds the keys that wrap message keys and make pseudonyms. Never in the database."""
+
+    @property
+    def current_kek(self) -> str: ...
+
+    def kek(self, key_id: str) -> bytes: ...
+
+    def pseudonym_key(self) -> tuple[str, bytes]: ...
+
+    def reference_key(self) -> bytes: ...

@@ -1,0 +1,472 @@
+"""The referral's state machine: one table that says every move, who may make it and who is told.
+
+Nothing about a referral's life is decided anywhere else. `apply` is the only way from one state to
+the next. Pure: the time and the history that a rule needs come in as `Context`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from broker.errors import Conflict, Problem
+from fhir_profiles.working_days import london
+
+MAX_TEXT: Final = 4_000
+
+
+class State(StrEnum):
+    """Where a referral stands."""
+
+    REQUESTED = "requested"
+    RECEIVED = "received"
+    ACCEPTED = "accepted"
+    INFORMATION_REQUESTED = "information-requested"
+    REDIRECTED = "redirected"
+    BOOKED = "booked"
+    IN_PROGRESS = "in-progress"
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    DECLINED_BY_PATIENT = "declined-by-patient"
+    DECEASED = "deceased"
+    DID_NOT_ATTEND = "did-not-attend"
+    NO_CONTACT = "no-contact"
+    EXPIRED = "expired"
+
+
+class Relation(StrEnum):
+    """What an organisation is to a message or referral. BROKER is this software: never a caller."""
+
+    SENDER = "sender"
+    ACTING = "acting-receiver"
+    COPY = "copy-receiver"
+    NOTICE = "notice-receiver"
+    BROKER = "broker"
+    NONE = "none"
+
+    @property
+    def words(self) -> str:
+        return "receiver" if self is Relation.ACTING else self.value.replace("-", " ")
+
+
+class Audience(StrEnum):
+    """Who hears of a move by notice."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+    PRACTICE = "registered practice"
+
+
+class Door(StrEnum):
+    """How a move comes in."""
+
+    MOVE = "POST /referrals/{id}/{move}"
+    RECEIPT = "PUT /inbox/{delivery}/receipt"
+    CORRECTION = "PUT of the whole body"
+    NOT_YET = "not open yet"
+
+
+class Guard(StrEnum):
+    """A condition on a move beyond state and relation."""
+
+    DECIDER_SAME_DAY = "only the organisation that decided, on the same London day"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one state means: in words, to FHIR, and whose turn it is.
+
+    `taken_on`: somebody at the receiver is acting on it, so nothing may end or change it unseen.
+    """
+
+    words: str
+    task_status: str
+    waits_for: Relation | None
+    taken_on: bool = False
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.task_status in _FINAL
+
+
+# FHIR R4 Task.status of which a Task never leaves; the machine's own state is the businessStatus.
+_FINAL: Final = frozenset({"completed", "rejected", "cancelled", "failed"})
+
+# A rejected or expired referral waits for its sender: the patient still needs somewhere to go.
+STAGES: Final[Mapping[State, Stage]] = MappingProxyType(
+    {
+        State.REQUESTED: Stage("requested", "requested", Relation.ACTING),
+        State.RECEIVED: Stage("received", "received", Relation.ACTING),
+        State.ACCEPTED: Stage("accepted", "accepted", Relation.ACTING, taken_on=True),
+        State.INFORMATION_REQUESTED: Stage("more information asked", "on-hold", Relation.SENDER),
+        State.REDIRECTED: Stage("redirected", "requested", Relation.ACTING),
+        State.BOOKED: Stage("booked", "accepted", Relation.ACTING, taken_on=True),
+        State.IN_PROGRESS: Stage("in progress", "in-progress", Relation.ACTING, taken_on=True),
+        State.COMPLETED: Stage("completed", "completed", None, taken_on=True),
+        State.REJECTED: Stage("rejected", "rejected", Relation.SENDER),
+        State.CANCELLED: Stage("cancelled", "cancelled", None),
+        State.DECLINED_BY_PATIENT: Stage("declined by the patient", "cancelled", None),
+        State.DECEASED: Stage("patient deceased", "cancelled", None),
+        State.DID_NOT_ATTEND: Stage("did not attend", "on-hold", Relation.ACTING, taken_on=True),
+        State.NO_CONTACT: Stage("no contact made", "on-hold", Relation.ACTING, taken_on=True),
+        State.EXPIRED: Stage("expired", "failed", Relation.SENDER),
+    }
+)
+
+OPEN: Final = frozenset(state for state, stage in STAGES.items() if not stage.is_terminal)
+
+REJECTION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "not-clinically-appropriate": "Not clinically appropriate for this service",
+        "criteria-not-met": "Does not meet the criteria for referral",
+        "wrong-service": "Should go to another service",
+        "insufficient-information": "Not enough information to decide",
+        "patient-not-identified": "The patient cannot be identified from the details given",
+        "out-of-area": "The patient is outside the area served",
+        "already-under-care": "Already under the care of this service for the same problem",
+        "duplicate": "The same referral has been made already",
+        "no-capacity": "Cannot be seen here within the time needed",
+        "other": "Another reason, given in the advice",
+    }
+)
+
+CANCELLATION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "no-longer-needed": "No longer needed",
+        "patient-request": "The patient asked for it",
+        "referred-elsewhere": "Referred elsewhere",
+        "duplicate": "The same referral has been made already",
+        "entered-in-error": "Entered in error",
+        "other": "Another reason, given in the note",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a move carries: free text, or one code of a list."""
+
+    name: str
+    words: str
+    required: bool = True
+    codes: Mapping[str, str] | None = None
+
+
+_NOTE: Final = Item("note", "a note", required=False)
+_ACTIONS: Final = Item("practice_actions", "what the practice is asked to do", required=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One row of the table. `to` None keeps the state; `goes_back` returns to the one before."""
+
+    name: str
+    sources: frozenset[State]
+    to: State | None
+    by: frozenset[Relation]
+    tells: frozenset[Audience]
+    door: Door = Door.NOT_YET
+    carries: tuple[Item, ...] = ()
+    guard: Guard | None = None
+    goes_back: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.door is not Door.NOT_YET
+
+
+_S = State
+_RECEIVER: Final = frozenset({Relation.ACTING})
+_SENDER: Final = frozenset({Relation.SENDER})
+_EITHER: Final = _RECEIVER | _SENDER
+_BROKER: Final = frozenset({Relation.BROKER})
+_UNDECIDED: Final = frozenset({_S.RECEIVED, _S.INFORMATION_REQUESTED})
+_WAITING: Final = frozenset({_S.ACCEPTED, _S.BOOKED, _S.DID_NOT_ATTEND, _S.NO_CONTACT})
+_NOBODY: Final[frozenset[Audience]] = frozenset()
+_TO_SENDER: Final = frozenset({Audience.SENDER})
+_TO_RECEIVER: Final = frozenset({Audience.RECEIVER})
+_OUTCOME: Final = frozenset({Audience.SENDER, Audience.PRACTICE})
+_ALL: Final = frozenset(Audience)
+
+# A receipt is level 2: it is shown on the trail, not told. An amendment is itself delivered anew to
+# everyone who got the old version, so it needs no notice.
+_ROWS: Final = (
+    Move(
+        "receive",
+        frozenset({_S.REQUESTED, _S.REDIRECTED}),
+        _S.RECEIVED,
+        _RECEIVER,
+        _NOBODY,
+        Door.RECEIPT,
+    ),
+    Move("accept", _UNDECIDED, _S.ACCEPTED, _RECEIVER, _OUTCOME, Door.MOVE, (_NOTE,)),
+    Move(
+        "reject",
+        _UNDECIDED | _WAITING,
+        _S.REJECTED,
+        _RECEIVER,
+        _OUTCOME,
+        Door.MOVE,
+        (
+            Item("reason", "why it is rejected", codes=REJECTION_REASONS),
+            Item("advice", "what the sender should do instead"),
+            _ACTIONS,
+        ),
+    ),
+    Move(
+        "complete",
+        _WAITING | {_S.IN_PROGRESS},
+        _S.COMPLETED,
+        _RECEIVER,
+        _OUTCOME,
+        Door.MOVE,
+        (Item("outcome", "what was found and done"), _ACTIONS),
+    ),
+    Move(
+        "cancel",
+        OPEN,
+        _S.CANCELLED,
+        _SENDER,
+        frozenset({Audience.RECEIVER, Audience.PRACTICE}),
+        Door.MOVE,
+        (Item("reason", "why it is cancelled", codes=CANCELLATION_REASONS), _NOTE),
+    ),
+    Move("amend", OPEN, None, _SENDER, _NOBODY, Door.CORRECTION),
+    Move(
+        "reinstate",
+        frozenset({_S.REJECTED}),
+        None,
+        _RECEIVER,
+        _OUTCOME,
+        Door.MOVE,
+        (_NOTE,),
+        guard=Guard.DECIDER_SAME_DAY,
+        goes_back=True,
+    ),
+    Move(
+        "request-information",
+        frozenset({_S.RECEIVED}),
+        _S.INFORMATION_REQUESTED,
+        _RECEIVER,
+        _TO_SENDER,
+        carries=(Item("question", "what the sender should answer"),),
+    ),
+    Move(
+        "answer",
+        frozenset({_S.INFORMATION_REQUESTED}),
+        _S.RECEIVED,
+        _SENDER,
+        _TO_RECEIVER,
+        carries=(Item("answer", "the answer to the receiver's question"),),
+    ),
+    Move(
+        "redirect",
+        _UNDECIDED | {_S.ACCEPTED},
+        _S.REDIRECTED,
+        _RECEIVER,
+        _OUTCOME,
+        carries=(
+            Item("destination", "the organisation or service that takes it on"),
+            Item("advice", "why it goes there"),
+        ),
+    ),
+    Move(
+        "book",
+        _WAITING,
+        _S.BOOKED,
+        _RECEIVER,
+        _TO_SENDER,
+        carries=(Item("starts_at", "when the appointment begins"), _NOTE),
+    ),
+    Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, _TO_SENDER, carries=(_NOTE,)),
+    Move(
+        "did-not-attend",
+        frozenset({_S.BOOKED}),
+        _S.DID_NOT_ATTEND,
+        _RECEIVER,
+        _OUTCOME,
+        carries=(_NOTE, _ACTIONS),
+    ),
+    Move(
+        "no-contact",
+        frozenset({_S.RECEIVED, _S.ACCEPTED, _S.BOOKED, _S.DID_NOT_ATTEND}),
+        _S.NO_CONTACT,
+        _RECEIVER,
+        _OUTCOME,
+        carries=(_NOTE, _ACTIONS),
+    ),
+    Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, _ALL, carries=(_NOTE,)),
+    Move("deceased", OPEN, _S.DECEASED, _EITHER, _ALL, carries=(_NOTE,)),
+    Move("expire", _UNDECIDED | {_S.REQUESTED, _S.REDIRECTED}, _S.EXPIRED, _BROKER, _ALL),
+)
+
+MOVES: Final[Mapping[str, Move]] = MappingProxyType({move.name: move for move in _ROWS})
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a rule may ask about beside state and relation.
+
+    `organisation` is who moves; `moved_by`, `moved_at` and `before` are of the last move that
+    changed the state: who made it, when, and out of which state. Both codes are the open
+    organisation's (`Directory.resolve_successor`), so that a successor may undo what it inherits.
+    """
+
+    now: datetime
+    organisation: str = ""
+    moved_by: str = ""
+    moved_at: datetime | None = None
+    before: State | None = None
+
+
+def allowed(state: State, relation: Relation, context: Context) -> tuple[Move, ...]:
+    """Return the moves that this party may make now, of those whose door is open."""
+    return tuple(
+        move for move in _ROWS if move.is_open and not _why_not(state, move, relation, context)
+    )
+
+
+def apply(state: State, move: Move, by: Relation, context: Context) -> State:
+    """Return the state after the move, or raise Conflict saying why not and what is allowed."""
+    why_not = _why_not(state, move, by, context)
+    if why_not:
+        raise Conflict(f"{why_not} {_may(state, by, context)}")
+    if move.goes_back:
+        return _back(context.before)
+    return state if move.to is None else move.to
+
+
+def needs_receivers_eye(state: State) -> bool:
+    """Tell whether an amendment in this state changes what somebody has already taken on."""
+    stage = STAGES[state]
+    return stage.taken_on and not stage.is_terminal
+
+
+def told(move: Move, by: Relation) -> frozenset[Audience]:
+    """Return who hears of the move: never the party that made it.
+
+    Where the practice is itself sender or receiver, the caller must still compare organisations.
+    """
+    own = {Relation.SENDER: Audience.SENDER, Relation.ACTING: Audience.RECEIVER}.get(by)
+    return move.tells - {own} if own else move.tells
+
+
+def check(move: Move, content: Mapping[str, object]) -> list[Problem]:
+    """Return everything wrong with what a move carries: missing, unknown, blank, too long."""
+    known = {item.name: item for item in move.carries}
+    names = ", ".join(known) or "nothing"
+    problems = [
+        Problem(name, "unknown-field", f"{move.name} has no field {name!r}.", f"It has: {names}.")
+        for name in content
+        if name not in known
+    ]
+    for item in move.carries:
+        value = content.get(item.name)
+        if value is None:
+            if item.required:
+                problems.append(_problem(item, "missing", f"{item.name} is missing."))
+        elif not isinstance(value, str) or not value.strip():
+            problems.append(_problem(item, "invalid", f"{item.name} must be a text, not blank."))
+        elif item.codes is not None and value not in item.codes:
+            problems.append(_problem(item, "unknown-code", f"{item.name} has no such code."))
+        elif len(value) > MAX_TEXT:
+            problems.append(
+                _problem(item, "too-long", f"{item.name} is over {MAX_TEXT} characters.")
+            )
+    return problems
+
+
+def as_table() -> list[tuple[str, ...]]:
+    """Return the whole machine as rows of words, the headings first."""
+    rows: list[tuple[str, ...]] = [
+        ("move", "from", "to", "by", "carries", "condition", "told", "how")
+    ]
+    for move in _ROWS:
+        carries = [item.name if item.required else f"{item.name}?" for item in move.carries]
+        rows.append(
+            (
+                move.name,
+                ", ".join(state for state in State if state in move.sources),
+                _target(move),
+                ", ".join(relation.words for relation in Relation if relation in move.by),
+                ", ".join(carries),
+                move.guard or "",
+                ", ".join(audience for audience in Audience if audience in move.tells),
+                move.door,
+            )
+        )
+    return rows
+
+
+def as_mermaid() -> str:
+    """Return the machine as a Mermaid state diagram that leaves no move out."""
+    lines = ["stateDiagram-v2"]
+    lines += [f'    state "{stage.words}" as {_node(state)}' for state, stage in STAGES.items()]
+    lines.append(f"    [*] --> {_node(State.REQUESTED)}")
+    for move in _ROWS:
+        for source in (state for state in State if state in move.sources):
+            targets = _BACK_TO if move.goes_back else (move.to or source,)
+            lines += [f"    {_node(source)} --> {_node(to)} : {move.name}" for to in targets]
+    lines += [f"    {_node(state)} --> [*]" for state, stage in STAGES.items() if stage.is_terminal]
+    return "\n".join(lines) + "\n"
+
+
+_BACK_TO: Final = (State.RECEIVED, State.INFORMATION_REQUESTED, State.ACCEPTED)
+
+
+def _back(before: State | None) -> State:
+    """Return what a reinstated referral is again: never more than can still be known true.
+
+    Once rejected, a booking can no longer be vouched for, so what was booked is accepted again.
+    Without a history it must be decided anew.
+    """
+    if before is None or before in _BACK_TO:
+        return before or State.RECEIVED
+    return State.ACCEPTED if STAGES[before].taken_on else State.RECEIVED
+
+
+def _why_not(state: State, move: Move, by: Relation, context: Context) -> str:
+    """Return why this party may not make this move now, or nothing."""
+    if by not in move.by:
+        who = " or the ".join(relation.words for relation in Relation if relation in move.by)
+        return f"Only the {who} may {move.name}."
+    if state not in move.sources:
+        return f"This referral is {STAGES[state].words}: {move.name} is not possible."
+    if move.guard is Guard.DECIDER_SAME_DAY:
+        if not context.moved_by or context.organisation != context.moved_by:
+            return f"Only the organisation that made the decision may {move.name}."
+        if context.moved_at is None or not _same_london_day(context.moved_at, context.now):
+            return f"The decision may be undone on the same London day only: {move.name} is late."
+    return ""
+
+
+def _may(state: State, by: Relation, context: Context) -> str:
+    names = [
+        move.name if move.door is Door.MOVE else f"{move.name} ({move.door})"
+        for move in allowed(state, by, context)
+    ]
+    return f"Allowed now: {', '.join(names) or 'nothing more by you'}."
+
+
+def _same_london_day(one: datetime, other: datetime) -> bool:
+    return london(one).date() == london(other).date()
+
+
+def _problem(item: Item, code: str, detail: str) -> Problem:
+    todo = f"Give {item.words}."
+    if item.codes is not None:
+        todo = f"Give one of: {', '.join(item.codes)}."
+    return Problem(item.name, code, detail, todo)
+
+
+def _target(move: Move) -> str:
+    if move.goes_back:
+        return "what it was before"
+    return move.to or "as it was"
+
+
+def _node(state: State) -> str:
+    return state.replace("-", "_")

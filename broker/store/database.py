@@ -1,0 +1,112 @@
+"""Connections that keep what they commit, on SQLite and PostgreSQL; anything weaker is refused."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from broker.errors import BrokerError
+
+READERS = 4
+BUSY_SECONDS = 5.0
+OLDEST_SQLITE = (3, 37, 0)
+
+
+class UnsafeDatabase(BrokerError):
+    """The database could lose what it has committed. The message says how to mend it."""
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite database in a file."""
+    return f"sqlite:///{path}"
+
+
+def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
+    """Return (writer, reader) engines whose commits survive power loss. Raises UnsafeDatabase."""
+    backend = make_url(url).get_backend_name()
+    if backend == "sqlite":
+        engines = _sqlite(url, readers)
+    elif backend == "postgresql":
+        engines = _postgres(url, readers)
+    else:
+        raise UnsafeDatabase(
+            f"BROKER_DATABASE_URL names {backend!r}; use sqlite:///… or postgresql://…"
+        )
+    with engines[0].connect() as connection:
+        check_durability(connection)
+    return engines
+
+
+def check_durability(connection: Connection) -> None:
+    """Raise UnsafeDatabase unless a commit on this connection survives power loss."""
+    if connection.dialect.name == "sqlite":
+        journal = connection.execute(text("PRAGMA journal_mode")).scalar_one()
+        synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
+        if journal != "wal" or synchronous < 2:
+            raise UnsafeDatabase(
+                f"SQLite runs with journal_mode={journal}, synchronous={synchronous}: it must be "
+                "WAL and FULL. Is the data directory on a network file system? Move it to a disk."
+            )
+        return
+    for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        value = connection.execute(text(f"SHOW {setting}")).scalar_one()
+        if value not in {"on", "remote_write", "remote_apply"}:
+            raise UnsafeDatabase(
+                f"PostgreSQL runs with {setting}={value}: accepted messages could be lost. "
+                f"Set {setting}=on and start the broker again."
+            )
+
+
+def _sqlite(url: str, readers: int) -> tuple[Engine, Engine]:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise UnsafeDatabase(
+            f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed."
+        )
+    arguments: dict[str, Any] = {
+        "timeout": BUSY_SECONDS,
+        "isolation_level": None,
+        "check_same_thread": False,
+    }
+    writer = create_engine(url, connect_args=arguments, poolclass=QueuePool, pool_size=1)
+    reader = create_engine(
+        url, connect_args=arguments, poolclass=QueuePool, pool_size=readers, max_overflow=0
+    )
+    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_with(begin))
+    return writer, reader
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_with(statement: str) -> Any:
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    return begin
+
+
+def _postgres(url: str, readers: int) -> tuple[Engine, Engine]:
+    address = make_url(url).set(drivername="postgresql+psycopg")
+    writer = create_engine(address, pool_size=2, pool_pre_ping=True)
+    reader = create_engine(address, pool_size=readers, max_overflow=0, pool_pre_ping=True)
+    return writer, reader
+
+
+def unpooled(engine: Engine) -> Engine:
+    """Return an engine to the same database whose connections are closed after use."""
+    return create_engine(engine.url, poolclass=NullPool)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the same transaction, run again, may succeed (deadlock, serialisation)."""
+    return getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}

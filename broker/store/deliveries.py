@@ -1,0 +1,266 @@
+"""Delivery rows: made once, ordered in lanes, settled in one transaction.
+
+States: due, held (predecessor, receipt, human, consent, label), done (receipt, superseded,
+given-up), dead. A lane is (destination, subject); only its lowest unfinished step is due.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy.engine import Row
+
+from broker.events import Recorded
+from broker.store import tables as t
+from broker.store.store import DELIVERIES, Tx
+
+d = t.delivery.c
+
+# Held for one of these a delivery is not shown to its destination.
+HIDDEN = ("human", "consent", "label")
+
+
+def unfinished() -> Any:
+    """Whether a step still blocks its lane: anything but done and held for its receipt."""
+    return or_(d.state.in_(("due", "dead")), and_(d.state == "held", d.held_reason != "receipt"))
+
+
+def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
+    """Add the deliveries of one event, each at its place in its lane; skip those already there.
+
+    The caller has locked the event's subject.
+    """
+    if not rows:
+        return 0
+    known = set(
+        tx.connection.execute(select(d.id).where(d.id.in_([row["id"] for row in rows]))).scalars()
+    )
+    fresh = [dict(row) for row in rows if row["id"] not in known]
+    for row in fresh:
+        if event.facts.get("supersedes") == "unsent":
+            _supersede(tx, row)
+        _place(tx, row)
+    if fresh:
+        tx.execute(insert(t.delivery), fresh)
+        tx.wake(DELIVERIES)
+    return len(fresh)
+
+
+def _lane(row: Any) -> Any:
+    return and_(d.ods == row["ods"], d.service == row["service"], d.subject_id == row["subject_id"])
+
+
+def _place(tx: Tx, row: dict[str, Any]) -> None:
+    """Decide whether a new step is due, waits for the step before it, or waits for its receipt."""
+    if row["state"] == "held":
+        return
+    if row["subject_seq"] > 1:
+        head = tx.first(
+            select(d.id, d.priority_rank)
+            .where(and_(_lane(row), unfinished()))
+            .order_by(d.subject_seq, d.consumer)
+            .limit(1)
+        )
+        if head is not None:
+            row["state"], row["held_reason"] = "held", "predecessor"
+            if row["priority_rank"] < head.priority_rank:
+                # The head of a lane inherits the highest priority that waits behind it.
+                tx.execute(
+                    update(t.delivery)
+                    .where(d.id == head.id)
+                    .values(priority_rank=row["priority_rank"])
+                )
+            return
+    if row["channel"] == "inbox":
+        row["state"], row["held_reason"] = "held", "receipt"
+
+
+def _supersede(tx: Tx, row: dict[str, Any]) -> None:
+    """End every step of the lane that was never sent: what follows says all there is to say.
+
+    What stands in an inbox to be collected counts as sent.
+    """
+    tx.execute(
+        update(t.delivery)
+        .where(
+            and_(
+                _lane(row),
+                d.subject_seq < row["subject_seq"],
+                d.attempt == 0,
+                or_(d.state == "due", and_(d.state == "held", d.held_reason == "predecessor")),
+            )
+        )
+        .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
+    )
+
+
+def promote(tx: Tx, row: Any) -> None:
+    """Make the next step of a lane due, once nothing before it blocks."""
+    while True:
+        head = tx.first(
+            select(t.delivery)
+            .where(and_(_lane(row), unfinished()))
+            .order_by(d.subject_seq, d.consumer)
+            .limit(1)
+        )
+        if head is None or head.state != "held" or head.held_reason != "predecessor":
+            return
+        if head.channel == "inbox":
+            tx.execute(update(t.delivery).where(d.id == head.id).values(held_reason="receipt"))
+            continue
+        waiting = tx.execute(
+            select(func.min(d.priority_rank)).where(and_(_lane(row), unfinished()))
+        ).scalar_one()
+        tx.execute(
+            update(t.delivery)
+            .where(d.id == head.id)
+            .values(
+                state="due",
+                held_reason=None,
+                due_at=tx.now,
+                first_due_at=tx.now,
+                priority_rank=waiting,
+            )
+        )
+        tx.wake(DELIVERIES)
+        return
+
+
+def get(connection: Connection, delivery_id: str) -> Row[Any] | None:
+    """Return a delivery's row."""
+    return connection.execute(select(t.delivery).where(d.id == delivery_id)).first()
+
+
+def lock(tx: Tx, delivery_id: str) -> Row[Any] | None:
+    """Return a delivery's row with its subject locked, or None."""
+    subject = tx.execute(select(d.subject_id).where(d.id == delivery_id)).scalar()
+    if subject is None:
+        return None
+    tx.lock_subject(subject)
+    return tx.first(select(t.delivery).where(d.id == delivery_id).with_for_update())
+
+
+def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> None:
+    """End a delivery and let its lane go on."""
+    values: dict[str, Any] = {
+        "state": "done",
+        "held_reason": None,
+        "done_reason": reason,
+        "settled_at": tx.now,
+        "lease_until": None,
+        "lease_by": None,
+        "code": code,
+    }
+    if reason == "receipt":
+        values["received_at"] = tx.now
+    tx.execute(update(t.delivery).where(d.id == row.id).values(**values))
+    promote(tx, _lane_of(row))
+
+
+def hold_for_receipt(tx: Tx, row: Row[Any], code: str | None) -> None:
+    """Sent, but not proved stored: not sent again, and no block to what follows."""
+    tx.execute(
+        update(t.delivery)
+        .where(d.id == row.id)
+        .values(state="held", held_reason="receipt", code=code, lease_until=None, lease_by=None)
+    )
+    promote(tx, _lane_of(row))
+
+
+def _lane_of(row: Row[Any]) -> dict[str, Any]:
+    return {"ods": row.ods, "service": row.service, "subject_id": row.subject_id}
+
+
+def collect(tx: Tx, delivery_id: str) -> None:
+    """Note that a destination has fetched a delivery; that proves nothing was stored."""
+    tx.execute(
+        update(t.delivery)
+        .where(and_(d.id == delivery_id, d.collected_at.is_(None)))
+        .values(collected_at=tx.now)
+    )
+
+
+def inbox(
+    connection: Connection,
+    ods: str,
+    *,
+    after: tuple[int, str],
+    limit: int,
+    every: bool,
+    service: str | None = None,
+) -> Sequence[Row[Any]]:
+    """Return what stands in an organisation's inbox after a place in it, in ledger order.
+
+    Without `every`, only what has no receipt yet.
+    """
+    position, delivery_id = after
+    wanted = [
+        d.ods == ods,
+        or_(d.position > position, and_(d.position == position, d.id > delivery_id)),
+        or_(d.held_reason.is_(None), d.held_reason.not_in(HIDDEN)),
+    ]
+    if not every:
+        wanted.append(d.state != "done")
+    if service is not None:
+        wanted.append(d.service == service)
+    return connection.execute(
+        select(t.delivery).where(and_(*wanted)).order_by(d.position, d.id).limit(limit)
+    ).all()
+
+
+def of_message(connection: Connection, message_id: str) -> Sequence[Row[Any]]:
+    """Return every delivery of a message, in order."""
+    return connection.execute(
+        select(t.delivery).where(d.message_id == message_id).order_by(d.position, d.id)
+    ).all()
+
+
+def recipients(connection: Connection, message_id: str) -> set[str]:
+    """Return the organisations a message was or is to be delivered to."""
+    return set(
+        connection.execute(select(d.ods).where(d.message_id == message_id).distinct()).scalars()
+    )
+
+
+def attempts_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return every attempt at these deliveries, in order."""
+    if not ids:
+        return []
+    return connection.execute(
+        select(t.attempt)
+        .where(t.attempt.c.delivery_id.in_(list(ids)))
+        .order_by(t.attempt.c.started_at)
+    ).all()
+
+
+def listing(
+    connection: Connection, *, state: str | None, ods: str | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Return deliveries for operators, most urgent first."""
+    wanted = []
+    if state is not None:
+        wanted.append(d.state == state)
+    if ods is not None:
+        wanted.append(d.ods == ods)
+    return connection.execute(
+        select(t.delivery)
+        .where(and_(True, *wanted))
+        .order_by(d.priority_rank, d.due_at)
+        .limit(limit)
+    ).all()
+
+
+def retry(tx: Tx, row: Row[Any]) -> None:
+    """Make a dead or waiting delivery due now, with its 72 hours begun anew."""
+    tx.execute(
+        update(t.delivery)
+        .where(d.id == row.id)
+        .values(
+            state="due",
+            held_reason=None,
+            due_at=tx.now,
+            first_due_at=tx.now,
+            settled_at=None,
+        )
+    )
+    tx.wake(DELIVERIES)

@@ -1,0 +1,60 @@
+"""Remembered answers: which keys were used, by whom, for what body, and with what answer."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, insert, select
+
+from broker.store import tables as t
+from broker.store.store import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose key it is: an organisation's, at a family of doors (native, fhir, bars)."""
+
+    organisation: str
+    family: str
+    key_hmac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a key was used for."""
+
+    body_hmac: str
+    message_id: str
+    status: int
+
+
+def find(connection: Connection, scope: Scope) -> Used | None:
+    """Return what a key was used for, or None."""
+    row = connection.execute(
+        select(
+            t.idempotency_key.c.body_hmac,
+            t.idempotency_key.c.message_id,
+            t.idempotency_key.c.status,
+        ).where(
+            and_(
+                t.idempotency_key.c.organisation == scope.organisation,
+                t.idempotency_key.c.family == scope.family,
+                t.idempotency_key.c.key_hmac == scope.key_hmac,
+            )
+        )
+    ).first()
+    return None if row is None else Used(row.body_hmac, row.message_id, row.status)
+
+
+def put(tx: Tx, scope: Scope, used: Used) -> None:
+    """Use a key up, for ever."""
+    tx.execute(
+        insert(t.idempotency_key),
+        {
+            "organisation": scope.organisation,
+            "family": scope.family,
+            "key_hmac": scope.key_hmac,
+            "body_hmac": used.body_hmac,
+            "message_id": used.message_id,
+            "status": used.status,
+            "created_at": tx.now,
+        },
+    )

@@ -1,0 +1,158 @@
+"""Messages, their keys, payloads and index: written in one piece, read back whole."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy.engine import Row
+
+from broker.events import Event, SubjectKind
+from broker.store import tables as t
+from broker.store.store import Tx
+from broker.vault import Binding, MessageKey, Tampered, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A payload in the clear, with what is known of it."""
+
+    body: bytes
+    content_type: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message ready to be stored: everything sealed, every id given.
+
+    A `subject_kind` makes the subject; without one the message joins a subject that is there.
+    """
+
+    row: dict[str, Any]
+    key: MessageKey
+    payloads: Sequence[dict[str, Any]]
+    event: Event
+    subject_kind: SubjectKind | None = None
+    index: Sequence[dict[str, Any]] = ()
+    deadlines: Sequence[dict[str, Any]] = ()
+
+
+def put(tx: Tx, new: NewMessage) -> None:
+    """Store a message with its key, payloads, index, deadlines and event, in one piece."""
+    if new.subject_kind is not None:
+        tx.new_subject(new.event.subject, new.subject_kind, new.row["sender"])
+    put_key(tx, new.key)
+    tx.execute(insert(t.message), new.row)
+    tx.execute(insert(t.payload), list(new.payloads))
+    if new.index:
+        tx.execute(insert(t.resource_index), list(new.index))
+    if new.deadlines:
+        tx.execute(insert(t.deadline), list(new.deadlines))
+    tx.record(new.event)
+
+
+def put_key(tx: Tx, key: MessageKey) -> None:
+    """Store a message's wrapped key."""
+    tx.execute(insert(t.message_key), {"id": key.id, "kek_id": key.kek_id, "wrapped": key.wrapped})
+
+
+def put_payloads(tx: Tx, payloads: Sequence[dict[str, Any]]) -> None:
+    """Store sealed payloads of a key that is there already."""
+    if payloads:
+        tx.execute(insert(t.payload), list(payloads))
+
+
+def sealed(
+    vault: Vault,
+    key: MessageKey,
+    binding: Binding,
+    body: bytes,
+    digest: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return a payload row with its bytes sealed as belonging to `binding`."""
+    return {
+        "owner_id": binding.owner,
+        "role": binding.role,
+        "version": binding.version,
+        "key_id": key.id,
+        "organisation": binding.organisation,
+        "content_type": binding.content_type,
+        "digest": digest,
+        "size": len(body),
+        "sealed": vault.seal(key, body, binding),
+        "created_at": now,
+    }
+
+
+def get(connection: Connection, message_id: str) -> Row[Any] | None:
+    """Return a message's row."""
+    return connection.execute(select(t.message).where(t.message.c.id == message_id)).first()
+
+
+def key_of(connection: Connection, vault: Vault, key_id: str) -> MessageKey | None:
+    """Return a message's key, or None where the message was erased."""
+    row = connection.execute(
+        select(t.message_key.c.kek_id, t.message_key.c.wrapped).where(t.message_key.c.id == key_id)
+    ).first()
+    return None if row is None else vault.unwrap(key_id, row.kek_id, row.wrapped)
+
+
+def payload(connection: Connection, vault: Vault, owner: str, role: str) -> Opened | None:
+    """Open the newest payload of an owner in a role; None where it was erased."""
+    found = payloads(connection, vault, [owner], role)
+    return found.get(owner)
+
+
+def payloads(
+    connection: Connection, vault: Vault, owners: Iterable[str], role: str
+) -> dict[str, Opened]:
+    """Open the newest payload in a role of each owner; an erased one is absent. Raises Tampered."""
+    rows = connection.execute(
+        select(t.payload, t.message_key.c.kek_id, t.message_key.c.wrapped)
+        .join(t.message_key, t.message_key.c.id == t.payload.c.key_id)
+        .where(and_(t.payload.c.owner_id.in_(list(owners)), t.payload.c.role == role))
+        .order_by(t.payload.c.version)
+    ).all()
+    return {row.owner_id: open_row(vault, row) for row in rows}
+
+
+def open_row(vault: Vault, row: Row[Any]) -> Opened:
+    """Open a payload row that was selected with its key. Raises Tampered."""
+    key = vault.unwrap(row.key_id, row.kek_id, row.wrapped)
+    binding = Binding(row.owner_id, row.role, row.version, row.organisation, row.content_type)
+    body = vault.open(key, row.sealed, binding)
+    if len(body) != row.size:
+        raise Tampered(f"{binding.role} of {binding.owner} has another length than recorded")
+    return Opened(body, row.content_type, row.digest)
+
+
+def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) -> None:
+    """Say that a message was replaced, withdrawn or closed; the message itself stays."""
+    tx.execute(
+        update(t.message)
+        .where(t.message.c.id == message_id)
+        .values(status=status, closed_reason=reason)
+    )
+
+
+def newest_of(connection: Connection, message_id: str) -> Row[Any] | None:
+    """Return the newest version of a message, following `replaces` forwards."""
+    row = get(connection, message_id)
+    while row is not None:
+        later = connection.execute(select(t.message).where(t.message.c.replaces == row.id)).first()
+        if later is None:
+            return row
+        row = later
+    return None
+
+
+def joined(connection: Connection, correlation_id: str) -> Sequence[Row[Any]]:
+    """Return every message of a correlation, oldest first."""
+    return connection.execute(
+        select(t.message)
+        .where(t.message.c.correlation_id == correlation_id)
+        .order_by(t.message.c.accepted_at, t.message.c.id)
+    ).all()

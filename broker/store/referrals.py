@@ -1,0 +1,97 @@
+"""Referrals and decisions: where each stands, and the last move for its repeats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy.engine import Row
+
+from broker.store import tables as t
+from broker.store.store import Tx
+
+
+def put(tx: Tx, row: dict[str, Any]) -> None:
+    """Open a referral."""
+    tx.execute(insert(t.referral), row)
+
+
+def get(connection: Connection, subject: str) -> Row[Any] | None:
+    """Return a referral with its version (ETag)."""
+    return connection.execute(
+        select(t.referral, t.subject.c.version, t.subject.c.last_seq)
+        .join(t.subject, t.subject.c.id == t.referral.c.subject_id)
+        .where(t.referral.c.subject_id == subject)
+    ).first()
+
+
+def of_messages(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the referrals that these messages opened or amended."""
+    return connection.execute(
+        select(t.referral).where(t.referral.c.message_id.in_(list(ids)))
+    ).all()
+
+
+def change(tx: Tx, subject: str, **values: Any) -> None:
+    """Change a referral's row. The caller has locked its subject."""
+    tx.execute(update(t.referral).where(t.referral.c.subject_id == subject).values(**values))
+
+
+def put_decision(tx: Tx, row: dict[str, Any]) -> None:
+    """Write a decision about an update."""
+    tx.execute(insert(t.decision), row)
+
+
+def decision(connection: Connection, delivery_id: str) -> Row[Any] | None:
+    """Return what was decided about a delivery."""
+    return connection.execute(
+        select(t.decision).where(t.decision.c.delivery_id == delivery_id)
+    ).first()
+
+
+def decisions_of(connection: Connection, message_id: str) -> Sequence[Row[Any]]:
+    """Return every decision about a message."""
+    return connection.execute(
+        select(t.decision)
+        .where(t.decision.c.message_id == message_id)
+        .order_by(t.decision.c.decided_at)
+    ).all()
+
+
+def put_receipt(tx: Tx, row: dict[str, Any]) -> None:
+    """Keep a receipt, matching or not; the same one again changes nothing."""
+    r = t.receipt.c
+    there = tx.first(
+        select(r.id).where(
+            and_(
+                r.delivery_id == row["delivery_id"],
+                r.named_delivery == row["named_delivery"],
+                r.named_digest == row["named_digest"],
+                r.named_ods == row["named_ods"],
+            )
+        )
+    )
+    if there is None:
+        tx.execute(insert(t.receipt), row)
+
+
+def receipts_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the receipts of these deliveries, in order."""
+    return connection.execute(
+        select(t.receipt)
+        .where(t.receipt.c.delivery_id.in_(list(ids)))
+        .order_by(t.receipt.c.received_at)
+    ).all()
+
+
+def put_call(tx: Tx, row: dict[str, Any]) -> None:
+    """Record a telephone call about a message."""
+    tx.execute(insert(t.telephone_call), row)
+
+
+def calls_of(connection: Connection, message_id: str) -> Sequence[Row[Any]]:
+    """Return the telephone calls about a message."""
+    return connection.execute(
+        select(t.telephone_call)
+        .where(t.telephone_call.c.message_id == message_id)
+        .order_by(t.telephone_call.c.called_at)
+    ).all()

@@ -1,0 +1,355 @@
+"""The store: one writer thread, group commit, and the one place where positions are given out.
+
+`await store.write(fn)`: `fn(tx)` is plain synchronous code, SQL and nothing else, safe to run
+again. What is queued meanwhile is run in one transaction, each `fn` in its own savepoint, and
+committed once; then all are answered. If the commit fails nobody hears success.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import structlog
+from sqlalchemy import Connection, CursorResult, Executable, insert, select, text, update
+from sqlalchemy.engine import Row
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from broker.audit import Entry, chain
+from broker.crashpoints import crashpoint
+from broker.errors import Unavailable
+from broker.events import Event, SubjectKind
+from broker.store import database
+from broker.store import tables as t
+
+T = TypeVar("T")
+LARGEST_GROUP: Final = 64
+LONGEST_QUEUE: Final = 2_000
+LEDGER: Final = "ledger"
+DELIVERIES: Final = "deliveries"
+DIRECTORY: Final = "directory"
+
+log = structlog.get_logger()
+
+
+class Tx:
+    """One unit of writing. What it records and audits is numbered after its last statement."""
+
+    def __init__(self, connection: Connection, now: datetime) -> None:
+        self.connection = connection
+        self.now = now
+        self.events: list[tuple[Event, int]] = []
+        self.entries: list[Entry] = []
+        self.wakes: set[str] = set()
+
+    def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
+        """Run one statement."""
+        return self.connection.execute(statement, values)
+
+    def first(self, statement: Executable) -> Row[Any] | None:
+        """Return the first row, or None."""
+        return self.connection.execute(statement).first()
+
+    def all(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Return every row."""
+        return self.connection.execute(statement).all()
+
+    def new_subject(self, subject: str, kind: SubjectKind, owner: str) -> None:
+        """Make a subject. Its events begin at 1, its version at 1."""
+        self.execute(
+            insert(t.subject),
+            {
+                "id": subject,
+                "kind": kind.value,
+                "owner": owner,
+                "last_seq": 0,
+                "dispatched_seq": 0,
+                "version": 1,
+                "created_at": self.now,
+            },
+        )
+
+    def lock_subject(self, subject: str) -> Row[Any] | None:
+        """Return the subject's row, held until the end of the transaction."""
+        return self.first(select(t.subject).where(t.subject.c.id == subject).with_for_update())
+
+    def bump(self, subject: str) -> int:
+        """Raise the subject's version (its ETag) and return the new one."""
+        return int(
+            self.execute(
+                update(t.subject)
+                .where(t.subject.c.id == subject)
+                .values(version=t.subject.c.version + 1)
+                .returning(t.subject.c.version)
+            ).scalar_one()
+        )
+
+    def record(self, event: Event) -> int:
+        """Queue an event for the ledger; return its place among its subject's events."""
+        seq = int(
+            self.execute(
+                update(t.subject)
+                .where(t.subject.c.id == event.subject)
+                .values(last_seq=t.subject.c.last_seq + 1)
+                .returning(t.subject.c.last_seq)
+            ).scalar_one()
+        )
+        self.events.append((event, seq))
+        self.wakes.add(LEDGER)
+        return seq
+
+    def audit(self, entry: Entry) -> None:
+        """Queue an audit entry, written in the same transaction as what it tells of."""
+        self.entries.append(entry)
+
+    def wake(self, topic: str) -> None:
+        """Say what else to wake once this is committed."""
+        self.wakes.add(topic)
+
+
+@dataclass(slots=True)
+class _Job:
+    fn: Callable[[Tx], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Store:
+    """The one store, on SQLite or PostgreSQL. Durable on return from `write`."""
+
+    def __init__(self, url: str, *, now: Callable[[], datetime] | None = None) -> None:
+        self.writer, self.reader = database.connect(url)
+        self.is_sqlite = self.writer.dialect.name == "sqlite"
+        self._clock = now
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
+        self._listeners: list[Callable[[set[str]], None]] = []
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def listen(self, listener: Callable[[set[str]], None]) -> None:
+        """Call `listener(topics)`, from the writer's thread, after each commit that wakes."""
+        self._listeners.append(listener)
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a transaction. Durable on return. Raises what `fn` raised, or Unavailable."""
+        if self._waiting >= LONGEST_QUEUE:
+            raise Unavailable("The broker is overloaded; nothing was stored.", retry_after=2)
+        loop = asyncio.get_running_loop()
+        job = _Job(fn, loop, loop.create_future())
+        self._waiting += 1
+        self._queue.put(job)
+        try:
+            result: T = await job.future
+        finally:
+            self._waiting -= 1
+        return result
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` on a reading connection; it sees one consistent state of the database."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self.read_now, fn)
+
+    def read_now(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` on a reading connection in this thread."""
+        try:
+            with self.reader.connect() as connection, connection.begin():
+                return fn(connection)
+        except DBAPIError as error:
+            raise Unavailable(f"The database cannot be read: {_cause(error)}.") from error
+
+    def write_now(self, fn: Callable[[Tx], T]) -> T:
+        """Run `fn` in a transaction of its own, in this thread: for commands, not for serving."""
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self.write(fn))
+        finally:
+            loop.close()
+
+    def close(self) -> None:
+        """Finish what is queued, then let go of the database."""
+        self._queue.put(None)
+        self._thread.join()
+        self._readers.shutdown()
+        self.writer.dispose()
+        self.reader.dispose()
+
+    # -- the writer's thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            first = self._queue.get()
+            if first is None:
+                return
+            group = [first]
+            while len(group) < LARGEST_GROUP:
+                try:
+                    job = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    last = True
+                    break
+                group.append(job)
+            self._serve(group)
+
+    def _serve(self, group: list[_Job]) -> None:
+        wakes: set[str] = set()
+        try:
+            wakes = self._transact(group)
+        except DBAPIError as error:
+            # Some databases give up the whole transaction for one statement: run each alone, so
+            # that only the one that cannot be stored is refused.
+            if len(group) > 1:
+                for job in group:
+                    self._serve([job])
+                return
+            # Another process may have been first with the same key: run again, the code sees it.
+            if database.is_transient(error) or isinstance(error, IntegrityError):
+                try:
+                    wakes = self._transact(group)
+                except DBAPIError as again:
+                    self._refuse(group, again)
+            else:
+                self._refuse(group, error)
+        except BaseException as error:  # the writer must outlive any bug in what it is given
+            for job in group:
+                job.error = error
+            log.error("store.writer-failed", error=type(error).__name__)
+        _answer(group)
+        if wakes:
+            for listener in self._listeners:
+                listener(wakes)
+
+    def _refuse(self, group: list[_Job], error: DBAPIError) -> None:
+        log.error("store.unavailable", cause=_cause(error))
+        for job in group:
+            job.error = Unavailable(f"Nothing was stored: {_cause(error)}.")
+
+    def _transact(self, group: list[_Job]) -> set[str]:
+        events: list[tuple[Event, int]] = []
+        entries: list[Entry] = []
+        wakes: set[str] = set()
+        with self.writer.connect() as connection, connection.begin():
+            now = self._now(connection)
+            for job in group:
+                job.result, job.error = None, None
+                tx = Tx(connection, now)
+                try:
+                    with connection.begin_nested():
+                        job.result = job.fn(tx)
+                except DBAPIError:
+                    raise
+                except BaseException as error:  # the caller's own answer, told to the caller
+                    job.error = error
+                    continue
+                events += tx.events
+                entries += tx.entries
+                wakes |= tx.wakes
+            crashpoint("store.recorded")
+            if events or entries:
+                _number(connection, now, events, entries)
+            crashpoint("store.before-commit")
+        crashpoint("store.committed")
+        return wakes
+
+    def _now(self, connection: Connection) -> datetime:
+        if self._clock is not None:
+            return self._clock()
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return found.astimezone(UTC)
+
+
+def _number(
+    connection: Connection,
+    now: datetime,
+    events: list[tuple[Event, int]],
+    entries: list[Entry],
+) -> None:
+    """Lock the head, give out the next positions without a gap, and insert what was queued."""
+    head = connection.execute(select(t.ledger_head).with_for_update()).one()
+    position, seq, previous = head.position, head.audit_seq, head.audit_hash
+    rows = []
+    for event, subject_seq in events:
+        position += 1
+        rows.append(
+            {
+                "position": position,
+                "id": event.id,
+                "type": event.type,
+                "source": event.source,
+                "subject_id": event.subject,
+                "subject_seq": subject_seq,
+                "time": event.time,
+                "dataschema": event.dataschema,
+                "message_id": event.message_id,
+                "correlation_id": event.correlation_id,
+                "causation_id": event.causation_id,
+                "traceparent": event.traceparent,
+                "priority": event.priority.value,
+                "facts": event.facts,
+                "routes": [
+                    [r.destination.ods, r.destination.service, r.role.value, r.reason]
+                    for r in event.routes
+                ],
+            }
+        )
+    if rows:
+        connection.execute(insert(t.event), rows)
+    links = []
+    for entry in entries:
+        seq += 1
+        previous = chain(previous, seq, now, entry)
+        links.append(
+            {
+                "seq": seq,
+                "time": now,
+                "actor": entry.actor,
+                "organisation": entry.organisation,
+                "action": entry.action,
+                "object_kind": entry.object_kind,
+                "object_id": entry.object_id,
+                "facts": entry.facts,
+                "hash": previous,
+            }
+        )
+    if links:
+        connection.execute(insert(t.audit), links)
+    connection.execute(
+        update(t.ledger_head).values(position=position, audit_seq=seq, audit_hash=previous)
+    )
+
+
+def _answer(group: list[_Job]) -> None:
+    """Tell every caller, with one wake-up per event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in group:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, jobs in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, jobs)
+
+
+def _resolve(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)
+
+
+def _cause(error: DBAPIError) -> str:
+    """Say what the database said, without the statement's values."""
+    return str(error.orig).splitlines()[0] if error.orig else type(error).__name__

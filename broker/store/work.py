@@ -1,0 +1,135 @@
+"""Deadlines and the work-list: what is overdue, who must look at it, and what cleared it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy.engine import Row
+
+from broker.events import Priority, uuid7
+from broker.store import tables as t
+from broker.store.store import Tx
+
+dl = t.deadline.c
+wi = t.work_item.c
+
+
+def due_deadlines(connection: Connection, now: datetime, limit: int) -> Sequence[Row[Any]]:
+    """Return deadlines that have passed, were not met and were not yet raised."""
+    return connection.execute(
+        select(t.deadline)
+        .where(and_(dl.cleared_at.is_(None), dl.raised_at.is_(None), dl.due_at <= now))
+        .order_by(dl.due_at)
+        .limit(limit)
+    ).all()
+
+
+def next_deadline(connection: Connection) -> datetime | None:
+    """Return when the next open deadline passes, or None."""
+    found: datetime | None = connection.execute(
+        select(func.min(dl.due_at)).where(and_(dl.cleared_at.is_(None), dl.raised_at.is_(None)))
+    ).scalar()
+    return found
+
+
+def raise_deadline(tx: Tx, deadline_id: str) -> bool:
+    """Mark a deadline as raised; False where it was met or raised meanwhile."""
+    return (
+        tx.execute(
+            update(t.deadline)
+            .where(and_(dl.id == deadline_id, dl.cleared_at.is_(None), dl.raised_at.is_(None)))
+            .values(raised_at=tx.now)
+        ).rowcount
+        == 1
+    )
+
+
+def clear(tx: Tx, message_id: str, *kinds: str) -> None:
+    """Meet a message's deadlines of these kinds, and close what stood on a list for them."""
+    wanted = and_(dl.message_id == message_id, dl.kind.in_(kinds), dl.cleared_at.is_(None))
+    ids = list(tx.execute(select(dl.id).where(wanted)).scalars())
+    if not ids:
+        return
+    tx.execute(update(t.deadline).where(dl.id.in_(ids)).values(cleared_at=tx.now))
+    tx.execute(
+        update(t.work_item)
+        .where(and_(wi.object_id.in_(ids), wi.closed_at.is_(None)))
+        .values(closed_at=tx.now, closed_reason="met-late")
+    )
+
+
+def deadlines_of(connection: Connection, message_ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return the deadlines of these messages, soonest first."""
+    return connection.execute(
+        select(t.deadline).where(dl.message_id.in_(list(message_ids))).order_by(dl.due_at)
+    ).all()
+
+
+def put_item(
+    tx: Tx,
+    code: str,
+    object_id: str,
+    *,
+    message_id: str | None,
+    delivery_id: str | None = None,
+    organisation: str | None,
+    priority: str,
+    due_at: datetime | None = None,
+) -> None:
+    """Put something on the work-list, once per code and object; a closed item is opened again."""
+    there = tx.first(
+        select(wi.id, wi.closed_at).where(and_(wi.code == code, wi.object_id == object_id))
+    )
+    if there is None:
+        tx.execute(
+            insert(t.work_item),
+            {
+                "id": uuid7(),
+                "code": code,
+                "object_id": object_id,
+                "message_id": message_id,
+                "delivery_id": delivery_id,
+                "organisation": organisation,
+                "priority": priority,
+                "priority_rank": Priority(priority).rank,
+                "due_at": due_at or tx.now,
+                "opened_at": tx.now,
+                "closed_at": None,
+                "closed_reason": None,
+            },
+        )
+    elif there.closed_at is not None:
+        tx.execute(
+            update(t.work_item)
+            .where(wi.id == there.id)
+            .values(opened_at=tx.now, closed_at=None, closed_reason=None)
+        )
+
+
+def close_items(tx: Tx, reason: str, *, code: str | None = None, **of: str) -> None:
+    """Close the open items of a message, delivery or object, with a coded reason."""
+    wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
+    if code is not None:
+        wanted.append(wi.code == code)
+    wanted += [t.work_item.c[name] == value for name, value in of.items()]
+    tx.execute(
+        update(t.work_item).where(and_(*wanted)).values(closed_at=tx.now, closed_reason=reason)
+    )
+
+
+def open_items(connection: Connection, organisation: str | None, limit: int) -> Sequence[Row[Any]]:
+    """Return what is open, most urgent first: one organisation's, or everything for operators."""
+    wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
+    if organisation is not None:
+        wanted.append(wi.organisation == organisation)
+    return connection.execute(
+        select(t.work_item).where(and_(*wanted)).order_by(wi.priority_rank, wi.due_at).limit(limit)
+    ).all()
+
+
+def items_of(connection: Connection, message_id: str) -> Sequence[Row[Any]]:
+    """Return the open items of a message."""
+    return connection.execute(
+        select(t.work_item).where(and_(wi.message_id == message_id, wi.closed_at.is_(None)))
+    ).all()

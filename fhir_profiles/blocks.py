@@ -1,0 +1,343 @@
+"""The parts of a native body that all pillars share: people, places, what was found.
+
+Each is a `Block` (see `rules`): validate with `context={"now": aware datetime}`; `to_problems`
+turns what is raised into sentences in the sender's own words.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import cache
+from typing import Literal
+
+from pydantic import Field
+
+from fhir_profiles import codes, identifiers
+from fhir_profiles.faults import Fault, to_problems
+from fhir_profiles.rules import Block, Finding, rule
+from fhir_profiles.values import (
+    Flagged,
+    GocNumber,
+    GphcNumber,
+    Language,
+    Line,
+    NhsNumber,
+    Number,
+    OdsCode,
+    PastDate,
+    Postcode,
+    SnomedCode,
+    Text,
+    Unit,
+    When,
+)
+
+__all__ = [
+    "Address",
+    "Allergy",
+    "AnyPatient",
+    "Block",
+    "Coded",
+    "Fault",
+    "Finding",
+    "Guardian",
+    "Observation",
+    "Optometrist",
+    "Organisation",
+    "Patient",
+    "PersonName",
+    "Pharmacist",
+    "TracedPatient",
+    "rule",
+    "to_problems",
+]
+
+# -- people and places ---------------------------------------------------------------------------
+
+Sex = Literal["male", "female", "other", "unknown"]
+NumberStatus = Literal["01", "02", "03", "04", "05", "06", "07", "08"]
+Contact = Literal[
+    "letter",
+    "visit",
+    "telephone",
+    "email",
+    "textphone",
+    "telephone-via-proxy",
+    "sign-language",
+    "no-telephone",
+    "sms",
+]
+Ethnicity = Literal[
+    "A", "B", "C", "D", "E", "F", "G", "H", "J", "K", "L", "M", "N", "P", "R", "S", "Z", "99"
+]
+
+
+class PersonName(Block):
+    """A person's name, in its parts."""
+
+    family: Line = Field(examples=["Okafor"])
+    """Family name."""
+    given: Line | None = Field(default=None, examples=["Adaeze"])
+    """Given names, as they are written."""
+    prefix: Line | None = Field(default=None, examples=["Ms"])
+    """Title."""
+
+
+class Address(Block):
+    """Where the patient lives."""
+
+    lines: tuple[Line, ...] = Field(default=(), max_length=6, examples=[["12 Canal Row", "Leeds"]])
+    """House, street, town: one line each."""
+    postcode: Postcode | None = Field(default=None, examples=["LS1 4AP"])
+    """Postcode. ZZ99 3VZ stands for no fixed abode."""
+
+
+class Guardian(Block):
+    """Who speaks for the patient."""
+
+    name: PersonName
+    """The guardian's name."""
+    relationship: Line = Field(examples=["mother"])
+    """What the guardian is to the patient."""
+    telephone: Line | None = Field(default=None, examples=["0113 496 0003"])
+    """Where the guardian can be reached."""
+
+
+class Organisation(Block):
+    """An organisation, by its ODS code."""
+
+    ods: OdsCode = Field(examples=["G99001"])
+    """ODS code."""
+    name: Line | None = Field(default=None, examples=["Riverside Medical Practice"])
+    """Its name, as the sender knows it."""
+    telephone: Line | None = Field(default=None, examples=["0113 496 0100"])
+    """Its telephone number, as the sender knows it."""
+
+
+class Patient(Block):
+    """The patient. Which parts are required depends on the pillar."""
+
+    name: PersonName
+    """The patient's name."""
+    birth_date: PastDate = Field(examples=["1984-02-29"])
+    """Date of birth."""
+    sex: Sex | None = Field(default=None, examples=["female"])
+    """Sex, as the patient's record has it."""
+    nhs_number: NhsNumber | None = Field(default=None, examples=["9990000018"])
+    """NHS number: 10 digits, spaces and hyphens allowed."""
+    nhs_number_status: NumberStatus | None = Field(default=None, examples=["01"])
+    """How far the number was verified: 01 present and verified, 02 present but not traced,
+    03 trace required … 08 trace postponed (UK Core, England)."""
+    address: Address | None = None
+    """Where the patient lives."""
+    telephone: Line | None = Field(default=None, examples=["07700 900123"])
+    """Where the patient can be reached."""
+    preferred_contact: Contact | None = Field(default=None, examples=["telephone"])
+    """How the patient prefers to be contacted."""
+    interpreter_required: Flagged | None = None
+    """Whether the patient needs an interpreter."""
+    language: Language | None = Field(default=None, examples=["pl"])
+    """The patient's language, as a BCP 47 tag."""
+    needs: tuple[Text, ...] = Field(default=(), max_length=20, examples=[["Large print"]])
+    """Other needs: access, communication, carers."""
+    flags: tuple[Text, ...] = Field(default=(), max_length=20, examples=[["Lives alone"]])
+    """What anybody who meets the patient should know beforehand."""
+    guardian: Guardian | None = None
+    """Who speaks for the patient, where somebody does."""
+    safeguarding: Text | None = None
+    """A safeguarding concern, in the clinician's words."""
+    sensitive: Flagged = False
+    """Whether the patient's record is marked as sensitive."""
+    ethnicity: Ethnicity | None = Field(default=None, examples=["A"])
+    """Ethnic category, as the NHS Data Dictionary codes it (99: not known)."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether the NHS number was traced and verified (status 01)."""
+        return self.nhs_number is not None and self.nhs_number_status == "01"
+
+    @property
+    def postcode(self) -> str | None:
+        """The postcode, if it has the shape of a British one."""
+        if self.address is None or self.address.postcode is None:
+            return None
+        return identifiers.postcode(self.address.postcode)
+
+    def warnings(self, prefix: str = "patient") -> Iterator[Fault]:
+        """Yield what is doubtful about the patient's identity; codes of the system `warning`."""
+        if self.nhs_number is None or self.nhs_number_status not in {"01", "02"}:
+            yield Fault(
+                f"{prefix}.nhs_number",
+                "identity-not-verified",
+                "Identity not verified: there is no traced NHS number.",
+                "The receiver matches the patient by name, birth date and address.",
+            )
+        elif self.nhs_number_status == "02":
+            yield Fault(
+                f"{prefix}.nhs_number_status",
+                "nhs-number-not-traced",
+                "The NHS number is present but not traced (02).",
+                "Trace the patient (PDS) before the next message.",
+            )
+        if self.address and self.address.postcode and self.postcode is None:
+            yield Fault(
+                f"{prefix}.address.postcode",
+                "postcode-not-recognised",
+                "This postcode does not have the shape of a British one.",
+                "Correct it at the next contact.",
+            )
+
+
+class TracedPatient(Patient):
+    """A patient whose NHS number was traced: without one nothing may be filed."""
+
+    nhs_number: NhsNumber = Field(examples=["9990000018"])
+    """The NHS number that the trace returned. Trace the patient first (PDS)."""
+    nhs_number_status: NumberStatus = Field(examples=["01"])
+    """01 present and verified, or 02 present but not traced (draws a warning). Anything else is
+    refused: trace the patient first (PDS)."""
+
+    @rule
+    def _is_traced(self, _: datetime) -> Iterator[Finding]:
+        if self.nhs_number_status not in {"01", "02"}:
+            words = codes.system("nhs-number-verification-status").display(self.nhs_number_status)
+            yield Finding(
+                ("nhs_number_status",),
+                "not-traced",
+                f"Status {self.nhs_number_status} ({words}) is not safe to file under.",
+                "Trace the patient first (PDS), then send the number with status 01.",
+            )
+
+
+class AnyPatient(Patient):
+    """A patient who may have no NHS number; then who it is must be plain from all the rest."""
+
+    @rule
+    def _is_somebody(self, _: datetime) -> Iterator[Finding]:
+        if self.nhs_number is not None:
+            return
+        address = self.address or Address.model_construct()
+        for where, given in (
+            (("sex",), self.sex),
+            (("address", "lines"), address.lines),
+            (("address", "postcode"), address.postcode and identifiers.postcode(address.postcode)),
+            (("telephone",), self.telephone),
+        ):
+            if not given:
+                yield Finding(
+                    where,
+                    "needed-without-nhs-number",
+                    f"Without an NHS number, `{where[-1]}` is needed to know who the patient is.",
+                    f"Send `{where[-1]}`, or the NHS number.",
+                )
+
+
+class Pharmacist(Block):
+    """A registered pharmacist."""
+
+    name: PersonName
+    """The pharmacist's name."""
+    gphc_number: GphcNumber = Field(examples=["2099001"])
+    """GPhC registration number, 7 digits."""
+
+
+class Optometrist(Block):
+    """The performer of a sight test."""
+
+    name: PersonName
+    """The performer's name."""
+    goc_number: GocNumber = Field(examples=["01-12345"])
+    """GOC number, like 01-12345."""
+
+
+# -- what was found ------------------------------------------------------------------------------
+
+
+class Coded(Block):
+    """Words, with a SNOMED CT code beside them where there is one."""
+
+    text: Line = Field(examples=["Sore throat"])
+    """The clinician's words."""
+    code: SnomedCode | None = Field(default=None, examples=["363746003"])
+    """SNOMED CT concept, as text."""
+
+
+class Allergy(Block):
+    """An allergy or intolerance that the patient tells of."""
+
+    substance: Coded
+    """What the patient does not tolerate."""
+    reaction: Line | None = Field(default=None, examples=["Rash"])
+    """What happened."""
+
+
+ObservationKind = Literal[
+    "temperature",
+    "pulse-rate",
+    "height",
+    "self-reported-height",
+    "weight",
+    "self-reported-weight",
+    "bmi",
+    "other",
+]
+
+
+class Observation(Block):
+    """One thing measured or seen: a number with its unit, or a finding in words."""
+
+    kind: ObservationKind = Field(examples=["temperature"])
+    """What was observed; `other` with a `name`."""
+    name: Coded | None = None
+    """What was observed, if `kind` is `other`."""
+    value: Number | None = Field(default=None, examples=[37.4])
+    """The number. Its digits are kept: 1.50 stays 1.50."""
+    unit: Unit | None = Field(default=None, examples=["Cel"])
+    """The number's unit: UCUM (mm[Hg], Cel, kg, cm, {beats}/min) or its usual spelling."""
+    finding: Line | None = Field(default=None, examples=["Positive"])
+    """The finding, where there is no number."""
+    taken_at: When | None = Field(default=None, examples=["2026-10-01T14:20:00+01:00"])
+    """When it was observed, if not at the time of the consultation."""
+
+    @rule
+    def _says_what(self, _: datetime) -> Iterator[Finding]:
+        if self.kind == "other" and self.name is None:
+            yield Finding(
+                ("name",),
+                "missing",
+                "An observation of kind `other` has no `name`.",
+                "Say what was observed.",
+            )
+
+    @rule
+    def _has_one_result(self, _: datetime) -> Iterator[Finding]:
+        if (self.value is None) == (self.finding is None):
+            yield Finding(
+                ("value",),
+                "no-one-result",
+                "An observation needs either a number (`value`) or words (`finding`).",
+                "Send exactly one of the two.",
+            )
+
+    @rule
+    def _has_its_unit(self, _: datetime) -> Iterator[Finding]:
+        if self.value is None:
+            return
+        if self.unit is None:
+            yield Finding(
+                ("unit",),
+                "unit-missing",
+                "This observation has a number and no unit; it cannot be filed safely.",
+                "Send the unit in which it was measured.",
+            )
+        elif self.kind != "other" and self.unit not in _units(self.kind):
+            yield Finding(
+                ("unit",),
+                "unit-unfit",
+                f"`{self.kind}` is not measured in this unit.",
+                f"Send it in {' or '.join(_units(self.kind))}.",
+            )
+
+
+@cache
+def _units(kind: str) -> tuple[str, ...]:
+    return tuple(codes.system("observation-kind").properties[kind]["units"].split(" "))

@@ -1,0 +1,117 @@
+"""Codes and their words, read once from `definitions/`, and the systems that others publish.
+
+`definitions/*.json` is the only place where a code of ours is written down; code names a system
+by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Final
+
+from fhir_profiles import strict_json
+
+BASE: Final = "https://referral-broker.example/fhir/"
+
+SNOMED: Final = "http://snomed.info/sct"
+DMD: Final = "https://dmd.nhs.uk"
+UCUM: Final = "http://unitsofmeasure.org"
+BCP47: Final = "urn:ietf:bcp:47"
+
+UK_CORE: Final = "https://fhir.hl7.org.uk/StructureDefinition/"
+UK_CORE_CODES: Final = "https://fhir.hl7.org.uk/CodeSystem/"
+EXT_NHS_NUMBER_STATUS: Final = f"{UK_CORE}Extension-UKCore-NHSNumberVerificationStatus"
+EXT_CONTACT_PREFERENCE: Final = f"{UK_CORE}Extension-UKCore-ContactPreference"
+EXT_ETHNIC_CATEGORY: Final = f"{UK_CORE}Extension-UKCore-EthnicCategory"
+EXT_INTERPRETER: Final = "http://hl7.org/fhir/StructureDefinition/patient-interpreterRequired"
+PREFERRED_CONTACT: Final = f"{UK_CORE_CODES}UKCore-PreferredContactMethod"
+ETHNIC_CATEGORY: Final = f"{UK_CORE_CODES}UKCore-EthnicCategoryEngland"
+JOB_ROLE: Final = f"{UK_CORE_CODES}UKCore-SDSJobRoleName"
+SUPPLY_TYPE: Final = f"{UK_CORE_CODES}UKCore-MedicationSupplyType"
+
+# Ours. A heading's code stands on the payload that it heads; a warning's on the note that tells it.
+EXT_HEADING: Final = f"{BASE}StructureDefinition/heading"
+EXT_WARNING: Final = f"{BASE}StructureDefinition/warning"
+
+HL7: Final = "http://terminology.hl7.org/CodeSystem/"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSystem:
+    """One code system with its words. `properties` holds a code's further values, by name."""
+
+    url: str
+    displays: Mapping[str, str]
+    properties: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def display(self, code: str) -> str:
+        """Return the words of a code. Raises KeyError for a code that the system does not have."""
+        return self.displays[code]
+
+    def __contains__(self, code: object) -> bool:
+        return code in self.displays
+
+
+def system(name: str) -> CodeSystem:
+    """Return the code system that `definitions/<name>.json` defines."""
+    return _SYSTEMS[name]
+
+
+def identifier_system(name: str) -> str:
+    """Return the URL of an identifier system of `definitions/identifier-systems.json`."""
+    return _IDENTIFIERS[name]
+
+
+def definitions() -> Mapping[str, bytes]:
+    """Return every definition by its name, as the bytes of its file."""
+    return _FILES
+
+
+def _read() -> dict[str, bytes]:
+    folder = files("fhir_profiles") / "definitions"
+    return {
+        entry.name.removesuffix(".json"): entry.read_bytes()
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".json")
+    }
+
+
+def _code_system(resource: Mapping[str, Any]) -> CodeSystem:
+    concepts = resource["concept"]
+    displays = {concept["code"]: concept["display"] for concept in concepts}
+    if len(displays) != len(concepts):
+        raise ValueError(f"{resource['url']} defines a code twice")
+    return CodeSystem(
+        url=resource["url"],
+        displays=displays,
+        properties={
+            concept["code"]: {
+                entry["code"]: next(entry[name] for name in entry if name.startswith("value"))
+                for entry in concept["property"]
+            }
+            for concept in concepts
+            if "property" in concept
+        },
+    )
+
+
+_FILES: Final = _read()
+_RESOURCES: Final = {name: strict_json.loads(body) for name, body in _FILES.items()}
+_SYSTEMS: Final = {
+    name: _code_system(resource)
+    for name, resource in _RESOURCES.items()
+    if resource["resourceType"] == "CodeSystem"
+}
+_IDENTIFIERS: Final[dict[str, str]] = {
+    entry["resource"]["id"]: entry["resource"]["uniqueId"][0]["value"]
+    for entry in _RESOURCES["identifier-systems"]["entry"]
+}
+
+NHS_NUMBER: Final = identifier_system("nhs-number")
+ODS: Final = identifier_system("ods-organization-code")
+GPHC: Final = identifier_system("gphc-number")
+GOC: Final = identifier_system("goc-number")
+MESSAGE_ID: Final = identifier_system("message")
+SUBJECT_ID: Final = identifier_system("subject")
+SERVICE_ID: Final = identifier_system("service")
+SENDER_REFERENCE: Final = identifier_system("sender-reference")

@@ -1,0 +1,131 @@
+"""From pydantic's errors to sentences: what is wrong, where, and what to do about it."""
+
+import difflib
+import typing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import core_schema
+
+# The codes that pydantic itself gives; every other code is ours and brings its own sentences.
+STANDARD: Final = frozenset(typing.get_args(core_schema.ErrorType))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One problem of a whole body; `field` is its path in the sender's own words."""
+
+    field: str
+    code: str
+    detail: str
+    todo: str = ""
+
+
+def to_problems(error: ValidationError, model: type[BaseModel] | None = None) -> list[Fault]:
+    """Return every problem as sentences, in the sender's own field names, in document order.
+
+    With `model` given, what to do is told in the words of the field's own description.
+    """
+    return [_fault(line, model) for line in error.errors(include_url=False)]
+
+
+def path(where: tuple[str | int, ...]) -> str:
+    """Return `("observations", 2, "unit")` as `observations[2].unit`."""
+    out = ""
+    for step in where:
+        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
+    return out
+
+
+def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
+    where, kind, context = line["loc"], line["type"], line.get("ctx", {})
+    field = path(where)
+    if kind not in STANDARD:
+        return Fault(field, kind, context.get("detail", line["msg"]), context.get("todo", ""))
+    name = f"`{where[-1]}`" if where else "The body"
+    about = _description(model, where)
+    if kind == "missing" or (line["input"] is None and kind.endswith("_type")):
+        return Fault(field, "missing", f"{name} is missing.", f"Send it: {about}" if about else "")
+    if kind == "extra_forbidden":
+        return Fault(field, "unknown-field", f"{name} is not a field here.", _nearest(model, where))
+    if kind == "string_too_short":
+        return Fault(field, "empty", f"{name} is empty.", "Send it, or leave the field out.")
+    if kind == "literal_error":
+        return Fault(
+            field,
+            "not-in-list",
+            f"{name} is not one of the values that are known here.",
+            f"Send {context['expected']}.",
+        )
+    detail, todo = _WORDS.get(kind, (line["msg"] + ".", ""))
+    return Fault(
+        field, _CODES.get(kind, "invalid"), f"{name}: {detail}", todo.format_map(_Known(context))
+    )
+
+
+class _Known(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+_CODES: Final = {
+    "string_too_long": "too-long",
+    "too_long": "too-many",
+    "too_short": "too-few",
+    "string_type": "wrong-type",
+    "bool_type": "wrong-type",
+    "decimal_type": "wrong-type",
+    "int_type": "wrong-type",
+    "model_type": "wrong-type",
+    "model_attributes_type": "wrong-type",
+    "dict_type": "wrong-type",
+    "tuple_type": "wrong-type",
+    "list_type": "wrong-type",
+}
+_WORDS: Final = {
+    "string_too_long": ("this text is too long.", "At most {max_length} characters."),
+    "string_pattern_mismatch": ("this text is not of the form expected here.", ""),
+    "too_long": ("there are too many of these.", "At most {max_length}."),
+    "too_short": ("there are too few of these.", "At least {min_length}."),
+    "string_type": ("this must be text.", "Put it in quotation marks."),
+    "bool_type": ("this must be true or false.", "Send it without quotation marks."),
+    "decimal_type": ("this must be a number.", "Send it without quotation marks."),
+    "int_type": ("this must be a whole number.", "Send it without quotation marks."),
+    "model_type": ("this must be an object.", "Send { … } with the fields of this block."),
+    "model_attributes_type": ("this must be an object.", "Send { … } with its fields."),
+    "tuple_type": ("this must be a list.", "Send [ … ], also for a single one."),
+    "greater_than": ("this number is too small.", "It must be more than {gt}."),
+    "greater_than_equal": ("this number is too small.", "It must be at least {ge}."),
+    "less_than": ("this number is too large.", "It must be less than {lt}."),
+    "less_than_equal": ("this number is too large.", "It must be at most {le}."),
+}
+
+
+def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
+    owner = _owner(model, where[:-1])
+    near = difflib.get_close_matches(str(where[-1]), owner.model_fields, n=1) if owner else []
+    return f"Did you mean `{near[0]}`?" if near else "Take it out; nothing is read from it."
+
+
+def _description(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
+    owner = _owner(model, where[:-1])
+    field = owner.model_fields.get(str(where[-1])) if owner and where else None
+    return (field.description or "").split("\n\n")[0] if field else ""
+
+
+def _owner(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """Return the model that holds the fields at this place, if there is one."""
+    for step in where:
+        if model is None or isinstance(step, int):
+            continue
+        field = model.model_fields.get(step)
+        model = _model_in(field.annotation) if field else None
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in typing.get_args(annotation))
+    return next((model for model in found if model is not None), None)

@@ -1,0 +1,229 @@
+"""The kinds of value in a native body: each checks itself and says what to do if it is wrong.
+
+All are annotated types for pydantic models that are validated with `context={"now": …}`.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Strict,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from fhir_profiles import codes, identifiers
+
+GRACE: Final = timedelta(minutes=5)
+
+
+def now_of(info: ValidationInfo) -> datetime:
+    """Return the one time that counts. Raises RuntimeError where the caller gave none."""
+    if not info.context or "now" not in info.context:
+        raise RuntimeError('Validate a block with context={"now": an aware datetime}.')
+    now = info.context["now"]
+    assert isinstance(now, datetime)  # noqa: S101 - narrows the type for mypy
+    return now
+
+
+def refusal(code: str, detail: str, todo: str = "") -> PydanticCustomError:
+    """Return an error for a validator to raise. The sentences must not repeat a patient's data."""
+    # The template is fixed and the sentences are its argument: braces in them stay braces.
+    return PydanticCustomError(code, "{detail}", {"detail": detail, "todo": todo})
+
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_DATETIME: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
+)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time is not known."
+
+
+def _when(value: Any, info: ValidationInfo) -> date | datetime:
+    if not isinstance(value, str):
+        raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
+    try:
+        if _DATE.fullmatch(value):
+            day = date.fromisoformat(value)
+            # Nowhere on earth has tomorrow begun more than 14 hours before UTC says so.
+            if day > (now_of(info) + timedelta(hours=1)).date():
+                raise _future()
+            return day
+        if _DATETIME.fullmatch(value):
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is None:
+                raise refusal(
+                    "no-offset", "This time does not say its offset from UTC.", _WHEN_TODO
+                )
+            if moment > now_of(info) + GRACE:
+                raise _future()
+            return moment
+    except ValueError:
+        pass
+    raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
+
+
+def _day(value: Any, info: ValidationInfo) -> date:
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
+    day = _when(value, info)
+    assert not isinstance(day, datetime)  # noqa: S101 - narrows the type for mypy
+    return day
+
+
+def _future() -> PydanticCustomError:
+    return refusal(
+        "in-the-future",
+        "This lies in the future.",
+        "Send the time when it happened; check the clock of the system that sends it.",
+    )
+
+
+def _readable(text: str) -> str:
+    if _CONTROL.search(text):
+        raise refusal(
+            "control-character",
+            "This text holds a control character.",
+            "Send plain text; only tabs and line breaks are allowed between the words.",
+        )
+    return text
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str | float):
+        raise refusal("not-a-number", "This is not a number.", "Send it as a JSON number: 142.")
+    return value
+
+
+When = Annotated[
+    date | datetime,
+    BeforeValidator(_when),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "A time with its offset, or a date where the time is not known. "
+            "Not in the future.",
+        }
+    ),
+]
+"""A date, or a time with its offset. Not in the future (5 minutes of grace)."""
+
+PastDate = Annotated[date, BeforeValidator(_day)]
+"""A date that is not in the future."""
+
+Line = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\r\n]*$"),
+    AfterValidator(_readable),
+]
+"""A short text on one line."""
+
+Text = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000),
+    AfterValidator(_readable),
+]
+"""A text in the clinician's own words."""
+
+Flagged = Annotated[bool, Strict()]
+"""true or false, nothing that looks like it."""
+
+Number = Annotated[Decimal, BeforeValidator(_number), Field(allow_inf_nan=False)]
+"""A number that keeps its digits: 1.50 stays 1.50."""
+
+
+def _identifier(
+    canonical: Callable[[str], str | None], code: str, detail: str, todo: str
+) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        value = canonical(text)
+        if value is None:
+            raise refusal(code, detail, todo)
+        return value
+
+    return check
+
+
+NhsNumber = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.nhs_number,
+            "nhs-number-invalid",
+            "This is not a valid NHS number: it must have 10 digits and a right check digit.",
+            "Trace the patient first (PDS) and send the number that the trace returned.",
+        )
+    ),
+]
+OdsCode = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.ods_code,
+            "ods-code-invalid",
+            "This is not an ODS code: 1 to 9 capital letters and digits.",
+            "Send the organisation's ODS code, for example FPH01.",
+        )
+    ),
+]
+SnomedCode = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.snomed_concept,
+            "snomed-code-invalid",
+            "This is not a SNOMED CT concept: its check digit or its partition is wrong.",
+            "Send the code as text; a spreadsheet or JavaScript rounds long codes sent as numbers.",
+        )
+    ),
+]
+GphcNumber = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.gphc_number,
+            "gphc-number-invalid",
+            "This is not a GPhC registration number: it must have 7 digits.",
+            "Send the number under which the clinician is registered.",
+        )
+    ),
+]
+GocNumber = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.goc_number,
+            "goc-number-invalid",
+            "This is not a GOC number: it must look like 01-12345.",
+            "Send the number under which the performer is registered.",
+        )
+    ),
+]
+
+
+def _unit(text: str) -> str:
+    return UNITS.properties[text]["ucum"] if text in UNITS else text
+
+
+UNITS: Final = codes.system("unit")
+Unit = Annotated[Line, AfterValidator(_unit)]
+"""A unit: UCUM, or a spelling of it that `definitions/unit.json` knows; then UCUM from here on."""
+
+Postcode = Annotated[Line, AfterValidator(lambda text: identifiers.postcode(text) or text)]
+"""A postcode, in its printed form where it has the shape of a British one."""
+
+Language = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"),
+]
+"""A BCP 47 language tag: `pl`, `bfi` (British Sign Language)."""

@@ -1,0 +1,102 @@
+"""docker-compose.yml and Dockerfile are valid and safe to run, as far as no container can tell."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+BROKER: dict[str, Any] = COMPOSE["services"]["broker"]
+
+
+def problems(compose: dict[str, Any]) -> list[str]:
+    return [error.message for error in Draft202012Validator(SCHEMA).iter_errors(compose)]
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """Instruction and arguments, one pair for each instruction."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def test_keeps_the_compose_specification() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert problems(COMPOSE) == []
+    assert "version" not in COMPOSE
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda compose: compose["services"]["broker"].update(volume=["data:/data"]),
+        lambda compose: compose["services"]["broker"].update(ports="8080:8080"),
+        lambda compose: compose["services"]["broker"]["healthcheck"].update(test={"cmd": "true"}),
+        lambda compose: compose["services"]["broker"].update(read_only=["yes"]),
+        lambda compose: compose.update(service={}),
+    ],
+    ids=["misspelt key", "ports as text", "test as mapping", "list for boolean", "top level"],
+)
+def test_a_broken_compose_file_is_refused(spoil: Callable[[dict[str, Any]], None]) -> None:
+    broken = copy.deepcopy(COMPOSE)
+    spoil(broken)
+    assert problems(broken)
+
+
+def test_health_is_checked_by_asking_whether_the_broker_is_ready() -> None:
+    test = BROKER["healthcheck"]["test"]
+    assert test[0] == "CMD"
+    assert "/health/ready" in test[-1]
+    compile(test[-1], "healthcheck", "exec")
+    in_image = dict(dockerfile())["HEALTHCHECK"]
+    command = json.loads(in_image.partition("CMD ")[2])
+    assert "/health/ready" in command[-1]
+    compile(command[-1], "healthcheck", "exec")
+
+
+def test_data_and_keys_have_a_named_volume_each_and_neither_is_in_the_other() -> None:
+    mounted = {PurePosixPath(volume["target"]): volume for volume in BROKER["volumes"]}
+    data = PurePosixPath(BROKER["environment"]["BROKER_DATA_DIR"])
+    keys = PurePosixPath(BROKER["environment"]["BROKER_KEYS_DIR"])
+    assert not data.is_relative_to(keys)
+    assert not keys.is_relative_to(data)
+    assert mounted[data]["type"] == mounted[keys]["type"] == "volume"
+    assert mounted[data]["source"] != mounted[keys]["source"]
+    assert {mounted[data]["source"], mounted[keys]["source"]} <= COMPOSE["volumes"].keys()
+
+
+def test_the_image_has_the_same_places_and_declares_them_as_volumes() -> None:
+    pairs = [pair for name, rest in dockerfile() if name == "ENV" for pair in rest.split()]
+    settings = dict(pair.split("=", 1) for pair in pairs)
+    volumes = json.loads(dict(dockerfile())["VOLUME"])
+    for name in ("BROKER_DATA_DIR", "BROKER_KEYS_DIR"):
+        assert settings[name] == BROKER["environment"][name]
+        assert settings[name] in volumes
+
+
+def test_the_image_ends_as_a_user_other_than_root_and_serves() -> None:
+    users = [rest for name, rest in dockerfile() if name == "USER"]
+    assert users[-1].split(":")[0] == "10001"
+    last = dict(dockerfile())
+    assert json.loads(last["ENTRYPOINT"]) == ["referral-broker"]
+    assert json.loads(last["CMD"]) == ["serve"]
+    assert last["STOPSIGNAL"] == "SIGTERM"
+
+
+def test_the_container_can_write_to_its_volumes_only_and_gain_no_rights() -> None:
+    assert BROKER["read_only"] is True
+    assert BROKER["cap_drop"] == ["ALL"]
+    assert BROKER["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in BROKER
+    assert BROKER["restart"] == "unless-stopped"
+
+
+def test_a_stop_leaves_time_to_drain() -> None:
+    assert int(BROKER["stop_grace_period"].removesuffix("s")) > 15
