@@ -74,6 +74,8 @@ def verify(links: Iterable[Link], head_seq: int, head_hash: str) -> Verdict:
         if chain(previous, link.seq, link.time, link.entry) != link.hash:
             return Verdict(expected - 1, previous, link.seq, "this entry or one before was altered")
         previous, expected = link.hash, expected + 1
+    if expected - 1 > head_seq:
+        return Verdict(expected - 1, previous, head_seq + 1, "this entry stands after the head")
     if expected - 1 != head_seq:
         return Verdict(expected - 1, previous, expected, "the end of the chain was cut off")
     if previous != head_hash:

@@ -124,7 +124,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact about a subject. No patient data but in `data`, which the store seals."""
+    """A fact about a subject, by CloudEvents' names. It holds ids, codes and times only: its
+    `data`, the FHIR content, is sealed in the store as the payload `content` of the event's id.
+    """
 
     id: str
     type: str
@@ -132,7 +134,6 @@ class Event:
     subject: str
     time: datetime
     dataschema: str
-    data: bytes = field(repr=False)
     message_id: str | None = None
     correlation_id: str | None = None
     causation_id: str | None = None
@@ -144,7 +145,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event as it stands in the ledger; its data is opened when it is needed."""
+    """An event as it stands in the ledger."""
 
     position: int
     id: str

@@ -143,10 +143,20 @@ class Draft:
 
 
 class Adapter(Protocol):
-    """Pure translation between one pillar's own words and FHIR. The same input, the same bytes."""
+    """Pure translation between one pillar's own words and FHIR. The same input, the same bytes.
+
+    `door` is the path it is posted to, `examples` complete bodies by name, which the OpenAPI page
+    shows and the tests post unmodified.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def door(self) -> str: ...
+
+    @property
+    def examples(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     @property
     def accepts(self) -> type[BaseModel]: ...

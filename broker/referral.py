@@ -11,10 +11,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from broker.errors import Conflict, Problem
+from broker.errors import Conflict
+from broker.move_content import CANCELLATION_REASONS, REJECTION_REASONS, Item
 from fhir_profiles.working_days import london
-
-MAX_TEXT: Final = 4_000
 
 
 class State(StrEnum):
@@ -118,46 +117,6 @@ STAGES: Final[Mapping[State, Stage]] = MappingProxyType(
 
 OPEN: Final = frozenset(state for state, stage in STAGES.items() if not stage.is_terminal)
 
-REJECTION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "not-clinically-appropriate": "Not clinically appropriate for this service",
-        "criteria-not-met": "Does not meet the criteria for referral",
-        "wrong-service": "Should go to another service",
-        "insufficient-information": "Not enough information to decide",
-        "patient-not-identified": "The patient cannot be identified from the details given",
-        "out-of-area": "The patient is outside the area served",
-        "already-under-care": "Already under the care of this service for the same problem",
-        "duplicate": "The same referral has been made already",
-        "no-capacity": "Cannot be seen here within the time needed",
-        "other": "Another reason, given in the advice",
-    }
-)
-
-CANCELLATION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "no-longer-needed": "No longer needed",
-        "patient-request": "The patient asked for it",
-        "referred-elsewhere": "Referred elsewhere",
-        "duplicate": "The same referral has been made already",
-        "entered-in-error": "Entered in error",
-        "other": "Another reason, given in the note",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing that a move carries: free text, or one code of a list."""
-
-    name: str
-    words: str
-    required: bool = True
-    codes: Mapping[str, str] | None = None
-
-
-_NOTE: Final = Item("note", "a note", required=False)
-_ACTIONS: Final = Item("practice_actions", "what the practice is asked to do", required=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -177,6 +136,9 @@ class Move:
     def is_open(self) -> bool:
         return self.door is not Door.NOT_YET
 
+
+_NOTE: Final = Item("note", "a note", required=False)
+_ACTIONS: Final = Item("practice_actions", "what the practice is asked to do", required=False)
 
 _S = State
 _RECEIVER: Final = frozenset({Relation.ACTING})
@@ -354,31 +316,6 @@ def told(move: Move, by: Relation) -> frozenset[Audience]:
     return move.tells - {own} if own else move.tells
 
 
-def check(move: Move, content: Mapping[str, object]) -> list[Problem]:
-    """Return everything wrong with what a move carries: missing, unknown, blank, too long."""
-    known = {item.name: item for item in move.carries}
-    names = ", ".join(known) or "nothing"
-    problems = [
-        Problem(name, "unknown-field", f"{move.name} has no field {name!r}.", f"It has: {names}.")
-        for name in content
-        if name not in known
-    ]
-    for item in move.carries:
-        value = content.get(item.name)
-        if value is None:
-            if item.required:
-                problems.append(_problem(item, "missing", f"{item.name} is missing."))
-        elif not isinstance(value, str) or not value.strip():
-            problems.append(_problem(item, "invalid", f"{item.name} must be a text, not blank."))
-        elif item.codes is not None and value not in item.codes:
-            problems.append(_problem(item, "unknown-code", f"{item.name} has no such code."))
-        elif len(value) > MAX_TEXT:
-            problems.append(
-                _problem(item, "too-long", f"{item.name} is over {MAX_TEXT} characters.")
-            )
-    return problems
-
-
 def as_table() -> list[tuple[str, ...]]:
     """Return the whole machine as rows of words, the headings first."""
     rows: list[tuple[str, ...]] = [
@@ -414,18 +351,19 @@ def as_mermaid() -> str:
     return "\n".join(lines) + "\n"
 
 
+# What a rejected referral is again once reinstated: never more than can still be known true. A
+# booking can no longer be vouched for; what is not listed must be decided anew.
+_BACK: Final = {
+    State.INFORMATION_REQUESTED: State.INFORMATION_REQUESTED,
+    State.ACCEPTED: State.ACCEPTED,
+    State.BOOKED: State.ACCEPTED,
+    State.DID_NOT_ATTEND: State.ACCEPTED,
+}
 _BACK_TO: Final = (State.RECEIVED, State.INFORMATION_REQUESTED, State.ACCEPTED)
 
 
 def _back(before: State | None) -> State:
-    """Return what a reinstated referral is again: never more than can still be known true.
-
-    Once rejected, a booking can no longer be vouched for, so what was booked is accepted again.
-    Without a history it must be decided anew.
-    """
-    if before is None or before in _BACK_TO:
-        return before or State.RECEIVED
-    return State.ACCEPTED if STAGES[before].taken_on else State.RECEIVED
+    return State.RECEIVED if before is None else _BACK.get(before, State.RECEIVED)
 
 
 def _why_not(state: State, move: Move, by: Relation, context: Context) -> str:
@@ -453,13 +391,6 @@ def _may(state: State, by: Relation, context: Context) -> str:
 
 def _same_london_day(one: datetime, other: datetime) -> bool:
     return london(one).date() == london(other).date()
-
-
-def _problem(item: Item, code: str, detail: str) -> Problem:
-    todo = f"Give {item.words}."
-    if item.codes is not None:
-        todo = f"Give one of: {', '.join(item.codes)}."
-    return Problem(item.name, code, detail, todo)
 
 
 def _target(move: Move) -> str:

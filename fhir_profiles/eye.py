@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fhir_profiles import codes
-from fhir_profiles.working_days import end_of_day, working_day_end
+from fhir_profiles.pathways import Range
+from fhir_profiles.working_days import end_of_day, london, working_day_end
 
 CONDITIONS: Final = "eye-condition"
 
@@ -25,7 +26,8 @@ Urgency = Literal["stat", "urgent", "asap", "routine"]
 Receiver = Literal["eye-casualty", "macular", "general-practice", "urgent-eye", "spa"]
 Tonometer = Literal["goldmann", "perkins", "rebound", "non-contact", "other"]
 
-_ORDER: Final[tuple[Urgency, ...]] = ("stat", "urgent", "asap", "routine")
+# From the most urgent to the least.
+URGENCIES: Final[tuple[Urgency, ...]] = ("stat", "urgent", "asap", "routine")
 _WORDS: Final[dict[Urgency, str]] = {
     "stat": "same day",
     "urgent": "urgent",
@@ -41,11 +43,13 @@ def words(urgency: Urgency) -> str:
 
 def at_least_as_urgent(one: Urgency, other: Urgency) -> bool:
     """Tell whether `one` is `other` or more urgent."""
-    return _ORDER.index(one) <= _ORDER.index(other)
+    return URGENCIES.index(one) <= URGENCIES.index(other)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
+    )
 
 
 class ClockRule(_Strict):
@@ -59,7 +63,7 @@ class ClockRule(_Strict):
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
         if (self.days is None) == (self.working_days is None):
-            raise ValueError("A clock counts either `days` or `working_days`.")
+            raise ValueError("A clock counts either `days` or `working-days`.")
         return self
 
     def due(self, sight_test: date) -> datetime:
@@ -90,23 +94,7 @@ class PressureLine(_Strict):
     """A range of pressures (mmHg) that asks for what the row `code` asks for."""
 
     code: str
-    at_least: Decimal | None = None
-    above: Decimal | None = None
-    below: Decimal | None = None
-
-    @model_validator(mode="after")
-    def _one_floor(self) -> Self:
-        if (self.at_least is None) == (self.above is None):
-            raise ValueError("A line begins either `at_least` or `above` a pressure.")
-        return self
-
-    def holds(self, pressure: Decimal) -> bool:
-        """Tell whether the pressure lies in this range."""
-        return (
-            (self.at_least is None or pressure >= self.at_least)
-            and (self.above is None or pressure > self.above)
-            and (self.below is None or pressure < self.below)
-        )
+    when: Range
 
 
 class RepeatPressure(_Strict):
@@ -136,7 +124,7 @@ class EyeRules(_Strict):
     conditions: tuple[Row, ...]
     pressure_lines: tuple[PressureLine, ...]
     repeat_pressure: RepeatPressure
-    without_practice: Receiver
+    without_gp: Receiver
     without_row: Receiver
 
     @model_validator(mode="after")
@@ -204,15 +192,20 @@ class Judgement:
         """The clocks that the condition carries beside those of its level."""
         return self.row.clocks if self.row is not None else ()
 
-    def seen_by(self, sight_test: date) -> datetime | None:
+    def seen_by(self, sight_test: date | datetime) -> datetime | None:
         """Return when the patient is to be seen at the latest, if any rule says so."""
-        ends = [clock.due(sight_test) for clock in self.clocks if clock.kind == "seen"]
+        day = london(sight_test).date() if isinstance(sight_test, datetime) else sight_test
+        ends = [clock.due(day) for clock in self.clocks if clock.kind == "seen"]
         ends += [
-            end_of_day(sight_test + timedelta(days=line.days))
+            end_of_day(day + timedelta(days=line.days))
             for line in rules().seen_within
             if line.urgency == self.urgency
         ]
-        return min(ends, default=None)
+        end = min(ends, default=None)
+        if end is not None and isinstance(sight_test, datetime) and end <= sight_test:
+            # Tested after hours: what is for the same day is for the next one, within 24 hours.
+            return end_of_day(day + timedelta(days=1))
+        return end
 
 
 @lru_cache(maxsize=1)
@@ -254,7 +247,7 @@ def of_snomed(concept: str) -> str | None:
 
 def row_of_pressure(pressure: Decimal) -> Row | None:
     """Return what a measured pressure asks for by itself, if anything."""
-    line = next((line for line in rules().pressure_lines if line.holds(pressure)), None)
+    line = next((line for line in rules().pressure_lines if line.when.holds(pressure)), None)
     return _rows()[line.code] if line is not None else None
 
 
@@ -262,21 +255,20 @@ def judge(
     sender: Urgency,
     *,
     code: str | None,
-    snomed: str | None = None,
     readings: Sequence[Reading] = (),
-    practice_known: bool,
+    why_not_gp: str | None = None,
 ) -> Judgement:
     """Return the higher of the sender's and the table's urgency, with the rule that decided.
 
-    `code` is our own code of the condition, or None where only `snomed` is known and no row goes
-    with it: then the sender's urgency stands, unless a pressure asks for more. `practice_known`
-    says whether a message for the GP has somewhere to go.
+    `code` is our own code of the condition, or None where the condition has none: then the
+    sender's urgency stands, unless a pressure asks for more. `why_not_gp` says why the GP cannot
+    be the receiver, if that is so.
     """
     own = row(code) if code is not None else None
     deciding = _most_urgent([own, *(row_of_pressure(reading.pressure) for reading in readings)])
     remarks: list[Remark] = []
     if own is None:
-        remarks.append(_no_row(snomed))
+        remarks.append(_NO_ROW)
     table = deciding.urgency if deciding is not None else None
     raised = deciding is not None and not at_least_as_urgent(sender, deciding.urgency)
     urgency = deciding.urgency if deciding is not None and raised else sender
@@ -285,21 +277,21 @@ def judge(
             Remark(
                 "urgency",
                 "urgency-raised",
-                f"You asked for {words(sender)}; {display(deciding.code)} goes as "
-                f"{words(urgency)} by the rule {deciding.rule}.",
+                f"Asked for as {words(sender)}; goes as {words(urgency)} by the rule "
+                f"{deciding.rule}.",
                 "Nothing to do; both urgencies are on the message.",
             )
         )
     receiver = deciding.receiver if deciding is not None else rules().without_row
-    if receiver == "general-practice" and not practice_known:
-        receiver = rules().without_practice
+    if receiver == "general-practice" and why_not_gp is not None:
+        receiver = rules().without_gp
         remarks.append(
             Remark(
-                "practice",
-                "practice-not-known",
-                "This condition goes to the patient's GP practice, and no practice is given; it "
-                "goes to the urgent eye service instead.",
-                "Give the practice's ODS code if the patient has one.",
+                "practice.ods",
+                "urgent-eye-service-for-gp",
+                f"This condition goes to the patient's GP practice, but {why_not_gp}; it goes to "
+                "the urgent eye service instead.",
+                "Give the practice's ODS code, and name no provider, if the GP is to act.",
             )
         )
     remarks.extend(_unconfirmed_pressures(readings, urgency))
@@ -315,10 +307,18 @@ def judge(
     )
 
 
+_NO_ROW: Final = Remark(
+    "condition.snomed",
+    "condition-without-a-rule",
+    "No rule is known for this SNOMED CT concept. It is kept, and does not change the urgency.",
+    "Check that the urgency is right, or give a code of our CodeSystem eye-condition.",
+)
+
+
 def _most_urgent(candidates: Iterable[Row | None]) -> Row | None:
     """The first of the most urgent: between equals the condition stands before a pressure."""
     present = [row for row in candidates if row is not None]
-    return min(present, key=lambda row: _ORDER.index(row.urgency), default=None)
+    return min(present, key=lambda row: URGENCIES.index(row.urgency), default=None)
 
 
 def _named(sender: Urgency, deciding: Row | None, *, raised: bool) -> str:
@@ -333,16 +333,6 @@ def _named(sender: Urgency, deciding: Row | None, *, raised: bool) -> str:
     )
 
 
-def _no_row(snomed: str | None) -> Remark:
-    return Remark(
-        "condition.snomed",
-        "condition-without-a-rule",
-        f"No rule is known for SNOMED CT {snomed}; the code is kept, and it leaves your own "
-        "urgency as it is.",
-        "Check that the urgency is right, or give a code of our CodeSystem eye-condition.",
-    )
-
-
 def _unconfirmed_pressures(readings: Sequence[Reading], urgency: Urgency) -> list[Remark]:
     rule = rules().repeat_pressure
     # One eye above the line is reason enough to send at once, whatever the other eye measured.
@@ -354,8 +344,8 @@ def _unconfirmed_pressures(readings: Sequence[Reading], urgency: Urgency) -> lis
         Remark(
             reading.path,
             "pressure-not-confirmed",
-            f"A pressure of {reading.pressure} mmHg is {rule.at_least} or more, and was not both "
-            "taken by contact (Goldmann-type) tonometry and repeated.",
+            f"This pressure is {rule.at_least} mmHg or more, and was not both taken by contact "
+            "(Goldmann-type) tonometry and repeated.",
             "Repeat it by Goldmann-type tonometry if the patient can wait, and amend the referral.",
         )
         for reading in readings

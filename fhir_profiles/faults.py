@@ -111,7 +111,7 @@ def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str
 def _description(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
     owner = _owner(model, where[:-1])
     field = owner.model_fields.get(str(where[-1])) if owner and where else None
-    return (field.description or "").split("\n\n")[0] if field else ""
+    return " ".join((field.description or "").split()) if field else ""
 
 
 def _owner(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> type[BaseModel] | None:

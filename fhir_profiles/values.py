@@ -49,35 +49,35 @@ _WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time i
 
 
 def _when(value: Any, info: ValidationInfo) -> date | datetime:
-    if not isinstance(value, str):
+    read = _read(value)
+    if read is None:
         raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
+    if not isinstance(read, datetime):
+        # An hour ahead: London's summer time is what the sender's calendar goes by.
+        if read > (now_of(info) + timedelta(hours=1)).date():
+            raise _future()
+    elif read.tzinfo is None:
+        raise refusal("no-offset", "This time does not say its offset from UTC.", _WHEN_TODO)
+    elif read > now_of(info) + GRACE:
+        raise _future()
+    return read
+
+
+def _read(value: Any) -> date | datetime | None:
     try:
-        if _DATE.fullmatch(value):
-            day = date.fromisoformat(value)
-            # Nowhere on earth has tomorrow begun more than 14 hours before UTC says so.
-            if day > (now_of(info) + timedelta(hours=1)).date():
-                raise _future()
-            return day
-        if _DATETIME.fullmatch(value):
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is None:
-                raise refusal(
-                    "no-offset", "This time does not say its offset from UTC.", _WHEN_TODO
-                )
-            if moment > now_of(info) + GRACE:
-                raise _future()
-            return moment
+        if isinstance(value, str) and _DATE.fullmatch(value):
+            return date.fromisoformat(value)
+        if isinstance(value, str) and _DATETIME.fullmatch(value):
+            return datetime.fromisoformat(value)
     except ValueError:
-        pass
-    raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
+        return None
+    return None
 
 
 def _day(value: Any, info: ValidationInfo) -> date:
-    if not isinstance(value, str) or not _DATE.fullmatch(value):
+    if not isinstance(value, str) or not _DATE.fullmatch(value) or _read(value) is None:
         raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
-    day = _when(value, info)
-    assert not isinstance(day, datetime)  # noqa: S101 - narrows the type for mypy
-    return day
+    return _when(value, info)
 
 
 def _future() -> PydanticCustomError:
@@ -99,7 +99,9 @@ def _readable(text: str) -> str:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, bool | str | float):
+    if isinstance(value, float):
+        raise TypeError("A float has lost its digits; read the body with strict_json.loads.")
+    if isinstance(value, bool | str):
         raise refusal("not-a-number", "This is not a number.", "Send it as a JSON number: 142.")
     return value
 
@@ -138,7 +140,12 @@ Text = Annotated[
 Flagged = Annotated[bool, Strict()]
 """true or false, nothing that looks like it."""
 
-Number = Annotated[Decimal, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Number = Annotated[
+    Decimal,
+    BeforeValidator(_number),
+    Field(allow_inf_nan=False),
+    WithJsonSchema({"type": "number"}),
+]
 """A number that keeps its digits: 1.50 stays 1.50."""
 
 

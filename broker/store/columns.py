@@ -27,6 +27,9 @@ class Id(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         return Text() if is_sqlite(dialect) else UUID(as_uuid=False)
 
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.lower()
+
 
 class Utc(TypeDecorator[datetime]):
     """An aware UTC time with microseconds; fixed-width text on SQLite, so that it sorts."""
@@ -87,7 +90,7 @@ class Codes(TypeDecorator[Any]):
         return value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if value is not None and is_sqlite(dialect) else value
 
 
 class Sealed(TypeDecorator[bytes]):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from broker.errors import BrokerError
@@ -35,8 +34,13 @@ def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
         raise UnsafeDatabase(
             f"BROKER_DATABASE_URL names {backend!r}; use sqlite:///… or postgresql://…"
         )
-    with engines[0].connect() as connection:
-        check_durability(connection)
+    try:
+        with engines[0].connect() as connection:
+            check_durability(connection)
+    except BaseException:
+        for engine in engines:
+            engine.dispose()
+        raise
     return engines
 
 
@@ -98,7 +102,13 @@ def _begin_with(statement: str) -> Any:
 def _postgres(url: str, readers: int) -> tuple[Engine, Engine]:
     address = make_url(url).set(drivername="postgresql+psycopg")
     writer = create_engine(address, pool_size=2, pool_pre_ping=True)
-    reader = create_engine(address, pool_size=readers, max_overflow=0, pool_pre_ping=True)
+    reader = create_engine(
+        address,
+        pool_size=readers,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level="REPEATABLE READ",  # one reading sees one state, as on SQLite
+    )
     return writer, reader
 
 
@@ -107,6 +117,13 @@ def unpooled(engine: Engine) -> Engine:
     return create_engine(engine.url, poolclass=NullPool)
 
 
-def is_transient(error: DBAPIError) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same transaction, run again, may succeed (deadlock, serialisation)."""
-    return getattr(error.orig, "sqlstate", None) in {"40001", "40P01"}
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlstate", None) in {"40001", "40P01"}
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether another connection holds SQLite's one writing lock: no transaction can begin."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

@@ -19,10 +19,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a key was used for."""
+    """What a key was used for, and the message or event whose answer it got."""
 
     body_hmac: str
-    message_id: str
+    owner_id: str
     status: int
 
 
@@ -31,7 +31,7 @@ def find(connection: Connection, scope: Scope) -> Used | None:
     row = connection.execute(
         select(
             t.idempotency_key.c.body_hmac,
-            t.idempotency_key.c.message_id,
+            t.idempotency_key.c.owner_id,
             t.idempotency_key.c.status,
         ).where(
             and_(
@@ -41,7 +41,7 @@ def find(connection: Connection, scope: Scope) -> Used | None:
             )
         )
     ).first()
-    return None if row is None else Used(row.body_hmac, row.message_id, row.status)
+    return None if row is None else Used(row.body_hmac, row.owner_id, row.status)
 
 
 def put(tx: Tx, scope: Scope, used: Used) -> None:
@@ -53,7 +53,7 @@ def put(tx: Tx, scope: Scope, used: Used) -> None:
             "family": scope.family,
             "key_hmac": scope.key_hmac,
             "body_hmac": used.body_hmac,
-            "message_id": used.message_id,
+            "owner_id": used.owner_id,
             "status": used.status,
             "created_at": tx.now,
         },

@@ -56,6 +56,8 @@ def after(connection: Connection, position: int, limit: int) -> list[Recorded]:
 
 def undispatched(connection: Connection, hints: Mapping[str, int]) -> list[Recorded]:
     """Return the events of these subjects, up to these places, that were not fanned out yet."""
+    if not hints:
+        return []
     wanted = [
         and_(t.event.c.subject_id == subject, t.event.c.subject_seq <= up_to)
         for subject, up_to in hints.items()

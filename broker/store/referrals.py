@@ -24,6 +24,15 @@ def get(connection: Connection, subject: str) -> Row[Any] | None:
     ).first()
 
 
+def labelled(connection: Connection, subject: str) -> Row[Any] | None:
+    """Return a referral with its message's label: what access to it is decided by."""
+    return connection.execute(
+        select(t.referral, t.message.c.label)
+        .join(t.message, t.message.c.id == t.referral.c.message_id)
+        .where(t.referral.c.subject_id == subject)
+    ).first()
+
+
 def of_messages(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
     """Return the referrals that these messages opened or amended."""
     return connection.execute(

@@ -6,11 +6,12 @@ committed once; then all are answered. If the commit fails nobody hears success.
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -113,9 +114,11 @@ class Tx:
 
 @dataclass(slots=True)
 class _Job:
+    """What a caller waits for: on its event loop, or in its own thread."""
+
     fn: Callable[[Tx], Any]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None = None
+    done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
 
@@ -129,6 +132,8 @@ class Store:
         self._clock = now
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._gate = threading.Lock()
+        self._is_closed = False
         self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
         self._listeners: list[Callable[[set[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -142,12 +147,11 @@ class Store:
         """Run `fn` in a transaction. Durable on return. Raises what `fn` raised, or Unavailable."""
         if self._waiting >= LONGEST_QUEUE:
             raise Unavailable("The broker is overloaded; nothing was stored.", retry_after=2)
-        loop = asyncio.get_running_loop()
-        job = _Job(fn, loop, loop.create_future())
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Job(fn, future))
         self._waiting += 1
-        self._queue.put(job)
         try:
-            result: T = await job.future
+            result = await future
         finally:
             self._waiting -= 1
         return result
@@ -166,16 +170,26 @@ class Store:
             raise Unavailable(f"The database cannot be read: {_cause(error)}.") from error
 
     def write_now(self, fn: Callable[[Tx], T]) -> T:
-        """Run `fn` in a transaction of its own, in this thread: for commands, not for serving."""
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(self.write(fn))
-        finally:
-            loop.close()
+        """Run `fn` in a transaction and wait for it in this thread: for commands and start-up."""
+        job = _Job(fn)
+        self._enqueue(job)
+        job.done.wait()
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
+        return result
+
+    def _enqueue(self, job: _Job) -> None:
+        with self._gate:
+            if self._is_closed:
+                raise Unavailable("The broker is stopping; nothing was stored.")
+            self._queue.put(job)
 
     def close(self) -> None:
         """Finish what is queued, then let go of the database."""
-        self._queue.put(None)
+        with self._gate:  # nothing can be queued behind the last place in the queue
+            self._is_closed = True
+            self._queue.put(None)
         self._thread.join()
         self._readers.shutdown()
         self.writer.dispose()
@@ -205,10 +219,10 @@ class Store:
         wakes: set[str] = set()
         try:
             wakes = self._transact(group)
-        except DBAPIError as error:
-            # Some databases give up the whole transaction for one statement: run each alone, so
-            # that only the one that cannot be stored is refused.
-            if len(group) > 1:
+        except BaseException as error:  # the writer must outlive any bug in what it is given
+            # One that cannot be stored may take the whole transaction with it: run each alone, so
+            # that only that one is refused. A locked database is locked for all of them.
+            if len(group) > 1 and not database.is_locked(error):
                 for job in group:
                     self._serve([job])
                 return
@@ -216,20 +230,24 @@ class Store:
             if database.is_transient(error) or isinstance(error, IntegrityError):
                 try:
                     wakes = self._transact(group)
-                except DBAPIError as again:
+                except BaseException as again:
                     self._refuse(group, again)
             else:
                 self._refuse(group, error)
-        except BaseException as error:  # the writer must outlive any bug in what it is given
-            for job in group:
-                job.error = error
-            log.error("store.writer-failed", error=type(error).__name__)
         _answer(group)
         if wakes:
             for listener in self._listeners:
-                listener(wakes)
+                try:
+                    listener(wakes)
+                except Exception as error:  # what it listens for is also polled for
+                    log.error("store.listener-failed", error=type(error).__name__)
 
-    def _refuse(self, group: list[_Job], error: DBAPIError) -> None:
+    def _refuse(self, group: list[_Job], error: BaseException) -> None:
+        if not isinstance(error, DBAPIError):
+            log.error("store.writer-failed", error=type(error).__name__)
+            for job in group:
+                job.error = error
+            return
         log.error("store.unavailable", cause=_cause(error))
         for job in group:
             job.error = Unavailable(f"Nothing was stored: {_cause(error)}.")
@@ -332,17 +350,20 @@ def _number(
 
 def _answer(group: list[_Job]) -> None:
     """Tell every caller, with one wake-up per event loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    waiting: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in group:
-        loops.setdefault(job.loop, []).append(job)
-    for loop, jobs in loops.items():
-        if not loop.is_closed():
+        if job.future is None:
+            job.done.set()
+        else:
+            waiting.setdefault(job.future.get_loop(), []).append(job)
+    for loop, jobs in waiting.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
             loop.call_soon_threadsafe(_resolve, jobs)
 
 
 def _resolve(jobs: list[_Job]) -> None:
     for job in jobs:
-        if job.future.done():
+        if job.future is None or job.future.done():
             continue
         if job.error is not None:
             job.future.set_exception(job.error)
@@ -351,5 +372,13 @@ def _resolve(jobs: list[_Job]) -> None:
 
 
 def _cause(error: DBAPIError) -> str:
-    """Say what the database said, without the statement's values."""
-    return str(error.orig).splitlines()[0] if error.orig else type(error).__name__
+    """Say what the database said first, without the statement's values.
+
+    After a full disk SQLite has no savepoint left to roll back to, which fails in its turn.
+    """
+    first, earlier = error, error.__context__
+    while earlier is not None:
+        if isinstance(earlier, DBAPIError):
+            first = earlier
+        earlier = earlier.__context__
+    return str(first.orig).splitlines()[0] if first.orig else type(first).__name__

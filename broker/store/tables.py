@@ -379,7 +379,7 @@ class EndpointStateRow(SQLModel, table=True):
 
 
 class IdempotencyKeyRow(SQLModel, table=True):
-    """A key that has been used, for ever, with the HMAC of the body it was used for."""
+    """A key that has been used, for ever: the HMAC of what it was used for, and whose answer."""
 
     __tablename__ = "idempotency_key"
     __table_args__ = (KEYED,)
@@ -387,7 +387,7 @@ class IdempotencyKeyRow(SQLModel, table=True):
     family: str = _text(primary=True)
     key_hmac: str = _text(primary=True)
     body_hmac: str = _text()
-    message_id: str = _id()
+    owner_id: str = _id()
     status: int = _int()
     created_at: datetime = _utc()
 

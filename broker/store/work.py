@@ -45,17 +45,29 @@ def raise_deadline(tx: Tx, deadline_id: str) -> bool:
     )
 
 
-def clear(tx: Tx, message_id: str, *kinds: str) -> None:
-    """Meet a message's deadlines of these kinds, and close what stood on a list for them."""
-    wanted = and_(dl.message_id == message_id, dl.kind.in_(kinds), dl.cleared_at.is_(None))
-    ids = list(tx.execute(select(dl.id).where(wanted)).scalars())
+def clear(tx: Tx, message_id: str, *kinds: str, at: datetime | None = None) -> None:
+    """Meet a message's deadlines of these kinds (of all kinds, if none is named), and close what
+    stood on a list for them."""
+    wanted = [dl.message_id == message_id, dl.cleared_at.is_(None)]
+    if kinds:
+        wanted.append(dl.kind.in_(kinds))
+    ids = list(tx.execute(select(dl.id).where(and_(*wanted))).scalars())
     if not ids:
         return
-    tx.execute(update(t.deadline).where(dl.id.in_(ids)).values(cleared_at=tx.now))
+    tx.execute(update(t.deadline).where(dl.id.in_(ids)).values(cleared_at=at or tx.now))
     tx.execute(
         update(t.work_item)
         .where(and_(wi.object_id.in_(ids), wi.closed_at.is_(None)))
         .values(closed_at=tx.now, closed_reason="met-late")
+    )
+
+
+def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
+    """Open the deadlines again that a decision met which is now undone."""
+    tx.execute(
+        update(t.deadline)
+        .where(and_(dl.message_id == message_id, dl.cleared_at == met_at))
+        .values(cleared_at=None, raised_at=None)
     )
 
 
@@ -103,7 +115,14 @@ def put_item(
         tx.execute(
             update(t.work_item)
             .where(wi.id == there.id)
-            .values(opened_at=tx.now, closed_at=None, closed_reason=None)
+            .values(
+                priority=priority,
+                priority_rank=Priority(priority).rank,
+                due_at=due_at or tx.now,
+                opened_at=tx.now,
+                closed_at=None,
+                closed_reason=None,
+            )
         )
 
 

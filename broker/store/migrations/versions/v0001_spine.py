@@ -225,7 +225,7 @@ def upgrade() -> None:
         sa.Column("family", sa.Text(), nullable=False),
         sa.Column("key_hmac", sa.Text(), nullable=False),
         sa.Column("body_hmac", sa.Text(), nullable=False),
-        sa.Column("message_id", columns.Id(), nullable=False),
+        sa.Column("owner_id", columns.Id(), nullable=False),
         sa.Column("status", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("created_at", columns.Utc(), nullable=False),
         sa.PrimaryKeyConstraint("organisation", "family", "key_hmac"),

@@ -1,0 +1,45 @@
+"""Optometry: a referral after a sight test, in an optometrist's words, becomes FHIR.
+
+Pure. `request` is what may be sent, `needs` where to and how soon, `translate` the Bundle.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, Final
+
+from adapters.optometry.needs import danger, needs, withheld
+from adapters.optometry.request import OptometryReferral
+from adapters.optometry.translate import translate
+from broker.errors import Problem
+from broker.ports import Adapter, Context, Draft, Needs
+
+# Complete bodies by name; as floats, because they are there to be shown.
+_EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
+    (files("adapters") / "examples" / "optometry.json").read_bytes()
+)
+
+
+class Optometry:
+    """Pure. The same request and context, the same bytes."""
+
+    name = "optometry"
+    door = "/optometry/referrals"
+    accepts = OptometryReferral
+    examples = _EXAMPLES
+
+    def needs(self, request: OptometryReferral, now: datetime) -> Needs:
+        return needs(request, now)
+
+    def translate(self, request: OptometryReferral, context: Context) -> Sequence[Draft]:
+        return translate(request, context)
+
+    def withheld(self, raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
+        return withheld(raw)
+
+    def danger(self, raw: Mapping[str, Any]) -> str | None:
+        return danger(raw)
+
+
+ADAPTER: Final[Adapter] = Optometry()

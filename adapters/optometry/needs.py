@@ -1,0 +1,244 @@
+"""What a referral needs before it is translated: where to, how soon, and what the sender hears.
+
+Pure. The rules themselves are `fhir_profiles.eye`; here they meet one request.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from adapters.optometry.request import LEVELS, SIDES, OptometryReferral
+from broker.errors import Problem
+from broker.events import Destination, Kind, Priority, Role, SubjectKind
+from broker.ports import Clinical, Needs, Seek, Want
+from fhir_profiles import eye
+from fhir_profiles.blocks import Fault, to_problems
+from fhir_profiles.values import Line, OdsCode
+
+KEY: Final = "referral"
+SENT: Final = "sent"
+
+RECEIVERS: Final[dict[eye.Receiver, str]] = {
+    "eye-casualty": "eye casualty",
+    "macular": "macular service",
+    "general-practice": "patient's GP practice",
+    "urgent-eye": "urgent eye service",
+    "spa": "hospital's single point of access",
+}
+_EMERGENCY: Final = (
+    "Send the patient to the emergency department (A&E) now, or call 999 if they cannot get there "
+    "safely; do not wait for an answer."
+)
+_TELEPHONE: Final = "Telephone the {receiver} now; out of hours, NHS 111."
+_NOT_SENT: Final = (
+    "The patient does not agree: nothing was sent to anybody, and nothing clinical was kept."
+)
+_NOBODY_TOLD: Final = (
+    "Nobody has been told. What this describes is {urgency}: speak with the patient again, and "
+    "telephone the {receiver} if they agree."
+)
+
+
+def judged(request: OptometryReferral) -> eye.Judgement:
+    """Return what the rules make of this request: the same for needs and for translation."""
+    return eye.judge(
+        request.level,
+        code=request.condition.known,
+        readings=request.readings,
+        why_not_gp=_why_not_gp(request),
+    )
+
+
+def _why_not_gp(request: OptometryReferral) -> str | None:
+    if request.practice is None:
+        return "the practice is not known"
+    if request.provider is not None and request.provider.ods != request.practice.ods:
+        return "another provider is named"
+    return None
+
+
+def needs(request: OptometryReferral, now: datetime) -> Needs:
+    """Return the one referral that is asked for: to whom, how soon, and what there is to say."""
+    judgement = judged(request)
+    practice = request.practice.ods if request.practice else None
+    patient = request.patient
+    return Needs(
+        organisation=request.optical_practice.ods,
+        reference=request.reference,
+        subject=SubjectKind.REFERRAL,
+        wants=(_want(request, judgement),),
+        consent=request.consent,
+        label="R" if patient.sensitive else "N",
+        nhs_number=patient.nhs_number,
+        identity_verified=patient.verified,
+        practice=practice,
+        escalates=Priority(judgement.urgency).is_urgent,
+        warnings=(
+            *(_problem(fault) for fault in patient.warnings()),
+            *(_remark(remark) for remark in judgement.remarks),
+            *_late(request, judgement, now),
+        ),
+        advice=tuple(_advice(judgement)),
+    )
+
+
+def _want(request: OptometryReferral, judgement: eye.Judgement) -> Want:
+    table = eye.rules()
+    return Want(
+        key=KEY,
+        kind=Kind.REFERRAL,
+        pathway=table.name,
+        pathway_version=table.version,
+        priority=Priority(judgement.urgency),
+        seeks=tuple(_seeks(request, judgement)),
+        happened=request.date_of_sight_test,
+        clocks=tuple(
+            Clinical(clock.kind, clock.due(request.tested_on), clock.source)
+            for clock in judgement.clocks
+            # Accepted is sent: whether that was in time is known now, and nobody can act on it.
+            if clock.kind != SENT
+        ),
+        reason_code=request.condition.known or request.condition.snomed or "",
+    )
+
+
+def _late(request: OptometryReferral, judgement: eye.Judgement, now: datetime) -> Iterator[Problem]:
+    for clock in judgement.clocks:
+        if clock.kind == SENT and now > clock.due(request.tested_on):
+            yield Problem(
+                "date_of_sight_test",
+                "sent-late",
+                f"Sent later than the sight test allows ({clock.source}).",
+                "Telephone the receiver; the clocks for being seen and treated run on.",
+            )
+
+
+def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[Seek]:
+    practice = request.practice.ods if request.practice else None
+    provider = request.provider
+    named = Destination(provider.ods, provider.service or "") if provider else None
+    postcode = request.patient.postcode
+    yield Seek(
+        role=Role.ACTING,
+        receiver_type=judgement.receiver,
+        subspecialty=request.subspecialty or "",
+        named=named,
+        practice=practice,
+        postcode=postcode,
+    )
+    # The rules leave the GP as receiver only where the practice is known and nobody else is named.
+    if practice is not None and judgement.receiver != "general-practice":
+        yield Seek(
+            role=Role.COPY,
+            receiver_type="general-practice",
+            practice=practice,
+            postcode=postcode,
+        )
+
+
+def _advice(judgement: eye.Judgement) -> Iterator[str]:
+    # That a same-day message is not enough, and whom to telephone, the broker says for any pillar.
+    if judgement.emergency_department:
+        yield _EMERGENCY
+    yield f"Urgency: {eye.words(judgement.urgency)}. The rule: {judgement.rule}."
+
+
+def _problem(fault: Fault) -> Problem:
+    return Problem(fault.field, fault.code, fault.detail, fault.todo)
+
+
+def _remark(remark: eye.Remark) -> Problem:
+    return Problem(remark.path, remark.code, remark.detail, remark.todo)
+
+
+# -- bodies that are not validated ---------------------------------------------------------------
+
+
+class _WithheldPractice(BaseModel):
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+
+    ods: OdsCode
+    """ODS code of the optical practice."""
+
+
+class _Withheld(BaseModel):
+    """All that is looked at where the patient refused."""
+
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
+
+    reference: Line
+    """Your own reference for this referral."""
+    optical_practice: _WithheldPractice
+    """The optical practice that refers: the organisation of your token."""
+
+
+def withheld(raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
+    """If the patient refused: what is wrong with the few fields that are still checked, and the
+    sentences that the sender must read."""
+    if raw.get("consent") is not False:
+        return None
+    problems: list[Problem] = []
+    try:
+        _Withheld.model_validate(raw)
+    except ValidationError as error:
+        problems = [_problem(fault) for fault in to_problems(error, _Withheld)]
+    sentences = [_NOT_SENT]
+    judgement = _glance(raw)
+    if Priority(judgement.urgency).is_urgent:
+        told = _NOBODY_TOLD.format(
+            urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
+        )
+        sentences.insert(0, told)
+    return problems, sentences
+
+
+def danger(raw: Mapping[str, Any]) -> str | None:
+    """Say whom to telephone about a body that is refused, if it speaks of something urgent.
+
+    Reads what it can of any body and never raises.
+    """
+    judgement = _glance(raw)
+    if not Priority(judgement.urgency).is_urgent:
+        return None
+    said = _TELEPHONE.format(receiver=RECEIVERS[judgement.receiver])
+    return f"{said} {_EMERGENCY}" if judgement.emergency_department else said
+
+
+def _glance(raw: Mapping[str, Any]) -> eye.Judgement:
+    """Judge a body of which nothing is known to be right; what cannot be read is not there."""
+    condition = _mapping(raw.get("condition"))
+    code, snomed = condition.get("code"), condition.get("snomed")
+    if code not in eye.conditions():
+        code = eye.of_snomed(snomed) if isinstance(snomed, str) else None
+    return eye.judge(
+        _level(raw.get("urgency")),
+        code=code,
+        readings=tuple(_pressures(raw)),
+        why_not_gp=None if _mapping(raw.get("practice")) else "the practice is not known",
+    )
+
+
+def _level(urgency: Any) -> eye.Urgency:
+    """Read an urgency that may be spelt as FHIR or as EeRS spell it, which is why it is refused."""
+    if not isinstance(urgency, str):
+        return "routine"
+    word = urgency.strip().lower()
+    if word.startswith("emergency"):
+        return "stat"
+    return LEVELS.get(word, next((level for level in eye.URGENCIES if level == word), "routine"))
+
+
+def _pressures(raw: Mapping[str, Any]) -> Iterator[eye.Reading]:
+    for side in SIDES:
+        pressures = _mapping(raw.get(side)).get("pressures")
+        for it in pressures if isinstance(pressures, list) else ():
+            value = _mapping(it).get("value")
+            if isinstance(value, int | float | Decimal) and Decimal(value).is_finite():
+                yield eye.Reading(side, Decimal(value), None, repeated=False)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,303 @@
+"""From an optometrist's referral to FHIR: one Bundle around a ServiceRequest.
+
+Pure: the same request and context give the same bytes. Everything that the sender said is on the
+message, with both urgencies, every warning, and what is not verified.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fhir.resources.R4B.allergyintolerance import AllergyIntolerance
+from fhir.resources.R4B.annotation import Annotation
+from fhir.resources.R4B.codeableconcept import CodeableConcept
+from fhir.resources.R4B.coding import Coding
+from fhir.resources.R4B.dosage import Dosage
+from fhir.resources.R4B.extension import Extension
+from fhir.resources.R4B.fhirprimitiveextension import FHIRPrimitiveExtension
+from fhir.resources.R4B.medicationstatement import MedicationStatement
+from fhir.resources.R4B.organization import Organization
+from fhir.resources.R4B.patient import Patient
+from fhir.resources.R4B.servicerequest import ServiceRequest
+
+from adapters.optometry.findings import EYES, observations
+from adapters.optometry.needs import KEY, RECEIVERS, judged
+from adapters.optometry.request import Medicine, OptometryReferral
+from broker.events import Role
+from broker.ports import Context, Draft, Party
+from fhir_profiles import codes, eye, focus, resources
+from fhir_profiles.blocks import Organisation
+from fhir_profiles.bundle import Entries
+
+EXT_URGENCY: Final = f"{codes.BASE}StructureDefinition/urgency"
+EXT_CLOCK: Final = f"{codes.BASE}StructureDefinition/clock"
+EXT_GP_ACTION: Final = f"{codes.BASE}StructureDefinition/gp-action"
+EXT_PROVIDER: Final = f"{codes.BASE}StructureDefinition/provider"
+EXT_SOURCE: Final = f"{codes.UK_CORE}Extension-UKCore-SourceOfServiceRequest"
+EXT_PRIORITY_REASON: Final = f"{codes.UK_CORE}Extension-UKCore-PriorityReason"
+EXT_NO_NHS_NUMBER: Final = f"{codes.UK_CORE}Extension-UKCore-NHSNumberUnavailableReason"
+
+# Each of these is confirmed by the project's references (UK Core value sets and code systems).
+_OPTOMETRIST: Final = CodeableConcept(
+    coding=[
+        resources.coding(codes.SNOMED, "28229004", "Optometrist"),
+        resources.coding(codes.JOB_ROLE, "R1280", "Optometrist"),
+    ]
+)
+_OPTOMETRY_SERVICE: Final = resources.concept(codes.SNOMED, "310105000", "Optometry service")
+_BY_OPTICIAN: Final = resources.concept(codes.SNOMED, "185368000", "Referred by optician")
+_NUMBER_NOT_KNOWN: Final = resources.concept(
+    f"{codes.UK_CORE_CODES}UKCore-NHSNumberUnavailableReason",
+    "nhs-number-not-known",
+    "NHS number not known",
+)
+_TRANSFER: Final = resources.concept(
+    "https://fhir.nhs.uk/CodeSystem/message-category-servicerequest",
+    "referral",
+    "Transfer of Care",
+)
+_UNVERIFIED: Final = "identity-not-verified"
+_AGREES: Final = "The patient agrees to this referral and to sharing it."
+
+
+def translate(request: OptometryReferral, context: Context) -> Sequence[Draft]:
+    """Return the referral as one draft: Bundle of the ServiceRequest and all it speaks of."""
+    made = _Translation(request, context)
+    return (Draft(KEY, made.body(), made.focus),)
+
+
+class _Translation:
+    """One referral on its way; entries are added in the order in which a reader wants them."""
+
+    def __init__(self, request: OptometryReferral, context: Context) -> None:
+        self._request = request
+        self._context = context
+        self._judgement = judged(request)
+        self._entries = Entries(context.message_ids[KEY])
+        self.focus = self._entries.url("service-request")
+        self._patient = self._entries.url("patient")
+        self._performer = self._entries.url("practitioner")
+
+    def body(self) -> bytes:
+        request, entries = self._request, self._entries
+        found = {
+            **dict(observations(request, self._patient, self._performer)),
+            **dict(self._medicines()),
+            **dict(self._allergies()),
+        }
+        conditions = [entries.url(f"condition {side}") for side in request.eyes]
+        entries.add(
+            "service-request",
+            self._service_request(conditions, [entries.url(name) for name in found]),
+        )
+        entries.add("patient", self._patient_resource())
+        if request.patient.guardian is not None:
+            guardian = resources.related_person(request.patient.guardian, self._patient)
+            entries.add("guardian", guardian)
+        for ods, organization in self._organizations().items():
+            entries.add(f"organization {ods}", organization)
+        performer = request.performer
+        entries.add(
+            "practitioner",
+            resources.practitioner(performer.name, codes.GOC, performer.goc_number),
+        )
+        entries.add(
+            "practitioner-role",
+            resources.practitioner_role(
+                self._performer, self._organization(self._context.sender.ods), _OPTOMETRIST
+            ),
+        )
+        for side in request.eyes:
+            entries.add(
+                f"condition {side}",
+                resources.condition(
+                    code=self._condition(),
+                    patient=self._patient,
+                    recorder=self._performer,
+                    recorded=request.date_of_sight_test,
+                    site=EYES[side],
+                    # An optometrist refers what somebody else is to confirm.
+                    suspected=True,
+                ),
+            )
+        for name, resource in found.items():
+            entries.add(name, resource)
+        for at, (code, category) in enumerate(self._flags()):
+            flag = resources.flag(
+                code, self._patient, self._performer, request.date_of_sight_test, category
+            )
+            entries.add(f"flag {at}", flag)
+        return entries.body()
+
+    # -- the request itself ----------------------------------------------------------------------
+
+    def _service_request(self, conditions: list[str], found: list[str]) -> ServiceRequest:
+        request, judgement = self._request, self._judgement
+        acting = [party.ods for party, role in self._told() if role is Role.ACTING]
+        asked = focus.service_request(
+            identifiers=focus.message_identifiers(
+                self._context.message_ids[KEY], self._context.sender.ods, request.reference
+            ),
+            category=_TRANSFER,
+            code=resources.defined(
+                "eye-subspecialty", request.subspecialty or "not-otherwise-specified"
+            ),
+            priority=judgement.urgency,
+            patient=self._patient,
+            requester=self._entries.url("practitioner-role"),
+            performers=[self._organization(ods) for ods in acting],
+            authored=self._context.now,
+            window=resources.period(
+                request.date_of_sight_test, judgement.seen_by(request.date_of_sight_test)
+            ),
+            reasons=[self._condition()],
+            reason_references=conditions,
+            supporting=found,
+            sites=[EYES[side] for side in request.eyes],
+            notes=list(self._notes()),
+            label="R" if request.patient.sensitive else None,
+        )
+        reason = FHIRPrimitiveExtension(extension=[self._priority_reason()])
+        return asked.model_copy(
+            update={
+                "extension": list(self._extensions()),
+                "priority__ext": reason,
+                "performerType": CodeableConcept(text=RECEIVERS[judgement.receiver]),
+                "patientInstruction": request.information_for_patient,
+            }
+        )
+
+    def _condition(self) -> CodeableConcept:
+        condition = self._request.condition
+        known = condition.known
+        coding = []
+        if known is not None:
+            display = eye.display(known)
+            coding.append(resources.coding(codes.system(eye.CONDITIONS).url, known, display))
+        # The sender's own, else the one that a reference confirms for our code.
+        snomed = condition.snomed or (eye.snomed_of(known) if known else None)
+        if snomed is not None:
+            coding.append(Coding(system=codes.SNOMED, code=snomed))
+        return CodeableConcept(coding=coding, text=condition.text)
+
+    def _priority_reason(self) -> Extension:
+        deciding, rule = self._judgement.deciding, self._judgement.rule
+        reason = CodeableConcept(text=rule)
+        if deciding is not None and deciding.urgency == self._judgement.urgency:
+            system, display = codes.system(eye.CONDITIONS).url, eye.display(deciding.code)
+            reason = resources.concept(system, deciding.code, display, rule)
+        return resources.extension(EXT_PRIORITY_REASON, valueCodeableConcept=reason)
+
+    def _extensions(self) -> Iterator[Extension]:
+        request, judgement = self._request, self._judgement
+        yield resources.extension(EXT_SOURCE, valueCodeableConcept=_BY_OPTICIAN)
+        both = [resources.extension("sender", valueCode=judgement.sender)]
+        if judgement.table is not None:
+            both.append(resources.extension("table", valueCode=judgement.table))
+        both.append(resources.extension("rule", valueString=judgement.rule))
+        yield Extension(url=EXT_URGENCY, extension=both)
+        for clock in judgement.clocks:
+            yield Extension(
+                url=EXT_CLOCK,
+                extension=[
+                    resources.extension("kind", valueCode=clock.kind),
+                    resources.extension("due", valueDateTime=clock.due(request.tested_on)),
+                    resources.extension("source", valueString=clock.source),
+                ],
+            )
+        if request.gp_action is not None:
+            action = resources.defined("eye-gp-action", request.gp_action)
+            yield resources.extension(EXT_GP_ACTION, valueCodeableConcept=action)
+        if request.provider is not None:
+            named = request.provider
+            parts = [resources.extension("ods", valueString=named.ods)]
+            if named.service is not None:
+                parts.append(resources.extension("service", valueString=named.service))
+            parts.append(
+                resources.extension("chosen-by-patient", valueBoolean=named.chosen_by_patient)
+            )
+            yield Extension(url=EXT_PROVIDER, extension=parts)
+
+    def _notes(self) -> Iterator[Annotation]:
+        for words in (self._request.reason, self._request.additional_information, _AGREES):
+            if words is not None:
+                yield resources.note(words)
+        for warning in self._context.warnings:
+            yield resources.note(warning.detail, warning.code)
+
+    # -- who -------------------------------------------------------------------------------------
+
+    def _patient_resource(self) -> Patient:
+        practice = self._context.practice
+        built = resources.patient(
+            self._request.patient, self._organization(practice.ods) if practice else None
+        )
+        if self._request.patient.nhs_number is not None:
+            return built
+        reason = resources.extension(EXT_NO_NHS_NUMBER, valueCodeableConcept=_NUMBER_NOT_KNOWN)
+        return built.model_copy(update={"extension": [*(built.extension or ()), reason]})
+
+    def _told(self) -> Sequence[tuple[Party, Role]]:
+        return self._context.destinations[KEY]
+
+    def _organization(self, ods: str) -> str:
+        return self._entries.url(f"organization {ods}")
+
+    def _organizations(self) -> dict[str, Organization]:
+        """Every organisation once, by ODS code; the directory's words go before the sender's."""
+        sender, practice = self._context.sender, self._request.practice
+        made = _organization(sender, self._request.optical_practice)
+        found = {sender.ods: made.model_copy(update={"type": [_OPTOMETRY_SERVICE]})}
+        if self._context.practice is not None:
+            found[self._context.practice.ods] = _organization(self._context.practice, practice)
+        for party, _ in self._told():
+            if party.ods not in found:
+                found[party.ods] = _organization(party)
+        return found
+
+    # -- what else is said -----------------------------------------------------------------------
+
+    def _medicines(self) -> Iterator[tuple[str, MedicationStatement]]:
+        for at, medicine in enumerate(self._request.medicines):
+            yield f"medicine {at}", self._medicine(medicine)
+
+    def _medicine(self, medicine: Medicine) -> MedicationStatement:
+        code = medicine.dmd_code
+        return MedicationStatement(
+            meta=resources.meta("UKCore-MedicationStatement"),
+            status="active",
+            medicationCodeableConcept=CodeableConcept(
+                coding=[Coding(system=codes.DMD, code=code)] if code else None,
+                text=medicine.name,
+            ),
+            subject=resources.reference(self._patient),
+            dateAsserted=resources.moment(self._request.date_of_sight_test),
+            informationSource=resources.reference(self._performer),
+            dosage=[Dosage(text=medicine.dose)] if medicine.dose else None,
+        )
+
+    def _allergies(self) -> Iterator[tuple[str, AllergyIntolerance]]:
+        for at, allergy in enumerate(self._request.allergies):
+            yield (
+                f"allergy {at}",
+                resources.allergy(
+                    allergy, self._patient, self._performer, self._request.date_of_sight_test
+                ),
+            )
+
+    def _flags(self) -> Iterator[tuple[CodeableConcept, str]]:
+        patient = self._request.patient
+        if any(warning.code == _UNVERIFIED for warning in patient.warnings()):
+            yield resources.defined("warning", _UNVERIFIED), "admin"
+        if patient.safeguarding is not None:
+            yield CodeableConcept(text=patient.safeguarding), "safety"
+        for words in patient.flags:
+            yield CodeableConcept(text=words), "admin"
+        for words in patient.needs:
+            yield CodeableConcept(text=words), "contact"
+
+
+def _organization(party: Party, said: Organisation | None = None) -> Organization:
+    name = party.name or (said.name if said else None)
+    return resources.organization(
+        party.ods, name, party.telephone or (said.telephone if said else None)
+    )

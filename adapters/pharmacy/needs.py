@@ -1,0 +1,71 @@
+"""What intake must know of a consultation: its messages, whom they go to, how urgent they are."""
+
+from typing import Final
+
+from adapters.pharmacy.request import Consultation
+from adapters.pharmacy.rules import judge
+from broker.events import Destination, Kind, Priority, Role, SubjectKind
+from broker.ports import Needs, Seek, Want
+from fhir_profiles.pathways import pharmacy
+
+UPDATE: Final = "update"
+REFERRAL: Final = "referral"
+
+
+def needs(request: Consultation) -> Needs:
+    """Return the update for the registered practice, the referral if it must act, all warnings."""
+    catalogue = pharmacy()
+    pathway = catalogue.pathways[request.service]
+    judgement = judge(request)
+    asked = judgement.asked
+    practice = request.practice
+    patient = request.patient
+    seek = Seek(
+        role=Role.ACTING,
+        receiver_type="general-practice",
+        named=Destination(practice.ods),
+        practice=practice.ods,
+        postcode=patient.postcode,
+    )
+    update = Want(
+        key=UPDATE,
+        kind=Kind.UPDATE,
+        pathway=request.service,
+        pathway_version=pathway.version,
+        # A patient in A&E is nobody's task at the practice, but its record must not lag behind.
+        priority=Priority.URGENT if asked.emergency else Priority.ROUTINE,
+        seeks=(seek,),
+        happened=request.clinical_time,
+    )
+    wants = [update]
+    if asked.task is not None:
+        name = practice.name or f"the practice {practice.ods}"
+        wants.append(
+            Want(
+                key=REFERRAL,
+                kind=Kind.REFERRAL,
+                pathway=request.service,
+                pathway_version=f"{pathway.version}+{catalogue.shared.version}",
+                priority=asked.task,
+                seeks=(seek,),
+                happened=request.clinical_time,
+                required=False,
+                if_left_out=f"No task was sent. Telephone {name} and ask them to act: "
+                f"{asked.task.words}.",
+                reason_code=asked.rules[0] if asked.rules else "",
+            )
+        )
+    return Needs(
+        organisation=request.pharmacy.ods,
+        reference=request.reference,
+        subject=SubjectKind.CONSULTATION,
+        wants=tuple(wants),
+        consent=request.consent_to_inform_gp,
+        label="R" if patient.sensitive else "N",
+        nhs_number=patient.nhs_number,
+        identity_verified=patient.verified,
+        practice=practice.ods,
+        escalates=bool(asked.task or asked.emergency or request.red_flags),
+        warnings=judgement.warnings,
+        advice=asked.advice,
+    )

@@ -1,0 +1,140 @@
+"""From a consultation to FHIR. The same request and context give the same bytes.
+
+The update is a Communication, each PRSB heading one payload; the referral a ServiceRequest. Both
+bring along everything that they refer to, under ids of their own message.
+"""
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from fhir.resources.R4B.annotation import Annotation
+from fhir.resources.R4B.codeableconcept import CodeableConcept
+
+from adapters.pharmacy.entries import ABPM_DECLINED, PREGNANCY, Message
+from adapters.pharmacy.needs import REFERRAL, UPDATE
+from adapters.pharmacy.request import Consultation, Onward
+from adapters.pharmacy.rules import judge
+from broker.events import Priority
+from broker.ports import Context, Draft
+from fhir_profiles import codes, focus, resources
+from fhir_profiles.pathways import pharmacy
+from fhir_profiles.resources import concept, defined, reference
+from fhir_profiles.working_days import london
+
+_ESCALATION: Final = f"{codes.BASE}CodeSystem/pharmacy-escalation"
+
+
+def translate(request: Consultation, context: Context) -> list[Draft]:
+    """Return one draft per message that goes out: the update, then the referral if there is one."""
+    asked = judge(request).asked
+    makers = {UPDATE: _update, REFERRAL: _referral}
+    return [
+        maker(Message(request, context, key, asked))
+        for key, maker in makers.items()
+        if key in context.message_ids
+    ]
+
+
+def _update(message: Message) -> Draft:
+    request, pathway = message.request, message.pathway
+    told = focus.communication(
+        identifiers=message.identifiers,
+        category=defined("pharmacy-service", request.service),
+        topic=concept(codes.SNOMED, pathway.encounter.code, pathway.encounter.words),
+        sent=message.context.now,
+        sender=message.pharmacy,
+        recipients=message.receivers,
+        patient=message.patient,
+        encounter=message.encounter,
+        about=[reference(url) for url in message.clinical],
+        payload=[focus.headed(heading, text) for heading, text in headings(request)],
+        notes=message.notes,
+        label=message.label,
+    )
+    url = message.entries.add("communication", told)
+    return Draft(UPDATE, message.entries.body(), url)
+
+
+def _referral(message: Message) -> Draft:
+    request, task = message.request, message.asked.task
+    assert task is not None  # noqa: S101 - intake makes a referral only where needs wants one
+    asked = zip(message.asked.rules, message.asked.words, strict=True)
+    wanted = focus.service_request(
+        identifiers=message.identifiers,
+        category=defined("pharmacy-service", request.service),
+        code=CodeableConcept(text=f"Action by the registered practice: {task.words}"),
+        priority=task.value,
+        patient=message.patient,
+        requester=message.role,
+        performers=message.receivers,
+        authored=message.context.now,
+        window=resources.period(request.clinical_time, _act_by(request.clinical_time, task)),
+        encounter=message.encounter,
+        reasons=[concept(_ESCALATION, rule, None, words) for rule, words in asked],
+        reason_references=message.complaint,
+        supporting=[url for url in message.clinical if url not in message.complaint],
+        notes=[*(_note(heading, text) for heading, text in headings(request)), *message.notes],
+        label=message.label,
+    )
+    url = message.entries.add("service-request", wanted)
+    return Draft(REFERRAL, message.entries.body(), url)
+
+
+def _note(heading: str, text: str) -> Annotation:
+    words = codes.system("record-standard-headings").display(heading)
+    return resources.note(f"{words}: {text}")
+
+
+def _act_by(seen: date | datetime, task: Priority) -> date | None:
+    days = pharmacy().shared.act_within_days.get(task.value)
+    if days is None:
+        return None
+    day = london(seen).date() if isinstance(seen, datetime) else seen
+    return day + timedelta(days=days)
+
+
+def headings(request: Consultation) -> Iterator[tuple[str, str]]:
+    """Yield (PRSB heading, text), in the order in which a record is read."""
+    complaint = request.presenting_complaint
+    yield from _said("presenting-complaints-or-issues", complaint.text if complaint else None)
+    yield "clinical-summary", request.clinical_summary
+    yield from _said("history", request.history)
+    if request.red_flags:
+        yield "red-flags", "\n".join(request.red_flags)
+    if request.pregnancy in PREGNANCY:
+        yield "pregnancy-status", PREGNANCY[request.pregnancy][1]
+    if request.abpm_declined:
+        yield "procedures-and-therapies", ABPM_DECLINED[1]
+    yield "outcome", " ".join(_ended(request))
+    yield from _said("information-and-advice-given", request.advice)
+    yield from _said("plan-and-requested-actions", request.plan)
+    if request.onward_referral:
+        yield "signpost-details", "; ".join(_onward(request.onward_referral))
+
+
+def _said(heading: str, text: str | None) -> Iterator[tuple[str, str]]:
+    if text is not None:
+        yield heading, text
+
+
+def _ended(request: Consultation) -> Iterator[str]:
+    pathway = pharmacy().pathways[request.service]
+    version = f", version {request.pathway_version}" if request.pathway_version else ""
+    yield f"{codes.system('pharmacy-service').display(request.service)}{version}."
+    if pathway.gateway is not None and request.gateway_met is not None:
+        yield f"Gateway {'met' if request.gateway_met else 'not met'}: {pathway.gateway.words}."
+    for exclusion in request.exclusions:
+        yield f"Exclusion: {codes.system('pharmacy-exclusion').display(exclusion)}."
+    yield f"{pharmacy().outcomes[request.outcome].words}."
+    if request.no_supply_reason is not None:
+        reason = codes.system("no-supply-reason").display(request.no_supply_reason)
+        yield f"Nothing supplied: {reason}."
+
+
+def _onward(onward: Onward) -> Iterator[str]:
+    yield f"{onward.to} ({onward.organisation})" if onward.organisation else onward.to
+    if onward.urgency:
+        yield onward.urgency.replace("-", " ")
+    if onward.details:
+        yield onward.details

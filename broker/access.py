@@ -1,0 +1,217 @@
+"""May this caller do this to that? One pure function over one decision table; no is the default.
+
+Every route of every door asks `decide`. What is not in the table is not allowed. A refusal about an
+object that the caller need not know of reads as if it were not there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from broker.directory import Agreement
+from broker.referral import MOVES, Door, Relation
+from fhir_profiles.working_days import london
+
+OPEN_ROUTES: Final = (
+    "/health/live",
+    "/health/ready",
+    "/oauth2/token",
+    "/docs",
+    "/openapi.json",
+)
+"""The only paths that answer without a token. A test holds every other route to `decide`."""
+
+NOT_THERE: Final = "There is nothing here for this caller."
+
+
+class Scope(StrEnum):
+    """What a client may be registered for; one per door and direction."""
+
+    PHARMACY_SUBMIT = "pharmacy:submit"
+    OPTOMETRY_SUBMIT = "optometry:submit"
+    MESSAGES_READ = "messages:read"
+    MESSAGES_WRITE = "messages:write"
+    INBOX_READ = "inbox:read"
+    INBOX_WRITE = "inbox:write"
+    REFERRALS_READ = "referrals:read"
+    REFERRALS_WRITE = "referrals:write"
+    DIRECTORY_READ = "directory:read"
+
+
+class Action(StrEnum):
+    """Everything that can be done over HTTP."""
+
+    SUBMIT_PHARMACY = "pharmacy.submit"
+    SUBMIT_OPTOMETRY = "optometry.submit"
+    CORRECT_PHARMACY = "pharmacy.correct"
+    CORRECT_OPTOMETRY = "optometry.correct"
+    WITHDRAW = "message.withdraw"
+    CLOSE = "message.close"
+    RECORD_CALL = "message.telephone-call"
+    TRACK = "message.track"
+    LIST_MESSAGES = "messages.list"
+    LIST_OVERDUE = "overdue.list"
+    LIST_INBOX = "inbox.list"
+    COLLECT = "inbox.collect"
+    GIVE_RECEIPT = "inbox.receipt"
+    ACKNOWLEDGE = "inbox.acknowledge"
+    READ_REFERRAL = "referral.read"
+    MOVE_REFERRAL = "referral.move"
+    READ_ORGANISATION = "organisation.read"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a client with a token that is for exactly one organisation."""
+
+    client_id: str
+    organisation: str
+    scopes: frozenset[str]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether it is allowed, and why. `as_not_found`: answer 404, and do not say why."""
+
+    allowed: bool
+    reason: str
+    as_not_found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row. No scope: open to all. No relations: not about an object.
+
+    `restricted` are the relations that hold for a restricted label too. `starts` marks what begins
+    a new disclosure, which an agreement out of force forbids; what was sent may be seen through.
+    """
+
+    scope: Scope | None
+    relations: frozenset[Relation] = frozenset()
+    restricted: frozenset[Relation] = frozenset()
+    starts: bool = False
+
+
+_SENDER: Final = frozenset({Relation.SENDER})
+_ACTING: Final = frozenset({Relation.ACTING})
+_RECEIVERS: Final = frozenset({Relation.ACTING, Relation.COPY, Relation.NOTICE})
+_PARTIES: Final = _SENDER | _ACTING
+_EVERYBODY: Final = _SENDER | _RECEIVERS
+# Who may make which move stands in the referral's own table and nowhere else: here pass those who
+# may make any, and the table answers the rest with what is allowed now.
+_MOVERS: Final = frozenset().union(*(m.by for m in MOVES.values() if m.door is Door.MOVE))
+_S = Scope
+
+# Restricted (R) and very restricted (V) are seen by those named as parties: the sender and the
+# acting receiver. Only what was delivered to somebody stays theirs to collect and confirm: a
+# message that nobody can collect would be lost, and its label was weighed before it was delivered.
+TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
+    {
+        Action.SUBMIT_PHARMACY: Rule(_S.PHARMACY_SUBMIT, starts=True),
+        Action.SUBMIT_OPTOMETRY: Rule(_S.OPTOMETRY_SUBMIT, starts=True),
+        Action.CORRECT_PHARMACY: Rule(_S.PHARMACY_SUBMIT, _SENDER, _SENDER, starts=True),
+        Action.CORRECT_OPTOMETRY: Rule(_S.OPTOMETRY_SUBMIT, _SENDER, _SENDER, starts=True),
+        Action.WITHDRAW: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
+        Action.CLOSE: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
+        Action.RECORD_CALL: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
+        Action.TRACK: Rule(_S.MESSAGES_READ, _EVERYBODY, _PARTIES),
+        Action.LIST_MESSAGES: Rule(_S.MESSAGES_READ),
+        Action.LIST_OVERDUE: Rule(_S.MESSAGES_READ),
+        Action.LIST_INBOX: Rule(_S.INBOX_READ),
+        Action.COLLECT: Rule(_S.INBOX_READ, _RECEIVERS, _RECEIVERS),
+        Action.GIVE_RECEIPT: Rule(_S.INBOX_WRITE, _RECEIVERS, _RECEIVERS),
+        Action.ACKNOWLEDGE: Rule(
+            _S.INBOX_WRITE, _ACTING | {Relation.COPY}, _ACTING | {Relation.COPY}
+        ),
+        Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES),
+        Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS),
+        Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
+        Action.OPEN: Rule(None),
+    }
+)
+
+UNRESTRICTED: Final = frozenset({"U", "L", "M", "N"})
+"""HL7 confidentiality codes under which every relation of a row holds. Any other is restricted."""
+
+PURPOSES: Final = frozenset({"direct-care"})
+
+
+def decide(
+    caller: Caller | None,
+    action: Action,
+    *,
+    relation: Relation,
+    agreement: Agreement | None,
+    purpose: str,
+    label: str,
+    now: datetime,
+) -> Decision:
+    """Decide whether the caller may do this; the reason is for its eyes and for the audit.
+
+    `relation` is what the caller's organisation is to the object: NONE where it is nothing to it,
+    and where no such object was found, so that both read the same. `agreement` None: it was sent
+    under none, which this release does not demand.
+    """
+    rule = TABLE[action]
+    if rule.scope is None:
+        return Decision(True, "Open to all.")
+    if caller is None:
+        return Decision(False, "A valid token is needed.")
+    # Asked before the object is looked at, so the answer tells nothing about any object.
+    if rule.scope not in caller.scopes:
+        return Decision(False, f"This client has not been given the scope {rule.scope}.")
+    if rule.relations:
+        refusal = _about_object(rule, action, relation, label)
+        if refusal is not None:
+            return refusal
+    if purpose not in PURPOSES:
+        return Decision(False, f"{purpose} is not a purpose for which this broker may be used.")
+    if rule.starts and agreement is not None and not _holds(agreement, caller, now):
+        reason = f"The agreement {agreement.code} is not in force for {caller.organisation}."
+        return Decision(False, reason)
+    who = relation if rule.relations else caller.organisation
+    return Decision(True, f"{rule.scope} as {who}.")
+
+
+def as_table() -> list[tuple[str, ...]]:
+    """Return the decision table as rows of words, the headings first."""
+    rows: list[tuple[str, ...]] = [("action", "scope", "who", "who, if restricted", "agreement")]
+    for action, rule in TABLE.items():
+        anybody = "own organisation" if rule.scope else "anybody"
+        rows.append(
+            (
+                action,
+                rule.scope or "none",
+                _names(rule.relations) or anybody,
+                _names(rule.restricted) or anybody,
+                "in force" if rule.starts else "",
+            )
+        )
+    return rows
+
+
+def _about_object(rule: Rule, action: Action, relation: Relation, label: str) -> Decision | None:
+    """Return the refusal if this relation may not do this to the object."""
+    restricted = label not in UNRESTRICTED
+    permitted = rule.restricted if restricted else rule.relations
+    if relation in permitted:
+        return None
+    # Whoever may read the thing knows that it is there, and is better served by being told that
+    # this is not theirs to do. To everybody else nothing is here.
+    may_see = _PARTIES if restricted else _EVERYBODY
+    if relation in may_see:
+        return Decision(False, f"{action} is not for the {relation.words} to do.")
+    return Decision(False, NOT_THERE, as_not_found=True)
+
+
+def _holds(agreement: Agreement, caller: Caller, now: datetime) -> bool:
+    return caller.organisation in agreement.parties and agreement.is_in_force(london(now).date())
+
+
+def _names(relations: frozenset[Relation]) -> str:
+    return ", ".join(relation.words for relation in Relation if relation in relations)

@@ -1,0 +1,103 @@
+"""What every route needs: who calls, whether it may, and its body within limits."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker import access
+from broker.access import Action, Caller
+from broker.errors import Forbidden, NotFound, Refused, TooLarge, UnsupportedMediaType
+from broker.main import Broker
+from broker.referral import Relation
+from fhir_profiles import strict_json
+
+JSON: Final = "application/json"
+
+
+def broker_of(request: Request) -> Broker:
+    """Return the broker that serves this request."""
+    found: Broker = request.app.state.broker
+    return found
+
+
+async def caller_of(request: Request) -> Caller:
+    """Return who calls, proved by its token. Raises Unauthenticated."""
+    return await broker_of(request).authority.authenticate(request.headers.get("authorization"))
+
+
+def allow(
+    caller: Caller,
+    action: Action,
+    relation: Relation = Relation.NONE,
+    *,
+    label: str = "N",
+    purpose: str = "direct-care",
+) -> None:
+    """Raise Forbidden or, where even that would tell too much, NotFound."""
+    decision = access.decide(
+        caller,
+        action,
+        relation=relation,
+        agreement=None,
+        purpose=purpose,
+        label=label,
+        now=datetime.now(UTC),
+    )
+    if decision.allowed:
+        return
+    if decision.as_not_found:
+        raise NotFound(decision.reason)
+    raise Forbidden(decision.reason)
+
+
+async def body_of(request: Request, *, empty: bool = False) -> bytes:
+    """Return the body, JSON by its content type, whole and within the limit.
+
+    Raises UnsupportedMediaType, TooLarge before anything is read from it.
+    """
+    limit = broker_of(request).settings.max_body
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
+    if content_type != JSON and not (empty and length in {"", "0"}):
+        raise UnsupportedMediaType(f"Send {JSON}; this was {content_type or 'nothing'}.")
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > limit:
+            raise _too_large(limit)
+    return bytes(parts)
+
+
+def _too_large(limit: int) -> Refused:
+    return TooLarge(f"The body is over {limit} bytes; nothing was stored.")
+
+
+def version_of(request: Request) -> int | None:
+    """Return the version that an If-Match names, or None where there is none."""
+    given = request.headers.get("if-match")
+    if given is None:
+        return None
+    bare = given.removeprefix("W/").strip('"')
+    # A tag that was never given out matches no version.
+    return int(bare) if bare.isdigit() and len(bare) < 10 else -1
+
+
+def answer(
+    body: Any,
+    status: int = 200,
+    *,
+    version: int | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a JSON answer that no cache keeps, with its version as ETag."""
+    sent = {"Cache-Control": "no-store", **(headers or {})}
+    if version is not None:
+        sent["ETag"] = f'W/"{version}"'
+    content = body if isinstance(body, bytes) else strict_json.dumps(body)
+    return Response(content, status, sent, media_type=JSON)

@@ -1,0 +1,28 @@
+"""Health: whether the process lives, and whether it can take messages. Open to all, one word."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from broker.api.calling import broker_of
+from broker.errors import Unavailable
+from broker.store import ledger
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", summary="Whether the process lives")
+async def live() -> Response:
+    return PlainTextResponse("live")
+
+
+@router.get("/health/ready", summary="Whether messages can be taken")
+async def ready(request: Request) -> Response:
+    broker = broker_of(request)
+    try:
+        await broker.store.read(ledger.head)
+    except Unavailable:
+        return PlainTextResponse("unavailable", 503)
+    if broker.is_stopping:
+        return PlainTextResponse("stopping", 503)
+    return PlainTextResponse("ready")

@@ -1,0 +1,204 @@
+"""The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker import receipts, telling
+from broker.access import Action, Caller
+from broker.acknowledging import read as read_acknowledgement
+from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.deadlines import DeadlineKind
+from broker.dispatch import SENT
+from broker.errors import Conflict, Gone, Problem, Refused
+from broker.events import Destination, Kind, Role
+from broker.main import Broker
+from broker.ports import Receipt
+from broker.reading import read_object
+from broker.referral import Relation
+from broker.store import deliveries, messages
+from broker.store.store import Tx
+from broker.telling import Teller
+
+router = APIRouter(tags=["inbox"])
+
+_RELATIONS = {
+    Role.ACTING: Relation.ACTING,
+    Role.COPY: Relation.COPY,
+    Role.NOTICE: Relation.NOTICE,
+}
+
+
+@router.get("/inbox", summary="List what stands in your inbox, oldest first")
+async def list_inbox(
+    request: Request,
+    after: Annotated[
+        str, Query(description="`next` of the page before", pattern=r"^(\d{1,18}\.[0-9a-f-]{36})?$")
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    state: Annotated[str, Query(pattern="^(open|all)$")] = "open",
+    service: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """Lists every delivery that has no receipt yet (`state=all`: every one), in ledger order."""
+    caller = await caller_of(request)
+    allow(caller, Action.LIST_INBOX)
+    position, _, identity = after.partition(".")
+    place = (int(position or 0), identity)
+    rows = await broker_of(request).store.read(
+        lambda c: deliveries.inbox(
+            c,
+            caller.organisation,
+            after=place,
+            limit=limit,
+            every=state == "all",
+            service=service,
+        )
+    )
+    following = f"{rows[-1].position}.{rows[-1].id}" if len(rows) == limit else None
+    return answer({"deliveries": [_listed(row) for row in rows], "next": following})
+
+
+def _listed(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "url": f"/inbox/{row.id}",
+        "kind": row.kind,
+        "role": row.role,
+        "priority": row.priority,
+        "service": row.service or None,
+        "digest": row.digest,
+        "subject": row.subject_id,
+        "message": row.message_id,
+        "created_at": row.created_at.isoformat(),
+        "collected_at": row.collected_at.isoformat() if row.collected_at else None,
+        "received_at": row.received_at.isoformat() if row.received_at else None,
+    }
+
+
+async def _own(broker: Broker, caller: Caller, delivery_id: str, action: Action) -> Any:
+    """Return a delivery of the caller's own inbox. Anything else is not there."""
+    row: Any = await broker.store.read(lambda c: deliveries.get(c, delivery_id))
+    is_shown = (
+        row is not None
+        and row.ods == caller.organisation
+        and row.held_reason not in deliveries.HIDDEN
+    )
+    relation = _RELATIONS[Role(row.role)] if is_shown else Relation.NONE
+    allow(caller, action, relation, label=row.label if is_shown else "N")
+    return row
+
+
+@router.get("/inbox/{delivery}", summary="Collect one delivery: a FHIR message Bundle")
+async def collect(request: Request, delivery: str) -> Response:
+    """Returns the same bytes for ever. Collecting proves nothing: give the receipt once stored."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    row = await _own(broker, caller, delivery, Action.COLLECT)
+    sent = await broker.store.read(lambda c: messages.payload(c, broker.vault, delivery, SENT))
+    if sent is None:
+        raise Gone("This delivery has been erased under the retention rules.")
+    if row.collected_at is None:
+        await broker.store.write(lambda tx: deliveries.collect(tx, delivery))
+    headers = {
+        "Cache-Control": "no-store",
+        "Referral-Broker-Kind": row.kind,
+        "Referral-Broker-Digest": f"sha-256={row.digest}",
+        "Referral-Broker-Receipt": f"{broker.settings.base_url}/inbox/{delivery}/receipt",
+    }
+    return Response(sent.body, 200, headers, media_type=sent.content_type)
+
+
+@router.put("/inbox/{delivery}/receipt", summary="Prove that you have stored a delivery")
+async def receipt(request: Request, delivery: str) -> Response:
+    """Takes `{"delivery": …, "digest": SHA-256 of the bytes, "ods": your code}`. Safe to repeat."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
+    named = _receipt(read_object(await body_of(request)))
+    late = await _late(broker, row)
+
+    def write(tx: Tx) -> bool:
+        locked = deliveries.lock(tx, delivery)
+        return receipts.settle(
+            tx,
+            locked,
+            named,
+            via="inbox",
+            client=caller.client_id,
+            source=broker.settings.source,
+            late=late,
+        )
+
+    if not await broker.store.write(write):
+        raise Conflict(
+            "The receipt does not match and is kept as evidence. This delivery is "
+            f"{row.id}, of digest {row.digest}, for {row.ods}.",
+            [
+                Problem(
+                    name, "mismatch", f"{name} is not what was delivered.", f"Expected {right}."
+                )
+                for name, given, right in (
+                    ("delivery", named.delivery, row.id),
+                    ("digest", named.digest, row.digest),
+                    ("ods", named.ods, row.ods),
+                )
+                if given != right
+            ],
+        )
+    return answer({"delivery": delivery, "received": True})
+
+
+async def _late(broker: Broker, row: Any) -> list[Any]:
+    """Draw up the word to the sender that what it was told was missing has arrived after all."""
+    if row.role == Role.NOTICE or row.received_at is not None:
+        return []
+    kind = DeadlineKind.RECEIVED if row.role == Role.ACTING else DeadlineKind.COPY_RECEIVED
+    found = await broker.store.read(lambda c: telling.raised(c, broker.vault, row.message_id, kind))
+    if found is None:
+        return []
+    directory = await broker.directory.current()
+    who = directory.name(Destination(row.ods, row.service))
+    teller = Teller(broker.vault, directory, broker.settings.source, datetime.now(UTC))
+    return teller.notices(
+        found,
+        cause=row.id,
+        topic="received-late",
+        text=f"{who} has now stored your {found.message.kind}, after its deadline.",
+        by=row.ods,
+        to=[(Destination(found.message.sender), "was told that it was not received in time")],
+    )
+
+
+def _receipt(body: dict[str, Any]) -> Receipt:
+    problems = [
+        Problem(name, "missing", f"{name} is missing.", "Give it as a text.")
+        for name in ("delivery", "digest", "ods")
+        if not isinstance(body.get(name), str)
+    ]
+    problems += [
+        Problem(name, "unknown-field", f"There is no field {name}.", "Leave it out.")
+        for name in body
+        if name not in {"delivery", "digest", "ods"}
+    ]
+    if problems:
+        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+    digest = body["digest"].removeprefix("sha-256=").lower()
+    return Receipt(body["delivery"], digest, body["ods"])
+
+
+@router.put("/inbox/{delivery}/acknowledgement", summary="File an update or reject it")
+async def acknowledge(request: Request, delivery: str) -> Response:
+    """Takes `{"outcome": "filed"}` or `{"outcome": "rejected", "reason": …, "note": …}`."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    row = await _own(broker, caller, delivery, Action.ACKNOWLEDGE)
+    if row.kind != Kind.UPDATE:
+        raise Conflict(
+            f"This is a {row.kind}: only an update is filed or rejected. A referral is decided "
+            "with POST /referrals/{id}/{move}; a notice needs its receipt only."
+        )
+    said = read_acknowledgement(read_object(await body_of(request)))
+    return answer(await broker.acknowledging.decide(caller, delivery, said))

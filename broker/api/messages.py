@@ -1,0 +1,128 @@
+"""Messages: what became of each, an organisation's own list, what is overdue, telephone calls."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker import tracking
+from broker.access import Action, Caller
+from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.calls import Called
+from broker.errors import NotFound, Problem, Refused
+from broker.main import Broker
+from broker.store import trail, work
+from broker.tracking import Trail
+
+router = APIRouter(tags=["messages"])
+
+
+async def _seen(broker: Broker, caller: Caller, action: Action, message: str) -> Trail:
+    """Return a message's trail if the caller is to it what the action demands."""
+    found = await broker.store.read(lambda c: tracking.read(c, message))
+    if found is None:
+        allow(caller, action)
+        raise NotFound("There is nothing here for this caller.")
+    relation = tracking.relation(found, caller.organisation)
+    allow(caller, action, relation, label=found.message.label)
+    return found
+
+
+@router.get("/messages/{message}", summary="What became of a message")
+async def track(request: Request, message: str) -> Response:
+    """Returns one line a person can read and the whole trail in data; as ETag its version."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    found = await _seen(broker, caller, Action.TRACK, message)
+    directory = await broker.directory.current()
+    view = tracking.view(found, caller.organisation, directory, datetime.now(UTC))
+    return answer(view, version=found.version)
+
+
+@router.get("/messages", summary="Your organisation's own messages, newest first")
+async def listing(
+    request: Request,
+    before: Annotated[str, Query(description="`next` of the page before", max_length=80)] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    kind: Annotated[str | None, Query(pattern="^(update|referral)$")] = None,
+    status: Annotated[
+        str | None, Query(pattern="^(sent|withheld|replaced|withdrawn|closed)$")
+    ] = None,
+    reference: Annotated[str | None, Query(max_length=200)] = None,
+    since: Annotated[datetime | None, Query()] = None,
+) -> Response:
+    """Pages are stable while messages arrive: each goes on exactly where the last one ended."""
+    caller = await caller_of(request)
+    allow(caller, Action.LIST_MESSAGES)
+    broker = broker_of(request)
+    hmac = broker.intake.reference(caller.organisation, reference) if reference else None
+    rows = await broker.store.read(
+        lambda c: trail.sent_by(
+            c,
+            caller.organisation,
+            before=_place(before),
+            limit=limit,
+            kind=kind,
+            status=status,
+            reference_hmac=hmac,
+            since=since.astimezone(UTC) if since else None,
+        )
+    )
+    following = f"{rows[-1].accepted_at.isoformat()}~{rows[-1].id}" if len(rows) == limit else None
+    return answer({"messages": [tracking.listed(row) for row in rows], "next": following})
+
+
+def _place(before: str) -> tuple[datetime, str] | None:
+    if not before:
+        return None
+    moment, _, identity = before.partition("~")
+    try:
+        return datetime.fromisoformat(moment.replace(" ", "+")), identity
+    except ValueError:
+        raise Refused(
+            "The page cannot be found.",
+            [Problem("before", "invalid", "before is not a place.", "Use `next` as it was given.")],
+        ) from None
+
+
+@router.get("/overdue", summary="What of yours is overdue or needs somebody to look at it")
+async def overdue(request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> Response:
+    """Most urgent first. An item goes when what it waits for has happened."""
+    caller = await caller_of(request)
+    allow(caller, Action.LIST_OVERDUE)
+    rows = await broker_of(request).store.read(
+        lambda c: work.open_items(c, caller.organisation, limit)
+    )
+    return answer({"items": [item(row) for row in rows]})
+
+
+def item(row: Any) -> dict[str, Any]:
+    """Return an item of the work-list as it is shown."""
+    return {
+        "code": row.code,
+        "message": row.message_id,
+        "delivery": row.delivery_id,
+        "priority": row.priority,
+        "due_at": row.due_at.isoformat(),
+        "opened_at": row.opened_at.isoformat(),
+        "url": f"/messages/{row.message_id}" if row.message_id else None,
+    }
+
+
+@router.post("/messages/{message}/telephone-calls", summary="Record that you telephoned")
+async def telephoned(request: Request, message: str) -> Response:
+    """Takes `{"called_at": …, "outcome": "spoke-to-clinician" …, "note": …}`."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    found = await _seen(broker, caller, Action.RECORD_CALL, message)
+    made = await broker.calls.record(
+        Called(
+            caller=caller,
+            message=found.message,
+            key=request.headers.get("idempotency-key"),
+            body=await body_of(request),
+        )
+    )
+    return answer(made.body, made.status)

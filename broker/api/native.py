@@ -1,0 +1,85 @@
+"""The pillars' own doors: one per adapter, in that pillar's own words."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import Action
+from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.errors import Refused
+from broker.intake import Posted
+from broker.ports import Adapter
+from broker.telemetry import INTAKE_SECONDS
+
+
+def router_for(adapter: Adapter) -> APIRouter:
+    """Return the door of one adapter."""
+    router = APIRouter(tags=[adapter.name])
+
+    async def post(request: Request) -> Response:
+        caller = await caller_of(request)
+        allow(caller, Action(f"{adapter.name}.submit"))
+        started = time.perf_counter()
+        outcome = "failed"
+        try:
+            made = await broker_of(request).intake.accept(
+                Posted(
+                    caller=caller,
+                    adapter=adapter,
+                    key=request.headers.get("idempotency-key"),
+                    body=await body_of(request),
+                    traceparent=request.headers.get("traceparent"),
+                )
+            )
+            outcome = "accepted"
+        except Refused as refused:
+            outcome = refused.code
+            raise
+        finally:
+            elapsed = time.perf_counter() - started
+            INTAKE_SECONDS.labels(adapter.name, outcome).observe(elapsed)
+        return answer(made.body, made.status)
+
+    router.add_api_route(
+        adapter.door,
+        post,
+        methods=["POST"],
+        status_code=202,
+        summary=(adapter.accepts.__doc__ or "").strip().split("\n")[0],
+        name=f"post_{adapter.name}",
+        openapi_extra={
+            "parameters": [
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "required": True,
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                    "description": "New for each new message, the same when you send it again.",
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": f"#/components/schemas/{adapter.accepts.__name__}"},
+                        "examples": {
+                            name: {"value": example} for name, example in adapter.examples.items()
+                        },
+                    }
+                },
+            },
+        },
+    )
+    return router
+
+
+def schemas_of(adapter: Adapter) -> dict[str, Any]:
+    """Return the JSON schemas of what a door takes, by name."""
+    schema = adapter.accepts.model_json_schema(
+        ref_template="#/components/schemas/{model}", mode="validation"
+    )
+    found: dict[str, Any] = schema.pop("$defs", {})
+    return {**found, adapter.accepts.__name__: schema}

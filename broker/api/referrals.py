@@ -1,0 +1,53 @@
+"""Referrals: where one stands, and the moves of whoever's turn it is."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.access import Action, Caller
+from broker.api.calling import allow, answer, body_of, broker_of, caller_of, version_of
+from broker.main import Broker
+from broker.moving import Asked
+from broker.store import referrals
+
+router = APIRouter(tags=["referrals"])
+
+
+async def _allow(broker: Broker, caller: Caller, action: Action, referral: str) -> None:
+    """Raise unless the caller is to this referral what the action demands."""
+    row = await broker.store.read(lambda c: referrals.labelled(c, referral))
+    if row is None:
+        allow(caller, action)
+        return
+    directory = await broker.directory.current()
+    relation = broker.moving.relation(row, caller.organisation, directory)
+    allow(caller, action, relation, label=row.label)
+
+
+@router.get("/referrals/{referral}", summary="Where a referral stands, and what you may do")
+async def read(request: Request, referral: str) -> Response:
+    """Returns state, allowed moves and, as ETag, the version that a move must name."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    await _allow(broker, caller, Action.READ_REFERRAL, referral)
+    view, version = await broker.moving.view(referral, caller.organisation)
+    return answer(view, version=version)
+
+
+@router.post("/referrals/{referral}/{move}", summary="Make a move: accept, reject, complete …")
+async def make(request: Request, referral: str, move: str) -> Response:
+    """Needs If-Match with the version you decided on, and an Idempotency-Key."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    await _allow(broker, caller, Action.MOVE_REFERRAL, referral)
+    made = await broker.moving.move(
+        Asked(
+            caller=caller,
+            subject=referral,
+            move=move,
+            key=request.headers.get("idempotency-key"),
+            body=await body_of(request, empty=True),
+            version=version_of(request),
+        )
+    )
+    return answer(made.body, made.status, version=made.version)

@@ -1,0 +1,153 @@
+"""Telephone calls: the record that somebody spoke to somebody about a same-day message."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from broker.access import Caller
+from broker.answers import Answer, Answers, Claimed
+from broker.audit import Entry
+from broker.composition import JSON
+from broker.deadlines import DeadlineKind
+from broker.errors import Conflict, Gone, Problem, Refused
+from broker.events import digest, uuid7
+from broker.reading import read_object
+from broker.store import messages, referrals, work
+from broker.store.store import Store, Tx
+from broker.vault import Binding, Vault
+from fhir_profiles import strict_json
+
+OUTCOMES: Final = ("spoke-to-clinician", "spoke-to-staff", "left-message", "no-answer")
+# Only these meet the duty: somebody there knows.
+REACHED: Final = ("spoke-to-clinician", "spoke-to-staff")
+LONGEST_NOTE: Final = 2_000
+NOTE: Final = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call that somebody records, about one of its own messages."""
+
+    caller: Caller
+    message: Any
+    key: str | None
+    body: bytes = field(repr=False)
+
+
+class Calls:
+    """Keeps the record of telephone calls."""
+
+    def __init__(self, store: Store, vault: Vault, answers: Answers) -> None:
+        self._store = store
+        self._vault = vault
+        self._answers = answers
+
+    async def record(self, called: Called) -> Answer:
+        """Record a call; durable on return. The note is sealed. Raises Refused, Conflict."""
+        request = f"POST /messages/{called.message.id}/telephone-calls"
+        organisation = called.caller.organisation
+        async with self._answers.claim(organisation, called.key, request, called.body) as claimed:
+            return claimed.known or await self._record(called, claimed)
+
+    async def _record(self, called: Called, claimed: Claimed) -> Answer:
+        now = datetime.now(UTC)
+        at, outcome, note = _read(read_object(called.body), now)
+        message = called.message
+        if message.key_id is None:
+            raise Conflict("Nothing was sent under this message: there is nothing to call about.")
+        key = await self._store.read(lambda c: messages.key_of(c, self._vault, message.key_id))
+        if key is None:
+            raise Gone("This message has been erased under the retention rules.")
+        call_id = uuid7()
+        organisation = called.caller.organisation
+        said = strict_json.dumps({"note": note})
+        sealed = messages.sealed(
+            self._vault,
+            key,
+            Binding(call_id, NOTE, 1, organisation, JSON),
+            said,
+            digest(said),
+            now,
+        )
+        meets = outcome in REACHED
+        answer = Answer(
+            201,
+            strict_json.dumps({"id": call_id, "outcome": outcome, "meets_the_duty": meets}),
+        )
+        kept = self._answers.seal(key, call_id, organisation, answer, now)
+
+        def write(tx: Tx) -> None:
+            referrals.put_call(
+                tx,
+                {
+                    "id": call_id,
+                    "message_id": message.id,
+                    "organisation": organisation,
+                    "client_id": called.caller.client_id,
+                    "outcome": outcome,
+                    "called_at": at,
+                    "recorded_at": tx.now,
+                },
+            )
+            messages.put_payloads(tx, [sealed])
+            if meets:
+                work.clear(tx, message.id, DeadlineKind.TELEPHONE)
+            tx.audit(
+                Entry(
+                    "call.recorded",
+                    called.caller.client_id,
+                    organisation,
+                    "message",
+                    message.id,
+                    {"outcome": outcome},
+                )
+            )
+            self._answers.keep(tx, claimed, kept)
+
+        await self._store.write(write)
+        return answer
+
+
+def _read(body: dict[str, Any], now: datetime) -> tuple[datetime, str, str]:
+    problems = [
+        Problem(name, "unknown-field", f"There is no field {name}.", "Leave it out.")
+        for name in body
+        if name not in {"called_at", "outcome", "note"}
+    ]
+    at = _moment(body["called_at"], now) if "called_at" in body else now
+    if at is None:
+        problems.append(
+            Problem(
+                "called_at",
+                "invalid",
+                "called_at is not a past time with its offset.",
+                "Give it as 2026-11-22T10:15:00+00:00.",
+            )
+        )
+    outcome = body.get("outcome")
+    if outcome not in OUTCOMES:
+        problems.append(
+            Problem(
+                "outcome",
+                "unknown-code",
+                "outcome is not given.",
+                f"Give one of: {', '.join(OUTCOMES)}.",
+            )
+        )
+    note = body.get("note", "")
+    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+        problems.append(
+            Problem("note", "invalid", f"note is a text of up to {LONGEST_NOTE}.", "Shorten it.")
+        )
+    if problems:
+        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+    return at or now, str(outcome), note
+
+
+def _moment(text: Any, now: datetime) -> datetime | None:
+    """Return a past time with its offset, or None."""
+    try:
+        at = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return at if at.tzinfo is not None and at <= now + timedelta(minutes=5) else None

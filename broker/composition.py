@@ -1,0 +1,201 @@
+"""From a translated draft to a message ready to be stored: ids given, everything sealed.
+
+The one way a message comes to be, whether a pillar posted it or the broker gives notice. Pure but
+for the randomness of its key.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Final
+
+from broker import deadlines
+from broker.events import (
+    Event,
+    Kind,
+    Priority,
+    Role,
+    Route,
+    SubjectKind,
+    digest,
+    uuid7,
+)
+from broker.ports import Clinical
+from broker.referral import Relation
+from broker.store import messages
+from broker.store.messages import NewMessage
+from broker.vault import Binding, Vault
+from fhir_profiles import bundle
+
+CONTENT: Final = "content"
+POSTED: Final = "in"
+FHIR_JSON: Final = "application/fhir+json"
+JSON: Final = "application/json"
+SCHEMA: Final = "https://referral-broker.example/fhir/StructureDefinition/message-content|1.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Composing:
+    """What is known of a message before it is sealed. Times aware, UTC."""
+
+    id: str
+    kind: Kind
+    subject: str
+    event_type: str
+    event_id: str
+    source: str
+    sender: str
+    client: str
+    door: str
+    correlation_id: str
+    content: bytes = field(repr=False)
+    focus: str
+    routes: tuple[Route, ...]
+    priority: Priority
+    happened: datetime | date
+    now: datetime
+    subject_kind: SubjectKind | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    replaces: str | None = None
+    version: int = 1
+    pathway: str = ""
+    pathway_version: str = ""
+    reference_hmac: str | None = None
+    body_hmac: str | None = None
+    posted: bytes | None = field(default=None, repr=False)
+    patient: tuple[str, str] | None = None
+    practice: str | None = None
+    identity_verified: bool = True
+    label: str = "N"
+    consent: bool = True
+    agreement: str | None = None
+    purpose: str = "direct-care"
+    warnings: Sequence[Mapping[str, str]] = ()
+    clocks: tuple[Clinical, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def compose(vault: Vault, new: Composing) -> NewMessage:
+    """Give a message its key, seal what it holds, and lay down its event and deadlines."""
+    key = vault.new_key(new.id)
+
+    def seal(owner: str, role: str, content_type: str, body: bytes) -> dict[str, Any]:
+        binding = Binding(owner, role, 1, new.sender, content_type)
+        return messages.sealed(vault, key, binding, body, digest(body), new.now)
+
+    payloads = [seal(new.event_id, CONTENT, FHIR_JSON, new.content)]
+    if new.posted is not None:
+        payloads.append(seal(new.id, POSTED, JSON, new.posted))
+    payloads += [seal(new.id, role, JSON, body) for role, body in new.extra.items()]
+    key_id, pseudonym = new.patient or (None, None)
+    return NewMessage(
+        row={
+            "id": new.id,
+            "kind": new.kind.value,
+            "status": "sent",
+            "subject_id": new.subject,
+            "event_id": new.event_id,
+            "key_id": key.id,
+            "door": new.door,
+            "sender": new.sender,
+            "client_id": new.client,
+            "reference_hmac": new.reference_hmac,
+            "body_hmac": new.body_hmac,
+            "correlation_id": new.correlation_id,
+            "replaces": new.replaces,
+            "version": new.version,
+            "pathway": new.pathway,
+            "pathway_version": new.pathway_version,
+            "priority": new.priority.value,
+            "practice": new.practice,
+            "patient_pseudonym": pseudonym,
+            "pseudonym_key": key_id,
+            "identity_verified": new.identity_verified,
+            "label": new.label,
+            "consent": new.consent,
+            "agreement": new.agreement,
+            "purpose": new.purpose,
+            "warnings": [dict(warning) for warning in new.warnings],
+            "clinical_at": deadlines.started(new.happened, new.now),
+            "accepted_at": new.now,
+            "closed_reason": None,
+        },
+        key=key,
+        payloads=payloads,
+        event=Event(
+            id=new.event_id,
+            type=new.event_type,
+            source=new.source,
+            subject=new.subject,
+            time=new.now,
+            dataschema=SCHEMA,
+            message_id=new.id,
+            correlation_id=new.correlation_id,
+            causation_id=new.causation_id,
+            traceparent=new.traceparent,
+            priority=new.priority,
+            facts={"focus": new.focus, **new.facts},
+            routes=new.routes,
+        ),
+        subject_kind=new.subject_kind,
+        index=_index(new, pseudonym),
+        deadlines=deadline_rows(new),
+    )
+
+
+def deadline_rows(new: Composing) -> list[dict[str, Any]]:
+    """Return the deadlines of a message: at most one of each kind, with who must act."""
+    rows: dict[str, dict[str, Any]] = {}
+    acting = next((r.destination.ods for r in new.routes if r.role is Role.ACTING), "")
+    for role in dict.fromkeys(route.role for route in new.routes):
+        told = next(r.destination.ods for r in new.routes if r.role is role)
+        found = deadlines.deadlines_for(
+            new.kind, role, new.priority, new.happened, new.now, new.clocks
+        )
+        for one in found:
+            owner = new.sender if one.owner is Relation.SENDER else told
+            rows.setdefault(
+                one.kind,
+                {
+                    "id": uuid7(),
+                    "message_id": new.id,
+                    "kind": one.kind,
+                    "version": new.version,
+                    "owner": owner or acting,
+                    "source": one.source,
+                    "due_at": one.due,
+                    "cleared_at": None,
+                    "raised_at": None,
+                },
+            )
+    return list(rows.values())
+
+
+def _index(new: Composing, pseudonym: str | None) -> list[dict[str, Any]]:
+    performer = next((r.destination.ods for r in new.routes if r.role is Role.ACTING), None)
+    rows = []
+    for row in bundle.index(new.content):
+        is_focus = new.focus.endswith(row.resource_id)
+        rows.append(
+            {
+                "id": row.resource_id,
+                "version": 1,
+                "type": row.type,
+                "message_id": new.id,
+                "event_id": new.event_id,
+                "subject_id": new.subject,
+                "status": row.status or None,
+                "category": new.pathway if is_focus else None,
+                "code": row.code or None,
+                "priority": row.priority or None,
+                "requester": row.requester or (new.sender if is_focus else None),
+                "performer": performer if is_focus else None,
+                "patient_pseudonym": pseudonym if is_focus or row.type == "Patient" else None,
+                "identifiers": None,
+                "authored_at": new.now if is_focus else None,
+                "updated_at": new.now,
+            }
+        )
+    return rows

@@ -1,0 +1,232 @@
+"""Dispatch: from events in the ledger to one delivery row per consumer, event and destination.
+
+A wake-up is a hint, a slow poll the safety net; `fan_out` always works from the ledger and may be
+repeated: what is there already is skipped.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker.composition import CONTENT, FHIR_JSON
+from broker.crashpoints import crashpoint
+from broker.current_directory import CurrentDirectory
+from broker.directory import Directory
+from broker.errors import BrokerError
+from broker.events import Destination, Kind, Recorded, Role, Route, delivery_id, digest
+from broker.ports import Addressed, Consumer
+from broker.store import deliveries, ledger, messages
+from broker.store.messages import Opened
+from broker.store.store import Store, Tx
+from broker.telemetry import DISPATCH_LAG
+from broker.vault import Binding, MessageKey, Vault
+
+GROUP: Final = "dispatch"
+BATCH: Final = 64
+SENT: Final = "sent"
+
+log = structlog.get_logger()
+
+
+class Unreadable(BrokerError):
+    """The content of an event is not there to be sent: erased, or never stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is needed of one event to make its deliveries."""
+
+    event: Recorded
+    message: Any
+    key: MessageKey | None
+    content: Opened | None
+
+
+class Dispatch:
+    """Fans events out. Any number may run: the subject's row says what is done."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        consumers: Sequence[Consumer],
+        directory: CurrentDirectory,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._consumers = consumers
+        self._directory = directory
+
+    async def run_once(self) -> int:
+        """Fan out what stands after the cursor; return how many events were passed.
+
+        The cursor moves only once the delivery rows exist.
+        """
+        position, recorded = await self._store.read(_next)
+        crashpoint("dispatch.read")
+        if not recorded:
+            DISPATCH_LAG.set(0)
+            return 0
+        hints: dict[str, int] = {}
+        for event in recorded:
+            hints[event.subject] = max(hints.get(event.subject, 0), event.subject_seq)
+        await self.fan_out(hints, up_to=recorded[-1].position)
+        head = await self._store.read(ledger.head)
+        DISPATCH_LAG.set(head - recorded[-1].position)
+        return recorded[-1].position - position
+
+    async def fan_out(self, hints: Mapping[str, int], *, up_to: int | None = None) -> int:
+        """Make the deliveries of these subjects' events up to these places. Safe to repeat."""
+        directory = await self._directory.current()
+        sources = await self._store.read(lambda connection: self._load(connection, hints))
+        prepared = [(source, self._deliveries(source, directory)) for source in sources]
+        crashpoint("dispatch.composed")
+
+        def write(tx: Tx) -> int:
+            made = _write(tx, prepared)
+            if up_to is not None:
+                ledger.move_cursor(tx, GROUP, up_to)
+            return made
+
+        made = await self._store.write(write)
+        crashpoint("dispatch.fanned-out")
+        return made
+
+    def _load(self, connection: Connection, hints: Mapping[str, int]) -> list[_Source]:
+        found = ledger.undispatched(connection, hints)
+        wanted = [event for event in found if self._takers(event)]
+        contents = messages.payloads(
+            connection, self._vault, [event.id for event in wanted], CONTENT
+        )
+        sources = []
+        for event in found:
+            message = key = None
+            if event in wanted and event.message_id is not None:
+                message = messages.get(connection, event.message_id)
+                if message is not None and message.key_id is not None:
+                    key = messages.key_of(connection, self._vault, message.key_id)
+            sources.append(_Source(event, message, key, contents.get(event.id)))
+        return sources
+
+    def _takers(self, event: Recorded) -> Iterable[tuple[Consumer, Route]]:
+        return [
+            (consumer, route)
+            for consumer in self._consumers
+            if event.type in consumer.types
+            for route in consumer.destinations(event)
+        ]
+
+    def _deliveries(
+        self, source: _Source, directory: Directory
+    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return (delivery row, sealed body row) for each destination of an event."""
+        event, message = source.event, source.message
+        made = []
+        seen: set[str] = set()
+        for consumer, route in self._takers(event):
+            if message is None or source.key is None or source.content is None:
+                # Erased before it was fanned out: there is nothing left that could be sent.
+                log.error("dispatch.unreadable", event_id=event.id, position=event.position)
+                continue
+            identity = delivery_id(consumer.name, event.id, route.destination)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            kind = _kind(Kind(message.kind), route.role)
+            body = consumer.compose(
+                event,
+                source.content.body,
+                Addressed(
+                    delivery=identity,
+                    receiver=directory.party(route.destination),
+                    role=route.role,
+                    sender=directory.party(Destination(message.sender)),
+                    kind=kind,
+                ),
+            )
+            now = datetime.now(UTC)
+            sent = messages.sealed(
+                self._vault,
+                source.key,
+                Binding(identity, SENT, 1, route.destination.ods, FHIR_JSON),
+                body,
+                digest(body),
+                now,
+            )
+            made.append((_row(source, consumer, route, identity, kind, directory, sent), sent))
+        return made
+
+
+def _next(connection: Connection) -> tuple[int, list[Recorded]]:
+    position = ledger.cursor(connection, GROUP)
+    return position, ledger.after(connection, position, BATCH)
+
+
+def _kind(kind: Kind, role: Role) -> Kind:
+    """A copy of a referral is an update to the place that gets it: for the record, not to act."""
+    return Kind.UPDATE if role is Role.COPY else kind
+
+
+def _row(
+    source: _Source,
+    consumer: Consumer,
+    route: Route,
+    identity: str,
+    kind: Kind,
+    directory: Directory,
+    sent: dict[str, Any],
+) -> dict[str, Any]:
+    event, message = source.event, source.message
+    to = route.destination
+    return {
+        "id": identity,
+        "event_id": event.id,
+        "position": event.position,
+        "subject_id": event.subject,
+        "subject_seq": event.subject_seq,
+        "message_id": message.id,
+        "kind": kind.value,
+        "consumer": consumer.name,
+        "ods": to.ods,
+        "service": to.service,
+        "role": route.role.value,
+        "reason": route.reason,
+        "channel": directory.channel(to),
+        "priority": event.priority.value,
+        "priority_rank": event.priority.rank,
+        "state": "due",
+        "held_reason": None,
+        "done_reason": None,
+        "code": None,
+        "attempt": 0,
+        "lease_until": None,
+        "lease_by": None,
+        "digest": sent["digest"],
+        "label": message.label,
+        "consent": message.consent,
+        "agreement": message.agreement,
+        "purpose": message.purpose,
+        "collected_at": None,
+        "received_at": None,
+        "settled_at": None,
+    }
+
+
+def _write(
+    tx: Tx, prepared: Sequence[tuple[_Source, list[tuple[dict[str, Any], dict[str, Any]]]]]
+) -> int:
+    made = 0
+    for source, rows in prepared:
+        event = source.event
+        subject = tx.lock_subject(event.subject)
+        if subject is None or subject.dispatched_seq >= event.subject_seq:
+            continue
+        times = {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
+        made += deliveries.insert_new(tx, [row | times for row, _ in rows], event)
+        messages.put_payloads(tx, [sent for _, sent in rows])
+        ledger.mark_dispatched(tx, event.subject, subject.dispatched_seq, event.subject_seq)
+    return made

@@ -1,0 +1,252 @@
+"""Intake: the one way in. Answered only when durable; nothing half-done is left behind.
+
+A request is read, understood, routed, translated and sealed; then one transaction stores key,
+messages, events, payloads, referrals, deadlines and audit entries together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import and_, insert, select
+
+from broker.access import Caller
+from broker.answers import Answer, Answers, Claimed, Kept
+from broker.audit import Entry
+from broker.crashpoints import crashpoint
+from broker.current_directory import CurrentDirectory, StaleDirectory
+from broker.errors import Conflict, Problem, Refused
+from broker.events import digest, uuid7
+from broker.ports import Adapter
+from broker.preparing import Origin, Prepared, new_slot, plan, prepare
+from broker.reading import read_object, understand
+from broker.store import keys, messages, referrals
+from broker.store import tables as t
+from broker.store.store import Store, Tx
+from broker.vault import Vault
+from fhir_profiles import strict_json
+
+ACCEPTED: Final = 202
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A request as it came: by whom, at which door, with which key, and its bytes."""
+
+    caller: Caller
+    adapter: Adapter
+    key: str | None
+    body: bytes = field(repr=False)
+    traceparent: str | None = None
+
+
+class Intake:
+    """Takes requests in. One per process; any number of processes."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        directory: CurrentDirectory,
+        answers: Answers,
+        *,
+        source: str,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._directory = directory
+        self._answers = answers
+        self._source = source
+
+    async def accept(self, posted: Posted) -> Answer:
+        """Take a request in. Durable on return; a repeat gets the same answer again.
+
+        Raises Refused with nothing stored, or Unavailable, after which it may be sent again.
+        """
+        organisation, door = posted.caller.organisation, f"POST {posted.adapter.door}"
+        async with self._answers.claim(organisation, posted.key, door, posted.body) as claimed:
+            if claimed.known is not None:
+                return claimed.known
+            raw = read_object(posted.body)
+            crashpoint("intake.parsed")
+            withheld = posted.adapter.withheld(raw)
+            if withheld is not None:
+                return await self._withhold(posted, raw, withheld, claimed)
+            return await self._take(posted, raw, claimed)
+
+    # -- taking ----------------------------------------------------------------------------------
+
+    async def _take(self, posted: Posted, raw: Mapping[str, Any], claimed: Claimed) -> Answer:
+        while True:
+            now = datetime.now(UTC)
+            organisation = posted.caller.organisation
+            request, needs = understand(posted.adapter, raw, organisation, now)
+            directory = await self._directory.current()
+            version = self._directory.version
+            planned = plan(posted.adapter, raw, needs, directory, now)
+            origin = Origin(
+                organisation=organisation,
+                client=posted.caller.client_id,
+                door=posted.adapter.name,
+                correlation_id=uuid7(),
+                source=self._source,
+                reference_hmac=self.reference(organisation, needs.reference),
+                body_hmac=claimed.request_hmac,
+                posted=posted.body,
+                patient=self._vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+                traceparent=posted.traceparent,
+            )
+            slots = {one.want.key: new_slot(one.want, needs.subject) for one in planned.planned}
+            prepared = prepare(
+                posted.adapter, request, planned, slots, origin, directory, self._vault, now
+            )
+            answer = Answer(ACCEPTED, strict_json.dumps(prepared.answer))
+            first = prepared.messages[0]
+            kept = self._answers.seal(first.key, first.row["id"], organisation, answer, now)
+            crashpoint("intake.sealed")
+
+            def write(
+                tx: Tx,
+                prepared: Prepared = prepared,
+                kept: Kept = kept,
+                version: int = version,
+            ) -> None:
+                self._directory.check(tx, version)
+                self._answers.keep(tx, claimed, kept)
+                self._write(tx, posted, prepared)
+
+            try:
+                await self._store.write(write)
+            except StaleDirectory:
+                continue
+            crashpoint("intake.before-answer")
+            return answer
+
+    def reference(self, organisation: str, reference: str) -> str:
+        """Return the HMAC under which a sender's own reference is kept."""
+        return self._vault.mac(f"reference|{organisation}", reference.encode())
+
+    def _write(self, tx: Tx, posted: Posted, prepared: Prepared) -> None:
+        first = prepared.messages[0].row
+        _refuse_known_reference(tx, first["sender"], first["reference_hmac"])
+        for new in prepared.messages:
+            messages.put(tx, new)
+            tx.audit(
+                Entry(
+                    "message.accepted",
+                    posted.caller.client_id,
+                    posted.caller.organisation,
+                    "message",
+                    new.row["id"],
+                    {
+                        "kind": new.row["kind"],
+                        "door": new.row["door"],
+                        "content": digest(new.payloads[0]["sealed"]),
+                    },
+                )
+            )
+        for row in prepared.referrals:
+            referrals.put(tx, row)
+
+    # -- withholding -----------------------------------------------------------------------------
+
+    async def _withhold(
+        self,
+        posted: Posted,
+        raw: Mapping[str, Any],
+        withheld: tuple[Sequence[Problem], Sequence[str]],
+        claimed: Claimed,
+    ) -> Answer:
+        """The patient refused: keep that it was refused, and nothing else of what was posted."""
+        problems, said = withheld
+        if problems:
+            raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        organisation = posted.caller.organisation
+        reference_hmac = self.reference(organisation, str(raw.get("reference", "")))
+        row = _withheld_row(posted, reference_hmac, claimed.request_hmac)
+
+        def write(tx: Tx) -> tuple[str, datetime]:
+            used = keys.find(tx.connection, claimed.scope)
+            if used is not None:
+                known = messages.get(tx.connection, used.owner_id)
+                return used.owner_id, known.accepted_at if known else tx.now
+            _refuse_known_reference(tx, organisation, reference_hmac)
+            times = {"clinical_at": tx.now, "accepted_at": tx.now}
+            tx.execute(insert(t.message), row | times)
+            tx.audit(
+                Entry(
+                    "message.withheld",
+                    posted.caller.client_id,
+                    organisation,
+                    "message",
+                    row["id"],
+                    {"door": posted.adapter.name},
+                )
+            )
+            self._answers.keep(tx, claimed, Kept(row["id"], ACCEPTED, None))
+            return row["id"], tx.now
+
+        message_id, at = await self._store.write(write)
+        body = {
+            "read_first": list(said),
+            "messages": [
+                {
+                    "id": message_id,
+                    "kind": "update",
+                    "status": "withheld",
+                    "url": f"/messages/{message_id}",
+                    "destinations": [],
+                    "deadlines": [],
+                }
+            ],
+            "accepted_at": at.isoformat(),
+            "warnings": [],
+        }
+        return Answer(ACCEPTED, strict_json.dumps(body))
+
+
+def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
+    m = t.message.c
+    known = tx.execute(
+        select(m.id).where(and_(m.sender == sender, m.reference_hmac == reference_hmac))
+    ).scalar()
+    if known is not None:
+        raise Conflict(
+            f"Your reference was used before, for message {known}. To correct that message, PUT "
+            "its new body; a new message needs a reference of its own.",
+            [Problem("reference", "reference-used", f"It names message {known}.", "Use another.")],
+        )
+
+
+def _withheld_row(posted: Posted, reference_hmac: str, body_hmac: str) -> dict[str, Any]:
+    """Return the row of a message that was not sent: no event, subject, payload or patient."""
+    return {
+        "id": uuid7(),
+        "kind": "update",
+        "status": "withheld",
+        "subject_id": None,
+        "event_id": None,
+        "key_id": None,
+        "door": posted.adapter.name,
+        "sender": posted.caller.organisation,
+        "client_id": posted.caller.client_id,
+        "reference_hmac": reference_hmac,
+        "body_hmac": body_hmac,
+        "correlation_id": uuid7(),
+        "replaces": None,
+        "version": 1,
+        "pathway": "",
+        "pathway_version": "",
+        "priority": "routine",
+        "practice": None,
+        "patient_pseudonym": None,
+        "pseudonym_key": None,
+        "identity_verified": False,
+        "label": "N",
+        "consent": False,
+        "agreement": None,
+        "purpose": "direct-care",
+        "warnings": [],
+        "closed_reason": None,
+    }

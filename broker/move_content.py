@@ -1,0 +1,82 @@
+"""What a move of a referral carries: texts and codes, and everything wrong with what was sent.
+
+The code lists are this project's own; their displays are what a person reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from broker.errors import Problem
+
+MAX_TEXT: Final = 4_000
+
+REJECTION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "not-clinically-appropriate": "Not clinically appropriate for this service",
+        "criteria-not-met": "Does not meet the criteria for referral",
+        "wrong-service": "Should go to another service",
+        "insufficient-information": "Not enough information to decide",
+        "patient-not-identified": "The patient cannot be identified from the details given",
+        "out-of-area": "The patient is outside the area served",
+        "already-under-care": "Already under the care of this service for the same problem",
+        "duplicate": "The same referral has been made already",
+        "no-capacity": "Cannot be seen here within the time needed",
+        "other": "Another reason, given in the advice",
+    }
+)
+
+CANCELLATION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "no-longer-needed": "No longer needed",
+        "patient-request": "The patient asked for it",
+        "referred-elsewhere": "Referred elsewhere",
+        "duplicate": "The same referral has been made already",
+        "entered-in-error": "Entered in error",
+        "other": "Another reason, given in the note",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that a move carries: free text, or one code of a list."""
+
+    name: str
+    words: str
+    required: bool = True
+    codes: Mapping[str, str] | None = None
+
+
+def check(carries: Sequence[Item], content: Mapping[str, object]) -> list[Problem]:
+    """Return everything wrong with what a move carries: unknown, missing, blank, too long."""
+    names = [item.name for item in carries]
+    todo = f"It has: {', '.join(names)}." if names else "It carries nothing."
+    problems = [
+        Problem(name, "unknown-field", f"This move has no field {name}.", todo)
+        for name in content
+        if name not in names
+    ]
+    for item in carries:
+        problem = _wrong(item, content.get(item.name))
+        if problem is not None:
+            problems.append(problem)
+    return problems
+
+
+def _wrong(item: Item, value: object) -> Problem | None:
+    todo = f"Give {item.words}."
+    if item.codes is not None:
+        todo = f"Give one of: {', '.join(item.codes)}."
+    if value is None:
+        missing = Problem(item.name, "missing", f"{item.name} is missing.", todo)
+        return missing if item.required else None
+    if not isinstance(value, str) or not value.strip():
+        return Problem(item.name, "invalid", f"{item.name} must be a text, not blank.", todo)
+    if item.codes is not None and value not in item.codes:
+        return Problem(item.name, "unknown-code", f"{item.name} has no such code.", todo)
+    if len(value) > MAX_TEXT:
+        detail = f"{item.name} is over {MAX_TEXT} characters."
+        return Problem(item.name, "too-long", detail, "Say it more briefly.")
+    return None

@@ -1,0 +1,304 @@
+"""From an understood request to all that one transaction will store and its sender will be told.
+
+Routes each wanted message, translates, composes. Reads nothing but what it is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from broker import deadlines, routing
+from broker.composition import Composing, compose
+from broker.directory import Directory
+from broker.errors import BrokerError, Problem
+from broker.events import (
+    REFERRAL_SUBMITTED,
+    UPDATE_SUBMITTED,
+    Destination,
+    Kind,
+    Priority,
+    Role,
+    Route,
+    SubjectKind,
+    uuid7,
+)
+from broker.ports import Adapter, Context, Needs, Want
+from broker.reading import refusal
+from broker.referral import State
+from broker.store.messages import NewMessage
+from broker.vault import Vault
+from fhir_profiles import structure
+
+
+class BadTranslation(BrokerError):
+    """An adapter made something that is not FHIR R4. A bug of ours; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a wanted message belongs: its own new subject, or the one it amends."""
+
+    subject: str
+    subject_kind: SubjectKind | None
+    event_type: str
+    replaces: str | None = None
+    version: int = 1
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A wanted message with where it goes."""
+
+    want: Want
+    routes: tuple[Route, ...]
+    agreement: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request comes to, before it is translated: what goes where, and what must be said."""
+
+    needs: Needs
+    planned: tuple[Planned, ...]
+    warnings: tuple[Problem, ...]
+    read_first: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that one transaction will store, and the answer."""
+
+    messages: tuple[NewMessage, ...]
+    referrals: tuple[dict[str, Any], ...]
+    answer: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """By whom, through which door and under which correlation a request came."""
+
+    organisation: str
+    client: str
+    door: str
+    correlation_id: str
+    source: str
+    reference_hmac: str | None
+    body_hmac: str
+    posted: bytes = field(repr=False)
+    patient: tuple[str, str] | None = None
+    traceparent: str | None = None
+
+
+def plan(
+    adapter: Adapter,
+    raw: Mapping[str, Any],
+    needs: Needs,
+    directory: Directory,
+    now: datetime,
+) -> Plan:
+    """Decide where every message goes. Raises Refused where an acting receiver cannot be had."""
+    planned: list[Planned] = []
+    warnings = list(needs.warnings)
+    problems: list[Problem] = []
+    left_out: list[str] = []
+    for want in needs.wants:
+        routed = routing.route(
+            want, needs.organisation, directory, now.date(), purpose=needs.purpose
+        )
+        problems += routed.problems
+        warnings += routed.warnings
+        if routed.left_out:
+            left_out.append(routed.left_out)
+        elif routed.routes:
+            planned.append(Planned(want, routed.routes, routed.agreement or None))
+    if problems:
+        telephone = next((one.todo for one in problems if "elephone" in one.todo), None)
+        raise refusal(adapter, raw, problems, telephone)
+    return Plan(needs, tuple(planned), tuple(warnings), (*left_out, *needs.advice))
+
+
+def prepare(
+    adapter: Adapter,
+    request: Any,
+    plan: Plan,
+    slots: Mapping[str, Slot],
+    origin: Origin,
+    directory: Directory,
+    vault: Vault,
+    now: datetime,
+) -> Prepared:
+    """Translate and compose every planned message, and draw up the answer."""
+    needs = plan.needs
+    ids = {one.want.key: uuid7() for one in plan.planned}
+    context = Context(
+        message_ids=ids,
+        sender=directory.party(Destination(needs.organisation)),
+        practice=directory.party(Destination(needs.practice)) if needs.practice else None,
+        destinations={
+            one.want.key: tuple(
+                (directory.party(route.destination), route.role) for route in one.routes
+            )
+            for one in plan.planned
+        },
+        correlation_id=origin.correlation_id,
+        now=now,
+        warnings=plan.warnings,
+    )
+    drafts = {draft.key: draft for draft in adapter.translate(request, context)}
+    made: list[NewMessage] = []
+    opened: list[dict[str, Any]] = []
+    for number, one in enumerate(plan.planned):
+        want, slot, draft = one.want, slots[one.want.key], drafts[one.want.key]
+        wrong = structure.check(draft.content)
+        if wrong:
+            raise BadTranslation(f"{adapter.name}: {'; '.join(str(one) for one in wrong[:3])}")
+        made.append(
+            compose(
+                vault,
+                Composing(
+                    id=ids[want.key],
+                    kind=want.kind,
+                    subject=slot.subject,
+                    subject_kind=slot.subject_kind,
+                    event_type=slot.event_type,
+                    event_id=uuid7(),
+                    source=origin.source,
+                    sender=needs.organisation,
+                    client=origin.client,
+                    door=origin.door,
+                    correlation_id=origin.correlation_id,
+                    content=draft.content,
+                    focus=draft.focus,
+                    routes=one.routes,
+                    priority=want.priority,
+                    happened=want.happened,
+                    now=now,
+                    traceparent=origin.traceparent,
+                    replaces=slot.replaces,
+                    version=slot.version,
+                    pathway=want.pathway,
+                    pathway_version=want.pathway_version,
+                    # A reference belongs to what was posted: the first message carries it.
+                    reference_hmac=origin.reference_hmac if number == 0 else None,
+                    body_hmac=origin.body_hmac,
+                    posted=origin.posted,
+                    patient=origin.patient,
+                    practice=needs.practice,
+                    identity_verified=needs.identity_verified,
+                    label=needs.label,
+                    consent=needs.consent,
+                    agreement=one.agreement,
+                    purpose=needs.purpose,
+                    warnings=[
+                        {"code": warning.code, "field": warning.field} for warning in plan.warnings
+                    ],
+                    clocks=want.clocks,
+                    facts=slot.facts,
+                ),
+            )
+        )
+        if want.kind is Kind.REFERRAL and slot.subject_kind is not None:
+            opened.append(_referral(one, slot, ids[want.key], needs))
+    return Prepared(
+        tuple(made),
+        tuple(opened),
+        answer(plan, made, directory, origin.correlation_id, now),
+    )
+
+
+def new_slot(want: Want, subject_kind: SubjectKind) -> Slot:
+    """Return a place of its own for a message: a referral is always a subject to itself."""
+    if want.kind is Kind.REFERRAL:
+        return Slot(uuid7(), SubjectKind.REFERRAL, REFERRAL_SUBMITTED, facts={"reason": "new"})
+    return Slot(uuid7(), subject_kind, UPDATE_SUBMITTED, facts={"reason": "new"})
+
+
+def _referral(one: Planned, slot: Slot, message_id: str, needs: Needs) -> dict[str, Any]:
+    acting = next(route for route in one.routes if route.role is Role.ACTING)
+    return {
+        "subject_id": slot.subject,
+        "message_id": message_id,
+        "state": State.REQUESTED.value,
+        "sender": needs.organisation,
+        "receiver": acting.destination.ods,
+        "receiver_service": acting.destination.service,
+        "practice": needs.practice,
+        "pathway": one.want.pathway,
+        "priority": one.want.priority.value,
+        "state_before": None,
+        "last_move": None,
+        "last_move_by": None,
+        "last_move_at": None,
+        "last_move_hmac": None,
+        "last_event_id": None,
+        "redirected_to": None,
+    }
+
+
+def answer(
+    plan: Plan,
+    made: Sequence[NewMessage],
+    directory: Directory,
+    correlation_id: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return what the sender is told: what was made, where each goes and why, and by when."""
+    said = list(plan.read_first)
+    for message in made:
+        if message.row["priority"] != Priority.STAT:
+            continue
+        acting = next((r.destination for r in message.event.routes if r.role is Role.ACTING), None)
+        if acting is not None:
+            said.append(
+                "A message alone is not enough for something that must be seen to today. "
+                f"{directory.whom_to_telephone(acting, now)} Then record the call with "
+                f"POST /messages/{message.row['id']}/telephone-calls."
+            )
+    return {
+        "read_first": list(dict.fromkeys(said)),
+        "messages": [told(message, directory, now) for message in made],
+        "correlation_id": correlation_id,
+        "accepted_at": now.isoformat(),
+        "warnings": [
+            {"field": w.field, "code": w.code, "detail": w.detail, "todo": w.todo}
+            for w in plan.warnings
+        ],
+    }
+
+
+def told(message: NewMessage, directory: Directory, now: datetime) -> dict[str, Any]:
+    """Return what a sender is told of one message."""
+    row = message.row
+    told = {
+        "id": row["id"],
+        "kind": row["kind"],
+        "url": f"/messages/{row['id']}",
+        "priority": row["priority"],
+        "priority_in_words": Priority(row["priority"]).words,
+        "destinations": [
+            {
+                "organisation": route.destination.ods,
+                "service": route.destination.service or None,
+                "name": directory.name(route.destination),
+                "role": route.role.value,
+                "reason": route.reason,
+            }
+            for route in message.event.routes
+        ],
+        "deadlines": [
+            {
+                "kind": one["kind"],
+                "by": one["due_at"].isoformat(),
+                "in_words": deadlines.in_words(one["due_at"]),
+                "whose_turn": one["owner"],
+                "rule": one["source"],
+                "overdue": deadlines.is_overdue(one["due_at"], now),
+            }
+            for one in sorted(message.deadlines, key=lambda one: str(one["due_at"]))
+        ],
+    }
+    if row["kind"] == Kind.REFERRAL:
+        told["referral"] = f"/referrals/{row['subject_id']}"
+    return told

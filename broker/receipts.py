@@ -1,0 +1,144 @@
+"""Receipts: a destination's proof that it stored a delivery, and what follows from it.
+
+The same for a webhook's answer, a PUT in the inbox and, later, a BaRS answer. Level 2 of three: a
+receipt says that the bytes are stored, not that anybody acted.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from broker import deadlines, notices, referral
+from broker.audit import Entry
+from broker.crashpoints import crashpoint
+from broker.events import REFERRAL_MOVED, Event, Kind, Priority, Role, caused_id, uuid7
+from broker.ports import Receipt
+from broker.store import deliveries, referrals, work
+from broker.store.messages import NewMessage
+from broker.store.store import Tx
+
+_CLOCK: Final = {
+    Role.ACTING: deadlines.DeadlineKind.RECEIVED,
+    Role.COPY: deadlines.DeadlineKind.COPY_RECEIVED,
+    Role.NOTICE: deadlines.DeadlineKind.NOTICE_RECEIVED,
+}
+
+
+def matches(receipt: Receipt, row: Any) -> bool:
+    """Whether a receipt names this very delivery, these very bytes and this very organisation."""
+    return (receipt.delivery, receipt.digest, receipt.ods) == (row.id, row.digest, row.ods)
+
+
+def settle(
+    tx: Tx,
+    row: Any,
+    receipt: Receipt,
+    *,
+    via: str,
+    client: str,
+    source: str,
+    late: Sequence[NewMessage] = (),
+) -> bool:
+    """Write a receipt and what follows from it; return whether it matches.
+
+    The caller has locked the delivery (`deliveries.lock`). A second matching receipt changes
+    nothing. One that does not match is kept as evidence, counts as a bare 2xx, and is on the
+    work-list at once. `late` are the notices to send if the sender was told of a missed deadline.
+    """
+    crashpoint("receipt.before-write")
+    good = matches(receipt, row)
+    referrals.put_receipt(
+        tx,
+        {
+            "id": uuid7(),
+            "delivery_id": row.id,
+            "named_delivery": receipt.delivery[:64],
+            "named_digest": receipt.digest[:128],
+            "named_ods": receipt.ods[:32],
+            "via": via,
+            "matches": good,
+            "client_id": client,
+            "received_at": tx.now,
+        },
+    )
+    if not good:
+        _mismatch(tx, row, client)
+        return False
+    if row.received_at is not None:
+        return True
+    if row.state != "done":
+        deliveries.finish(tx, row, "receipt")
+    tx.audit(Entry("delivery.received", client, row.ods, "delivery", row.id, {"via": via}))
+    work.close_items(tx, "received", delivery_id=row.id)
+    _clear(tx, row)
+    notices.put(tx, late)
+    if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
+        _receive(tx, row, source)
+    crashpoint("receipt.written")
+    return True
+
+
+def _mismatch(tx: Tx, row: Any, client: str) -> None:
+    tx.audit(Entry("receipt.mismatched", client, row.ods, "delivery", row.id))
+    if row.state == "due":
+        deliveries.hold_for_receipt(tx, row, "receipt-mismatch")
+    work.put_item(
+        tx,
+        "receipt-mismatch",
+        row.id,
+        message_id=row.message_id,
+        delivery_id=row.id,
+        organisation=None,
+        priority=row.priority,
+    )
+
+
+def _clear(tx: Tx, row: Any) -> None:
+    """Meet the deadline of this role, once every delivery in that role is received."""
+    if row.message_id is None:
+        return
+    waiting = [
+        other
+        for other in deliveries.of_message(tx.connection, row.message_id)
+        if other.role == row.role and other.id != row.id and other.received_at is None
+    ]
+    if not waiting:
+        work.clear(tx, row.message_id, _CLOCK[Role(row.role)])
+
+
+def _receive(tx: Tx, row: Any, source: str) -> None:
+    """The acting receiver's receipt is itself a move: requested to received."""
+    found = referrals.get(tx.connection, row.subject_id)
+    if found is None or found.state not in referral.MOVES["receive"].sources:
+        return
+    event_id = caused_id(row.id, "receipts", row.ods, "receive")
+    referrals.change(
+        tx,
+        row.subject_id,
+        state=referral.State.RECEIVED.value,
+        state_before=found.state,
+        last_move="receive",
+        last_move_by=row.ods,
+        last_move_at=tx.now,
+        last_move_hmac=None,
+        last_event_id=event_id,
+    )
+    tx.bump(row.subject_id)
+    tx.record(
+        Event(
+            id=event_id,
+            type=REFERRAL_MOVED,
+            source=source,
+            subject=row.subject_id,
+            time=tx.now,
+            dataschema="",
+            causation_id=row.event_id,
+            priority=Priority(row.priority),
+            facts={
+                "move": "receive",
+                "from": found.state,
+                "to": referral.State.RECEIVED.value,
+                "by": row.ods,
+                "about": row.message_id or "",
+            },
+        )
+    )

@@ -1,0 +1,303 @@
+"""From what a message needs to where it goes, each with the reason why in one sentence.
+
+A route leads only to a place that the directory knows, that is open, connected and takes this kind.
+Nothing is rerouted silently: a closed place names its successor and is refused, a tie is refused,
+and a service that may not be reached is never replaced by the next in rank. Only the acting
+receiver can be a reason to refuse; a copy that cannot go is a coded warning. No sentence here says
+anything about a patient.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from broker.directory import GENERAL_PRACTICE, Directory, Service
+from broker.errors import DeliveryCode, Problem
+from broker.events import Destination, Kind, Role, Route
+from broker.ports import Endpoint, Seek, Want
+from fhir_profiles.identifiers import postcode_area
+
+MOST_CANDIDATES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPaths:
+    """How the sender's own body calls what a problem of routing is about."""
+
+    named: str = ""
+    practice: str = ""
+    sought: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Where one wanted message goes.
+
+    With `problems` the post is refused and there are no routes. With `left_out` this message alone
+    is not made, and that sentence is the first that the sender must read. `agreement` is the code
+    of the data-sharing agreement in force between sender and acting receiver, if there is one.
+    """
+
+    routes: tuple[Route, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    left_out: str = ""
+    agreement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    destination: Destination
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Missed:
+    field: str
+    code: str
+    detail: str
+    todo: str
+
+
+def route(
+    want: Want,
+    sender: str,
+    directory: Directory,
+    today: date,
+    *,
+    purpose: str = "direct-care",
+    paths: FieldPaths = FieldPaths(),
+) -> Routed:
+    """Find every destination of one message, or say all that stands in the way and what to do."""
+    routes: dict[Destination, Route] = {}
+    warnings: list[Problem] = []
+    problems: list[Problem] = []
+    # The acting receiver first: where it would also get a copy, it gets the one message.
+    for seek in sorted(want.seeks, key=lambda seek: seek.role is not Role.ACTING):
+        found = _reachable(_find(seek, directory, paths), seek, want, directory, paths)
+        if isinstance(found, _Found):
+            routes.setdefault(found.destination, Route(found.destination, seek.role, found.reason))
+        elif seek.role is Role.ACTING:
+            problems.append(Problem(found.field, found.code, found.detail, found.todo))
+        else:
+            detail = f"No {seek.role} was sent. {found.detail}"
+            code = f"{seek.role}-{found.code}"
+            warnings.append(Problem(found.field, code, detail, found.todo))
+    if problems and want.required:
+        return Routed(warnings=tuple(warnings), problems=tuple(problems))
+    if problems:
+        first = problems[0]
+        sentence = f"{want.if_left_out} {first.todo}".strip()
+        left_out = Problem(first.field, "left-out", f"{sentence} {first.detail}")
+        return Routed(warnings=(left_out, *warnings), left_out=sentence)
+    agreement = _agreement(want, sender, routes.values(), directory, purpose, today)
+    return Routed(tuple(routes.values()), tuple(warnings), agreement=agreement)
+
+
+def recheck(
+    destination: Destination, kind: Kind, directory: Directory, pathway: str | None = None
+) -> Endpoint | DeliveryCode:
+    """Return how the place is reached now, or the code that says why it is not.
+
+    Asked again at each attempt: a route is a promise about the past, the directory is the present.
+    """
+    organisation = directory.organisations.get(destination.ods)
+    if organisation is not None and not organisation.is_open:
+        return "closed"
+    connection = directory.connections.get(destination)
+    if organisation is None or connection is None:
+        return "not-connected"
+    if destination.service and directory.service(destination) is None:
+        return "not-connected"
+    return connection.endpoint if connection.accepts(kind, pathway) else "does-not-take"
+
+
+# -- finding -------------------------------------------------------------------------------------
+
+
+def _find(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _Missed:
+    if seek.receiver_type == GENERAL_PRACTICE:
+        return _practice(seek, directory, paths)
+    if seek.named is not None:
+        return _named(seek, seek.named, directory, paths)
+    return _search(seek, directory, paths)
+
+
+def _practice(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _Missed:
+    """The registered practice itself, or the practice that the sender named in its stead."""
+    path = paths.practice if seek.named is None else paths.named
+    destination = seek.named or (Destination(seek.practice) if seek.practice else None)
+    if destination is None:
+        detail = "No registered practice was given, so it is not known which one should get this."
+        return _Missed(path, "practice-not-known", detail, "Give its ODS code.")
+    organisation = directory.organisations.get(destination.ods)
+    if organisation is None or (destination.service and not directory.service(destination)):
+        return _unknown(path, destination)
+    # A mistyped code may well be somebody's: a patient's record must not go to a pharmacy.
+    if organisation.pillar != GENERAL_PRACTICE:
+        detail = f"{organisation.name} ({organisation.ods}) is not a general practice."
+        return _Missed(path, "not-a-practice", detail, "Check the ODS code.")
+    why = "The registered practice." if seek.named is None else "The practice that was named."
+    return _Found(destination, why)
+
+
+def _named(
+    seek: Seek, named: Destination, directory: Directory, paths: FieldPaths
+) -> _Found | _Missed:
+    """The provider that was named; where only the organisation was, its own best service."""
+    if named.ods not in directory.organisations:
+        return _unknown(paths.named, named, _name_one(_candidates(seek, directory), directory))
+    if not directory.is_open(named.ods) or not seek.receiver_type:
+        # Whether it can be reached is asked next: a closed place is refused with its successor.
+        return _Found(named, "The place that was named.")
+    services = directory.services_of(named.ods)
+    if named.service:
+        service = directory.service(named)
+        if service is None:
+            return _unknown(paths.named, named, _name_one(services, directory))
+        services = (service,)
+    best = _lowest(seek, services)
+    if len(best) > 1:
+        detail = f"{directory.name(named)} has several services that take {_sought(seek)}."
+        return _Missed(paths.named, "tie", detail, _name_one(best, directory))
+    if not best:
+        detail = f"{directory.name(named)} ({named}) does not take {_sought(seek)}."
+        todo = _name_one(_candidates(seek, directory), directory)
+        return _Missed(paths.named, "does-not-take", detail, todo)
+    return _Found(best[0].destination, f"The provider that was named; it takes {_sought(seek)}.")
+
+
+def _search(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _Missed:
+    """The unique service of lowest rank in the practice's ICB, else in the postcode's area."""
+    area = _area(seek, directory)
+    if area is None:
+        detail = "Neither a practice in the directory nor a postcode says in which area to look."
+        todo = _name_one(_candidates(seek, directory), directory)
+        return _Missed(paths.practice, "area-not-known", detail, todo)
+    services, where = area
+    best = _lowest(seek, services)
+    if not best:
+        detail = f"Nobody takes {_sought(seek)} in {where}."
+        todo = _name_one(_candidates(seek, directory), directory)
+        return _Missed(paths.sought, "no-destination", detail, todo)
+    rank = best[0].rank(seek.receiver_type, seek.subspecialty)
+    if len(best) > 1:
+        detail = f"{len(best)} services take {_sought(seek)} at the same rank ({rank}) in {where}."
+        return _Missed(paths.sought, "tie", detail, _name_one(best, directory))
+    reason = f"The only one of the lowest rank ({rank}) for {_sought(seek)} in {where}."
+    return _Found(best[0].destination, reason)
+
+
+def _area(seek: Seek, directory: Directory) -> tuple[Sequence[Service], str] | None:
+    """Return the services among which to look, and the area in words that tell no address."""
+    offering = directory.offering(seek.receiver_type, seek.subspecialty)
+    practice = directory.organisations.get(seek.practice or "")
+    if practice is not None:
+        inside = [service for service in offering if service.icb == practice.icb]
+        return inside, f"{practice.icb}, the ICB of the registered practice"
+    area = postcode_area(seek.postcode or "")
+    if area is None:
+        return None
+    inside = [service for service in offering if area in service.postcode_areas]
+    return inside, "the area of the postcode"
+
+
+def _lowest(seek: Seek, services: Iterable[Service]) -> list[Service]:
+    """Return all services that share the lowest rank for what is sought."""
+    ranked = [
+        (rank, service)
+        for service in services
+        if (rank := service.rank(seek.receiver_type, seek.subspecialty)) is not None
+    ]
+    lowest = min((rank for rank, _ in ranked), default=None)
+    return [service for rank, service in ranked if rank == lowest]
+
+
+def _candidates(seek: Seek, directory: Directory) -> Sequence[Service]:
+    """Return who takes what is sought: in the area if there is one, else anywhere."""
+    area = _area(seek, directory)
+    if area is not None and area[0]:
+        return area[0]
+    return directory.offering(seek.receiver_type, seek.subspecialty)
+
+
+# -- reaching ------------------------------------------------------------------------------------
+
+
+def _reachable(
+    found: _Found | _Missed, seek: Seek, want: Want, directory: Directory, paths: FieldPaths
+) -> _Found | _Missed:
+    """Return what was found if it can be reached now, else why not and what to do instead."""
+    if isinstance(found, _Missed):
+        return found
+    place = found.destination
+    path = paths.sought
+    if seek.named is not None:
+        path = paths.named
+    elif seek.receiver_type == GENERAL_PRACTICE:
+        path = paths.practice
+    checked = recheck(place, want.kind, directory, want.pathway)
+    if isinstance(checked, Endpoint):
+        return found
+    name = f"{directory.name(place)} ({place})"
+    telephone = directory.telephone(place)
+    todo = f"Telephone {directory.name(place)} on {telephone}."
+    if checked == "closed":
+        successor = directory.resolve_successor(place.ods)
+        if successor is None:
+            return _Missed(path, checked, f"{name} is closed and has no successor.", "")
+        detail = f"{name} is closed. Its successor is {successor.name} ({successor.ods})."
+        todo = f"Send it to {successor.ods}, or telephone {successor.telephone}."
+        return _Missed(path, checked, detail, todo)
+    if checked == "not-connected":
+        return _Missed(path, checked, f"{name} is not connected to the broker.", todo)
+    detail = f"{name} does not take this ({want.kind}, {want.pathway})."
+    others = [
+        service
+        for service in _candidates(seek, directory)
+        if service.destination != place
+        and isinstance(recheck(service.destination, want.kind, directory, want.pathway), Endpoint)
+    ]
+    if others:
+        todo = f"{todo} {_name_one(others, directory)}"
+    return _Missed(path, "does-not-take", detail, todo)
+
+
+def _agreement(
+    want: Want,
+    sender: str,
+    routes: Iterable[Route],
+    directory: Directory,
+    purpose: str,
+    today: date,
+) -> str:
+    for one in routes:
+        if one.role is Role.ACTING:
+            parties = (sender, one.destination.ods)
+            agreement = directory.agreement(parties, want.pathway, purpose, today)
+            return agreement.code if agreement is not None else ""
+    return ""
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+def _unknown(path: str, destination: Destination, todo: str = "Check the code.") -> _Missed:
+    detail = f"{destination} is not in the directory."
+    return _Missed(path, "unknown-destination", detail, todo)
+
+
+def _sought(seek: Seek) -> str:
+    return f"{seek.receiver_type}, {seek.subspecialty}" if seek.subspecialty else seek.receiver_type
+
+
+def _name_one(services: Iterable[Service], directory: Directory) -> str:
+    """Say whom the sender may name instead, with their telephone numbers."""
+    candidates = [
+        f"{directory.name(service.destination)} ({service.destination}), {service.telephone}"
+        for service in services
+    ][:MOST_CANDIDATES]
+    if not candidates:
+        return "No service in the directory takes it."
+    return f"Name or telephone one of: {'; '.join(candidates)}."

@@ -1,0 +1,129 @@
+"""Deadlines that pass: each is raised once, to the sender by a notice and to people by the list.
+
+Nothing stays open in silence: an undelivered message stays collectable, and somebody knows.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker import deadlines, notices, telling
+from broker.audit import Entry
+from broker.crashpoints import crashpoint
+from broker.current_directory import CurrentDirectory
+from broker.deadlines import DeadlineKind
+from broker.events import Destination, Kind
+from broker.store import work
+from broker.store.messages import NewMessage
+from broker.store.store import Store, Tx
+from broker.telling import About, Teller
+from broker.vault import Vault
+
+BATCH: Final = 50
+# Whose telephone duty it is knows it from the answer; the list is enough.
+UNTOLD: Final = frozenset({DeadlineKind.TELEPHONE.value})
+
+log = structlog.get_logger()
+
+
+class Safety:
+    """Watches the deadlines. Any number may run: a deadline is raised by whoever marks it first."""
+
+    def __init__(
+        self, store: Store, vault: Vault, directory: CurrentDirectory, *, source: str
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._directory = directory
+        self._source = source
+
+    async def run_once(self) -> int:
+        """Raise what has passed; return how many deadlines were looked at."""
+        now = datetime.now(UTC)
+        due = await self._store.read(lambda c: self._due(c, now))
+        if not due:
+            return 0
+        directory = await self._directory.current()
+        teller = Teller(self._vault, directory, self._source, now)
+        prepared = [
+            (row, about, self._notices(teller, row, about, directory.name)) for row, about in due
+        ]
+        await self._store.write(lambda tx: _raise(tx, prepared))
+        crashpoint("deadlines.raised")
+        return len(due)
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next open deadline passes, or None."""
+        return await self._store.read(work.next_deadline)
+
+    def _due(self, connection: Connection, now: datetime) -> list[tuple[Any, About]]:
+        found = []
+        for row in work.due_deadlines(connection, now, BATCH):
+            about = telling.about(connection, self._vault, row.message_id)
+            if about is not None:
+                found.append((row, about))
+        return found
+
+    def _notices(self, teller: Teller, row: Any, about: About, name: Any) -> list[NewMessage]:
+        """Tell the sender; but never send a notice about a notice."""
+        message = about.message
+        if message.kind == Kind.NOTICE or row.kind in UNTOLD:
+            return []
+        who = name(Destination(row.owner))
+        text = (
+            f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}. "
+            "It is still there to be collected; please make sure that the patient is seen to."
+        )
+        return teller.notices(
+            about,
+            cause=row.id,
+            topic="deadline-passed",
+            text=text,
+            by=row.owner,
+            to=[(Destination(message.sender), "sent the message whose deadline passed")],
+        )
+
+
+def _not_done(kind: str) -> str:
+    words = {
+        DeadlineKind.RECEIVED: "Your message was not confirmed as stored",
+        DeadlineKind.COPY_RECEIVED: "The copy of your referral was not confirmed as stored",
+        DeadlineKind.DECIDED: "Your referral was not decided on",
+        DeadlineKind.FILED: "Your update was neither filed nor rejected",
+    }
+    return (
+        words.get(DeadlineKind(kind), "")
+        if kind in set(DeadlineKind)
+        else (f"Nothing says yet that the patient was {kind}")
+    )
+
+
+def _raise(tx: Tx, prepared: Sequence[tuple[Any, About, list[NewMessage]]]) -> None:
+    for row, about, told in prepared:
+        if not work.raise_deadline(tx, row.id):
+            continue
+        message = about.message
+        work.put_item(
+            tx,
+            f"{row.kind}-overdue",
+            row.id,
+            message_id=message.id,
+            organisation=message.sender if message.kind != Kind.NOTICE else None,
+            priority=message.priority,
+            due_at=row.due_at,
+        )
+        tx.audit(
+            Entry(
+                "deadline.raised",
+                "broker",
+                message.sender,
+                "message",
+                message.id,
+                {"kind": row.kind},
+            )
+        )
+        notices.put(tx, told)
+        log.warning("deadline.raised", message_id=message.id, kind=row.kind)

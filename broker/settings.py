@@ -1,0 +1,112 @@
+"""Everything that can be set, from the environment (BROKER_…); what is unknown is refused."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from broker.errors import BrokerError
+
+PREFIX = "BROKER_"
+# Read by the test suite, not by the broker.
+FOREIGN = ("BROKER_TEST_",)
+
+
+class SettingsProblem(BrokerError):
+    """The settings cannot be used. The message names each and says what to do."""
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable BROKER_ plus its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Annotated[
+        Path, Field(description="Where the embedded database and its lock live.")
+    ] = Path("data")
+    keys_dir: Annotated[
+        Path, Field(description="Where the key ring lives; keep it off the data volume.")
+    ] = Path("keys")
+    database_url: Annotated[
+        str, Field(description="Another database than the embedded one (postgresql://…).")
+    ] = ""
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(description="Port of the API.", ge=0, le=65535)] = 8080
+    admin_port: Annotated[
+        int, Field(description="Port of /metrics, on the same address; 0: none.", ge=0, le=65535)
+    ] = 9090
+    public_url: Annotated[
+        str, Field(description="How callers reach the broker; the audience of their assertions.")
+    ] = ""
+    source: Annotated[
+        str, Field(description="The CloudEvents source: this deployment's name as a URI.")
+    ] = "urn:referral-broker"
+    max_body: Annotated[
+        int, Field(description="Largest request body, in bytes.", ge=1_024, le=26_214_400)
+    ] = 1_048_576
+    slots: Annotated[int, Field(description="Deliveries in flight, in all.", ge=2)] = 64
+    slots_per_destination: Annotated[
+        int, Field(description="Deliveries in flight to one destination.", ge=2)
+    ] = 8
+    send_timeout: Annotated[
+        float, Field(description="Seconds for one outgoing call.", gt=0, le=45)
+    ] = 20.0
+    poll_seconds: Annotated[
+        float, Field(description="How often the database is looked at without a wake-up.", gt=0)
+    ] = 5.0
+    allow_plain_http: Annotated[
+        bool, Field(description="Whether webhooks may go to http:// and loopback addresses.")
+    ] = False
+    log_level: Annotated[str, Field(description="debug, info, warning or error.")] = "info"
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'broker.db'}"
+
+    @property
+    def is_embedded(self) -> bool:
+        return not self.database_url
+
+    @property
+    def ring_path(self) -> Path:
+        return self.keys_dir / "ring.json"
+
+    @property
+    def base_url(self) -> str:
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.base_url}/oauth2/token"
+
+
+def load() -> Settings:
+    """Read the settings. Raises SettingsProblem, naming every one that is unknown or wrong."""
+    problems = [
+        f"{name} is not a setting; see the table in README.md"
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX)
+        and not name.startswith(FOREIGN)
+        and name[len(PREFIX) :].lower() not in Settings.model_fields
+    ]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [
+            f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+            for one in error.errors()
+        ]
+        raise SettingsProblem("; ".join(problems)) from None
+    if problems:
+        raise SettingsProblem("; ".join(problems))
+    return settings
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) for every setting, as README prints it."""
+    return [
+        (PREFIX + name.upper(), str(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]

@@ -1,0 +1,276 @@
+"""Tracking: what became of a message, in one line that a person can read, and in data.
+
+The sender sees the whole trail; a receiver its own deliveries and the moves that it is told of;
+anybody else nothing. No status claims more than was proved.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from broker import deadlines
+from broker.directory import Directory
+from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
+from broker.referral import STAGES, Relation, State
+from broker.store import deliveries, ledger, messages, referrals, work
+from broker.store import tables as t
+from fhir_profiles import codes
+
+_RELATIONS: Final = {
+    Role.ACTING: Relation.ACTING,
+    Role.COPY: Relation.COPY,
+    Role.NOTICE: Relation.NOTICE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Everything the store knows of one message."""
+
+    message: Any
+    version: int
+    deliveries: Sequence[Any]
+    attempts: Sequence[Any]
+    receipts: Sequence[Any]
+    decisions: Sequence[Any]
+    deadlines: Sequence[Any]
+    calls: Sequence[Any]
+    items: Sequence[Any]
+    moves: Sequence[Recorded]
+    referral: Any
+    joined: Sequence[Any]
+
+
+def read(connection: Connection, message_id: str) -> Trail | None:
+    """Read all there is of a message; None where there is none."""
+    message = messages.get(connection, message_id)
+    if message is None:
+        return None
+    sent = deliveries.of_message(connection, message_id)
+    ids = [row.id for row in sent]
+    events: Sequence[Recorded] = []
+    referral = None
+    version = message.version
+    if message.subject_id is not None:
+        referral = referrals.get(connection, message.subject_id)
+        events = ledger.events_of(connection, message.subject_id)
+        version = (
+            connection.execute(t.subject.select().where(t.subject.c.id == message.subject_id))
+            .one()
+            .version
+        )
+    return Trail(
+        message=message,
+        version=version,
+        deliveries=sent,
+        attempts=deliveries.attempts_of(connection, ids),
+        receipts=referrals.receipts_of(connection, ids),
+        decisions=referrals.decisions_of(connection, message_id),
+        deadlines=work.deadlines_of(connection, [message_id]),
+        calls=referrals.calls_of(connection, message_id),
+        items=work.items_of(connection, message_id),
+        moves=[event for event in events if event.type == REFERRAL_MOVED],
+        referral=referral if message.kind == Kind.REFERRAL else None,
+        joined=[
+            one
+            for one in messages.joined(connection, message.correlation_id)
+            if one.id != message_id and one.kind != Kind.NOTICE
+        ],
+    )
+
+
+def relation(trail: Trail, organisation: str) -> Relation:
+    """Return what an organisation is to a message: the closest of all that it is."""
+    if organisation == trail.message.sender:
+        return Relation.SENDER
+    roles = {row.role for row in trail.deliveries if row.ods == organisation}
+    for role, found in _RELATIONS.items():
+        if role in roles:
+            return found
+    return Relation.NONE
+
+
+def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
+    """Return what an organisation may see of a message."""
+    message = trail.message
+    is_sender = organisation == message.sender
+    shown = [row for row in trail.deliveries if is_sender or row.ods == organisation]
+    view: dict[str, Any] = {
+        "id": message.id,
+        "kind": message.kind,
+        "status": message.status,
+        "line": line(trail, directory, now) if is_sender else _receivers_line(shown),
+        "priority": message.priority,
+        "priority_in_words": Priority(message.priority).words,
+        "sender": message.sender,
+        "accepted_at": _time(message.accepted_at),
+        "version": message.version,
+        "deliveries": [_delivery(trail, row, directory) for row in shown],
+        "moves": [_move(move) for move in trail.moves],
+    }
+    if trail.referral is not None:
+        view["referral"] = f"/referrals/{trail.referral.subject_id}"
+        view["state"] = trail.referral.state
+    if is_sender:
+        view |= {
+            "clinical_at": _time(message.clinical_at),
+            "pathway": message.pathway,
+            "identity_verified": message.identity_verified,
+            "warnings": message.warnings,
+            "replaces": message.replaces,
+            "closed_reason": message.closed_reason,
+            "deadlines": [_deadline(row, now) for row in trail.deadlines],
+            "next": _next(trail, now),
+            "telephone_calls": [
+                {"called_at": _time(row.called_at), "outcome": row.outcome} for row in trail.calls
+            ],
+            "open_items": [
+                {"code": row.code, "since": _time(row.opened_at)} for row in trail.items
+            ],
+            "joined": [
+                {"id": one.id, "kind": one.kind, "url": f"/messages/{one.id}"}
+                for one in trail.joined
+                if one.sender == organisation
+            ],
+        }
+    return view
+
+
+def line(trail: Trail, directory: Directory, now: datetime) -> str:
+    """Say in one line where a message stands, and who must act next by when."""
+    message = trail.message
+    if message.status == "withheld":
+        return "Nothing was sent: the patient did not consent to the practice being told."
+    said = _standing(trail, directory)
+    if message.status in {"withdrawn", "replaced"}:
+        said = f"This version was {message.status}. {said}"
+    upcoming = _next(trail, now)
+    if upcoming is not None and message.status == "sent":
+        late = "was due" if upcoming["overdue"] else "is due"
+        who = directory.name(Destination(upcoming["whose_turn"]))
+        said = f"{said} Next: {upcoming['kind']} by {who} {late} {upcoming['in_words']}."
+    return said
+
+
+def _standing(trail: Trail, directory: Directory) -> str:
+    message = trail.message
+    acting = [row for row in trail.deliveries if row.role == Role.ACTING]
+    names = ", ".join(directory.name(Destination(row.ods, row.service)) for row in acting)
+    if trail.referral is not None and trail.referral.state not in {
+        State.REQUESTED.value,
+        State.RECEIVED.value,
+    }:
+        return f"{STAGES[State(trail.referral.state)].words.capitalize()} ({names})."
+    for decision in trail.decisions:
+        who = directory.name(Destination(decision.organisation))
+        if decision.outcome == "filed":
+            return f"{who} filed it in the patient's record."
+        reason = codes.system("rejection-reason").display(decision.reason)
+        return f"{who} rejected it: {reason}."
+    if not acting:
+        return "Accepted; not yet on its way." if message.event_id else "Nothing was sent."
+    if all(row.received_at is not None for row in acting):
+        return f"{names} has stored it; nobody has acted on it yet."
+    if any(row.state == "dead" for row in acting):
+        return f"It could not be delivered to {names}; an operator is looking at it."
+    if any(row.collected_at is not None for row in acting):
+        return f"{names} has collected it but not confirmed that it is stored."
+    if any(row.channel == "webhook" and row.held_reason == "receipt" for row in acting):
+        return f"{names} was sent it but has not confirmed that it is stored."
+    return f"Accepted; waiting for {names} to take it."
+
+
+def _receivers_line(shown: Sequence[Any]) -> str:
+    if all(row.received_at is not None for row in shown):
+        return "You have confirmed that you stored it."
+    return "It waits for your receipt."
+
+
+def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
+    """Return the deadline that comes first among those not met."""
+    waiting = [row for row in trail.deadlines if row.cleared_at is None]
+    return _deadline(min(waiting, key=lambda row: row.due_at), now) if waiting else None
+
+
+def _deadline(row: Any, now: datetime) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "by": _time(row.due_at),
+        "in_words": deadlines.in_words(row.due_at),
+        "whose_turn": row.owner,
+        "rule": row.source,
+        "met_at": _time(row.cleared_at),
+        "overdue": row.cleared_at is None and deadlines.is_overdue(row.due_at, now),
+    }
+
+
+def _delivery(trail: Trail, row: Any, directory: Directory) -> dict[str, Any]:
+    decision = next((one for one in trail.decisions if one.delivery_id == row.id), None)
+    return {
+        "id": row.id,
+        "organisation": row.ods,
+        "service": row.service or None,
+        "name": directory.name(Destination(row.ods, row.service)),
+        "role": row.role,
+        "reason": row.reason,
+        "channel": row.channel,
+        "state": row.state,
+        "held_reason": row.held_reason,
+        "done_reason": row.done_reason,
+        "code": row.code,
+        # The three levels of delivered, never mixed up.
+        "accepted_at": _time(trail.message.accepted_at),
+        "collected_at": _time(row.collected_at),
+        "received_at": _time(row.received_at),
+        "acknowledged_at": _time(decision.decided_at) if decision else None,
+        "outcome": decision.outcome if decision else None,
+        "outcome_reason": decision.reason if decision else None,
+        "attempts": [
+            {
+                "number": one.number,
+                "at": _time(one.started_at),
+                "outcome": one.outcome,
+                "code": one.code,
+                "http_status": one.http_status,
+            }
+            for one in trail.attempts
+            if one.delivery_id == row.id
+        ],
+        "receipts": [
+            {"at": _time(one.received_at), "via": one.via, "matches": one.matches}
+            for one in trail.receipts
+            if one.delivery_id == row.id
+        ],
+    }
+
+
+def _move(event: Recorded) -> dict[str, Any]:
+    facts = event.facts
+    return {
+        "move": facts.get("move"),
+        "from": facts.get("from"),
+        "to": facts.get("to"),
+        "by": facts.get("by"),
+        "reason": facts.get("reason"),
+        "at": _time(event.time),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def listed(row: Any) -> dict[str, Any]:
+    """Return a message as a list shows it."""
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "status": row.status,
+        "priority": row.priority,
+        "pathway": row.pathway,
+        "accepted_at": _time(row.accepted_at),
+        "url": f"/messages/{row.id}",
+    }

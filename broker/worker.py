@@ -1,0 +1,266 @@
+"""The worker: claims due deliveries, attempts each once, and settles what became of it.
+
+No lock is held across the network. Wake-ups are immediate; polling is the safety net.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection
+
+from broker import receipts
+from broker.audit import Entry
+from broker.crashpoints import crashpoint
+from broker.current_directory import CurrentDirectory
+from broker.dispatch import SENT
+from broker.errors import Reject, Retry
+from broker.events import (
+    DELIVERY_DIED,
+    Destination,
+    Event,
+    Kind,
+    Priority,
+    Recorded,
+    Role,
+    caused_id,
+    digest,
+    uuid7,
+)
+from broker.ports import Consumer, Delivery, Endpoint, Outcome, Outlet
+from broker.retry import POLICIES, decide
+from broker.routing import recheck
+from broker.store import claims, deliveries, ledger, messages, work
+from broker.store.claims import Slots
+from broker.store.messages import Opened
+from broker.store.store import Store, Tx
+from broker.telemetry import ATTEMPTS
+from broker.vault import Tampered, Vault
+
+log = structlog.get_logger()
+CLIENT: Final = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    event: Recorded | None
+    body: Opened | None
+
+
+class Worker:
+    """Works on deliveries that are due. Any number may run, in any number of processes."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        consumers: Mapping[str, Consumer],
+        directory: CurrentDirectory,
+        outlet: Outlet,
+        *,
+        slots: Slots,
+        source: str,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._consumers = consumers
+        self._directory = directory
+        self._outlet = outlet
+        self._slots = slots
+        self._source = source
+        self._incarnation = uuid7()
+        self._running: set[asyncio.Task[None]] = set()
+        self._random = random.SystemRandom()
+
+    async def run_once(self) -> int:
+        """Claim what is due and start on it; return how much was claimed."""
+        room = self._slots.pool - len(self._running)
+        if room <= 0:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            return 1
+        rows = await self._store.write(
+            lambda tx: claims.claim(tx, self._incarnation, self._slots, min(room, 32))
+        )
+        if rows:
+            crashpoint("worker.claimed")
+        for row in rows:
+            task = asyncio.create_task(self._attempt(row), name=f"delivery {row.id}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(rows)
+
+    async def next_due(self) -> datetime | None:
+        """Return when there is something to do again, or None."""
+        return await self._store.read(claims.next_due)
+
+    async def drain(self, seconds: float) -> None:
+        """Let running attempts end; what has not ended by then is tried again after its lease."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _attempt(self, row: Any) -> None:
+        """Attempt one delivery and settle it. Whatever happens is written down."""
+        started = datetime.now(UTC)
+        failure: Retry | Reject | None = None
+        outcome = Outcome()
+        inbox = False
+        try:
+            delivery = await self._load(row)
+            if delivery.endpoint.channel == "inbox":
+                inbox = True
+            else:
+                crashpoint("worker.before-send")
+                outcome = await self._consumers[row.consumer].handle(delivery, self._outlet)
+                crashpoint("worker.sent")
+        except (Retry, Reject) as error:
+            failure = error
+        except Tampered:
+            log.error("worker.tampered", delivery_id=row.id)
+            failure = Reject("payload-erased")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # a handler's bug is a failed attempt, kept and retried
+            log.error("worker.handler-failed", delivery_id=row.id, error=type(error).__name__)
+            failure = Retry("handler-failed")
+        await self._store.write(
+            lambda tx: self._settle(tx, row, started, outcome, failure, inbox=inbox)
+        )
+        crashpoint("worker.settled")
+
+    async def _load(self, row: Any) -> Delivery:
+        """Read what is to be sent and look the endpoint up afresh. Raises Retry or Reject."""
+
+        def read(connection: Connection) -> _Loaded:
+            return _Loaded(
+                ledger.event(connection, row.event_id),
+                messages.payload(connection, self._vault, row.id, SENT),
+            )
+
+        loaded = await self._store.read(read)
+        if loaded.event is None or loaded.body is None:
+            raise Reject("payload-erased")
+        if digest(loaded.body.body) != row.digest:
+            raise Tampered(f"what is to be sent as {row.id} is not what was composed")
+        directory = await self._directory.current()
+        to = Destination(row.ods, row.service)
+        endpoint = recheck(to, Kind(row.kind), directory)
+        if not isinstance(endpoint, Endpoint):
+            raise Retry(endpoint)
+        return Delivery(
+            id=row.id,
+            event=loaded.event,
+            kind=Kind(row.kind),
+            destination=to,
+            role=Role(row.role),
+            attempt=row.attempt,
+            digest=row.digest,
+            body=loaded.body.body,
+            endpoint=endpoint,
+        )
+
+    def _settle(
+        self,
+        tx: Tx,
+        claimed: Any,
+        started: datetime,
+        outcome: Outcome,
+        failure: Retry | Reject | None,
+        *,
+        inbox: bool,
+    ) -> None:
+        """Write the outcome: done, due again or dead, with what follows from it."""
+        row = deliveries.lock(tx, claimed.id)
+        if row is None:
+            return
+        held = claims.holds(row, claimed.attempt)
+        if inbox:
+            if held:
+                deliveries.hold_for_receipt(tx, row, None)
+            return
+        if failure is None:
+            self._answered(tx, row, claimed, started, outcome, held=held)
+        else:
+            self._failed(tx, row, claimed, started, failure, held=held)
+
+    def _answered(
+        self, tx: Tx, row: Any, claimed: Any, started: datetime, outcome: Outcome, *, held: bool
+    ) -> None:
+        code = None
+        if outcome.receipt is not None:
+            good = receipts.settle(
+                tx, row, outcome.receipt, via="webhook", client=CLIENT, source=self._source
+            )
+            name = "received" if good else "answered"
+            code = None if good else "receipt-mismatch"
+        else:
+            name = "answered"
+            if held:
+                deliveries.hold_for_receipt(tx, row, None)
+        claims.put_attempt(tx, row.id, claimed.attempt, started, name, code, outcome.status)
+        claims.note_answer(tx, row.ods, row.service, failed=False)
+        for event in outcome.follow_ups:
+            tx.record(event)
+        ATTEMPTS.labels(name, code or "").inc()
+
+    def _failed(
+        self,
+        tx: Tx,
+        row: Any,
+        claimed: Any,
+        started: datetime,
+        failure: Retry | Reject,
+        *,
+        held: bool,
+    ) -> None:
+        decision = decide(
+            POLICIES[Priority(row.priority)],
+            failure,
+            attempt=claimed.attempt,
+            first_due=row.first_due_at,
+            now=tx.now,
+            random=self._random.random(),
+        )
+        name = "failed" if decision.is_dead else "retrying"
+        claims.put_attempt(tx, row.id, claimed.attempt, started, name, failure.code, failure.status)
+        ATTEMPTS.labels(name, failure.code).inc()
+        # A refusal of one message says nothing about whether the destination is up.
+        if isinstance(failure, Retry):
+            claims.note_answer(tx, row.ods, row.service, failed=True)
+        if not held:
+            return
+        if decision.due_at is not None:
+            claims.try_again(tx, row, decision.due_at, failure.code)
+            return
+        claims.bury(tx, row, failure.code)
+        tx.audit(
+            Entry("delivery.died", CLIENT, row.ods, "delivery", row.id, {"code": failure.code})
+        )
+        work.put_item(
+            tx,
+            "delivery-dead",
+            row.id,
+            message_id=row.message_id,
+            delivery_id=row.id,
+            organisation=None,
+            priority=row.priority,
+        )
+        tx.record(
+            Event(
+                id=caused_id(row.id, CLIENT, row.ods, "died", claimed.attempt),
+                type=DELIVERY_DIED,
+                source=self._source,
+                subject=row.subject_id,
+                time=tx.now,
+                dataschema="",
+                causation_id=row.event_id,
+                priority=Priority(row.priority),
+                facts={"delivery": row.id, "code": failure.code, "to": row.ods},
+            )
+        )

@@ -1,0 +1,49 @@
+"""Referrals: to the service that must act, and as a copy to who keeps the patient's record."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, Recorded, Role, Route
+from broker.ports import Addressed, Delivery, Outcome, Outlet
+from fhir_profiles.bundle import Header, Site, address, entry_id
+
+_EVENTS: Final = {
+    REFERRAL_SUBMITTED: "referral-request",
+    REFERRAL_AMENDED: "referral-amended",
+}
+
+
+class ReferralDelivery:
+    """Sends each referral, and each amendment of it, to its receiver and to those with a copy."""
+
+    name = "referral_delivery"
+    types = frozenset(_EVENTS)
+    sends_outside = True
+
+    def destinations(self, event: Recorded) -> Sequence[Route]:
+        return event.routes
+
+    def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
+        # A copy is for the record: the place that gets it must not take it for a request to act.
+        kind = _EVENTS[event.type] if to.role is Role.ACTING else "record-update"
+        return address(
+            content,
+            Header(
+                bundle_id=to.delivery,
+                header_id=entry_id(to.delivery, "header"),
+                event=kind,
+                timestamp=event.time,
+                source_name="Referral Broker",
+                source_endpoint=event.source,
+                sender=Site(to.sender.ods, to.sender.name),
+                receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
+                focus=(event.facts["focus"],),
+                reason=event.facts.get("reason"),
+            ),
+        )
+
+    async def handle(self, delivery: Delivery, outlet: Outlet) -> Outcome:
+        return await outlet.post(delivery)
+
+
+CONSUMER = ReferralDelivery()

@@ -1,0 +1,322 @@
+"""FHIR Bundles: made from typed resources once, then carried over byte for byte.
+
+`content` writes the Bundle (type collection) of an event that is not yet addressed to anybody;
+`address` makes of it the message that one destination gets: new Bundle id and MessageHeader, the
+clinical entries untouched. Entry ids are UUIDv5 of the message id, so the same message always has
+the same bytes.
+"""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from fhir.resources.R4B.coding import Coding
+from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
+from fhir.resources.R4B.messageheader import (
+    MessageHeader,
+    MessageHeaderDestination,
+    MessageHeaderResponse,
+    MessageHeaderSource,
+)
+
+from fhir_profiles import codes, resources, strict_json, wire
+
+_URN: Final = "urn:uuid:"
+
+
+# -- making --------------------------------------------------------------------------------------
+
+
+def entry_id(message_id: str, name: str) -> str:
+    """Return the fullUrl of an entry: the same message and name give the same one for ever."""
+    return f"{_URN}{uuid.uuid5(uuid.UUID(message_id), name)}"
+
+
+class Entries:
+    """Collects the entries of one message's content, each under a name that gives its fullUrl."""
+
+    def __init__(self, message_id: str) -> None:
+        self._message_id = message_id
+        self._entries: dict[str, FHIRResourceModel] = {}
+
+    def url(self, name: str) -> str:
+        """Return the fullUrl that the entry of this name has, or will have."""
+        return entry_id(self._message_id, name)
+
+    def add(self, name: str, resource: FHIRResourceModel) -> str:
+        """Add a resource and return its fullUrl. Raises ValueError if the name is taken."""
+        url = self.url(name)
+        if url in self._entries:
+            raise ValueError(f"There is already an entry named {name!r}.")
+        self._entries[url] = resource
+        return url
+
+    def body(self, carried: Sequence[bytes] = ()) -> bytes:
+        """Return the content Bundle, entries in the order in which they were added."""
+        return content(list(self._entries.items()), carried)
+
+
+def content(
+    entries: Sequence[tuple[str, FHIRResourceModel]], carried: Sequence[bytes] = ()
+) -> bytes:
+    """Write a Bundle of type collection. The same resources give the same bytes; digits are kept.
+
+    The id of each resource is the uuid of its fullUrl. `carried` are whole entries that
+    stand elsewhere already (see `lend`) and keep their every byte.
+    """
+    written = [_entry(url, resource) for url, resource in entries]
+    opening = b'{"resourceType":"Bundle","type":"collection","entry":['
+    return opening + b",".join([*written, *carried]) + b"]}"
+
+
+def _entry(url: str, resource: FHIRResourceModel) -> bytes:
+    written = wire.write(resource, url.removeprefix(_URN))
+    return f'{{"fullUrl":"{url}","resource":{written}}}'.encode()
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a Bundle: its fullUrl and the resource's own bytes, unchanged."""
+
+    full_url: str
+    resource: bytes
+
+
+def entries(bundle: bytes) -> list[Entry]:
+    """Return the entries of a Bundle, each resource byte for byte as it stands there."""
+    return [entry for raw in _raw_entries(bundle) if (entry := _read(raw)) is not None]
+
+
+def lend(bundle: bytes, resource_type: str, message_id: str) -> list[Entry]:
+    """Return the first entry of this type and those that it refers to, for another message.
+
+    They get ids of that message, here and in their references; nothing else of them changes. Here
+    `resource` is the whole entry. None if there is no entry of the type.
+    """
+    raw = {entry.full_url: (raw, entry) for raw in _raw_entries(bundle) if (entry := _read(raw))}
+    wanted = [
+        url for url, (_, entry) in raw.items() if resource_type_of(entry.resource) == resource_type
+    ][:1]
+    for url in wanted:  # grows while it is read: what is lent may refer to more
+        for target in _references(strict_json.loads(raw[url][1].resource)):
+            if target in raw and target not in wanted:
+                wanted.append(target)
+    renamed = {url: entry_id(message_id, url) for url in wanted}
+    lent = []
+    for url in wanted:
+        whole = raw[url][0]
+        for old, new in renamed.items():
+            whole = whole.replace(_uuid(old), _uuid(new))
+        lent.append(Entry(renamed[url], whole))
+    return lent
+
+
+def _uuid(url: str) -> bytes:
+    return url.removeprefix(_URN).encode("ascii")
+
+
+def _references(element: Any) -> Iterator[str]:
+    if isinstance(element, list):
+        for each in element:
+            yield from _references(each)
+    elif isinstance(element, dict):
+        for name, member in element.items():
+            if name == "reference" and isinstance(member, str):
+                yield member
+            else:
+                yield from _references(member)
+
+
+def _read(raw: bytes) -> Entry | None:
+    members = dict(strict_json.members(raw))
+    if "resource" not in members:
+        return None
+    return Entry(strict_json.loads(members.get("fullUrl", b'""')), members["resource"])
+
+
+def resource_type_of(resource: bytes) -> str:
+    """Return a resource's type from its bytes."""
+    for name, value in strict_json.members(resource):
+        if name == "resourceType":
+            return str(strict_json.loads(value))
+    return ""
+
+
+def _raw_entries(bundle: bytes) -> list[bytes]:
+    for name, value in strict_json.members(bundle):
+        if name == "entry":
+            return list(strict_json.elements(value))
+    return []
+
+
+# -- addressing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One end of a message: an organisation and, where it has several, the service there."""
+
+    ods: str
+    name: str = ""
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What makes a message of a content: who tells whom, what it is about, and why.
+
+    `event` and `reason` are codes of the systems `message-event` and `message-reason`; `focus` are
+    fullUrls of the content; `response_to` is the id of the Bundle that this one answers.
+    """
+
+    bundle_id: str
+    header_id: str
+    event: str
+    timestamp: datetime
+    source_name: str
+    source_endpoint: str
+    sender: Site
+    receiver: Site
+    focus: tuple[str, ...]
+    reason: str | None = None
+    response_to: str | None = None
+
+
+def address(content: bytes, header: Header) -> bytes:
+    """Make the message that one destination gets. The content's entries keep their every byte."""
+    carried = _raw_entries(content)
+    known = organizations(entries(content))
+    added: list[bytes] = []
+    ends = []
+    for site in (header.sender, header.receiver):
+        if site.ods not in known:
+            known[site.ods] = entry_id(header.bundle_id, f"organization {site.ods}")
+            resource = resources.organization(site.ods, site.name)
+            added.append(_entry(known[site.ods], resource))
+        ends.append(known[site.ods])
+    if header.timestamp.tzinfo is None:
+        raise ValueError("A message's timestamp needs its offset.")
+    first = _entry(f"{_URN}{header.header_id.removeprefix(_URN)}", _message_header(header, *ends))
+    opening = strict_json.dumps(
+        {
+            "resourceType": "Bundle",
+            "id": header.bundle_id,
+            "type": "message",
+            "timestamp": header.timestamp.isoformat(),
+        }
+    )
+    return opening[:-1] + b',"entry":[' + b",".join([first, *added, *carried]) + b"]}"
+
+
+def organizations(entries: Sequence[Entry]) -> dict[str, str]:
+    """Return the fullUrl of each organisation among the entries, by its ODS code."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if resource_type_of(entry.resource) != "Organization":
+            continue
+        resource = strict_json.loads(entry.resource)
+        for identifier in resource.get("identifier", ()):
+            if identifier.get("system") == codes.ODS:
+                found.setdefault(identifier["value"], entry.full_url)
+    return found
+
+
+def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader:
+    events = codes.system("message-event")
+    event: dict[str, Any] = {
+        "eventCoding": Coding(
+            system=events.url, code=header.event, display=events.display(header.event)
+        )
+    }
+    to = header.receiver
+    endpoint = f"{codes.SERVICE_ID}|{to.service}" if to.service else f"{codes.ODS}|{to.ods}"
+    return MessageHeader(
+        meta=resources.meta("UKCore-MessageHeader"),
+        **event,
+        destination=[
+            MessageHeaderDestination(
+                name=to.name or None,
+                endpoint=endpoint,
+                receiver=resources.reference(receiver),
+            )
+        ],
+        sender=resources.reference(sender),
+        source=MessageHeaderSource(name=header.source_name, endpoint=header.source_endpoint),
+        reason=resources.defined("message-reason", header.reason) if header.reason else None,
+        response=MessageHeaderResponse(identifier=header.response_to, code="ok")
+        if header.response_to
+        else None,
+        focus=[resources.reference(url) for url in header.focus] or None,
+    )
+
+
+# -- searching -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """What one entry can be found by. `identifiers` are `system|value`: the caller hides them."""
+
+    resource_id: str
+    type: str
+    status: str = ""
+    code: str = ""
+    authored: str = ""
+    priority: str = ""
+    requester: str = ""
+    identifiers: tuple[str, ...] = ()
+
+
+def index(content: bytes) -> list[IndexRow]:
+    """Return one row per entry, in order. Codes and dates only; nothing that a person typed."""
+    bundle = strict_json.loads(content)
+    held = {entry["fullUrl"]: entry["resource"] for entry in bundle.get("entry", ())}
+    return [_row(resource, held) for resource in held.values()]
+
+
+_AUTHORED: Final = ("authoredOn", "sent", "effectiveDateTime", "recordedDate", "whenHandedOver")
+_REQUESTER: Final = ("requester", "sender", "author")
+
+
+def _row(resource: Mapping[str, Any], held: Mapping[str, Any]) -> IndexRow:
+    status = resource.get("status", "")
+    return IndexRow(
+        resource_id=resource["id"],
+        type=resource["resourceType"],
+        status=status if isinstance(status, str) else "",
+        code=_first_code(resource.get("code")) or _first_code(resource.get("category")),
+        authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
+        priority=resource.get("priority", ""),
+        requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
+        identifiers=tuple(
+            f"{identifier.get('system', '')}|{identifier['value']}"
+            for identifier in resource.get("identifier", ())
+            if "value" in identifier
+        ),
+    )
+
+
+def _first_code(element: Any) -> str:
+    concepts = element if isinstance(element, list) else [element]
+    for concept in concepts:
+        if isinstance(concept, Mapping):
+            for coding in concept.get("coding", ()):
+                if "code" in coding:
+                    return f"{coding.get('system', '')}|{coding['code']}"
+    return ""
+
+
+def _ods(reference: Mapping[str, Any], held: Mapping[str, Any]) -> str:
+    """Follow a reference to an organisation, also through a role; return its ODS code."""
+    target = held.get(reference.get("reference", ""), {})
+    if "organization" in target:
+        return _ods(target["organization"], held)
+    for identifier in [*target.get("identifier", ()), reference.get("identifier", {})]:
+        if identifier.get("system") == codes.ODS:
+            return str(identifier["value"])
+    return ""

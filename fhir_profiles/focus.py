@@ -1,0 +1,270 @@
+"""What a message is about: Communication, ServiceRequest or Task, and whole contents around them.
+
+`notice` and `task` return the content of a message that tells of something done with another one:
+they repeat the patient of the original and name the original by identifier.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, Final
+
+from fhir.resources.R4B.annotation import Annotation
+from fhir.resources.R4B.codeableconcept import CodeableConcept
+from fhir.resources.R4B.communication import Communication, CommunicationPayload
+from fhir.resources.R4B.extension import Extension
+from fhir.resources.R4B.identifier import Identifier
+from fhir.resources.R4B.period import Period
+from fhir.resources.R4B.reference import Reference
+from fhir.resources.R4B.servicerequest import ServiceRequest
+from fhir.resources.R4B.task import Task
+
+from fhir_profiles import codes
+from fhir_profiles.bundle import Entries, Site, content, entries, lend, organizations
+from fhir_profiles.resources import (
+    When,
+    by_identifier,
+    coding,
+    concept,
+    defined,
+    extension,
+    meta,
+    moment,
+    note,
+    organization,
+    reference,
+)
+
+_TASK_CODE: Final = "http://hl7.org/fhir/CodeSystem/task-code"
+
+
+def message_identifiers(message_id: str, ods: str, own_reference: str) -> list[Identifier]:
+    """Return how both sides know a message: by the broker's id, and by the sender's reference."""
+    return [
+        Identifier(system=codes.MESSAGE_ID, value=message_id),
+        Identifier(
+            system=codes.SENDER_REFERENCE,
+            value=own_reference,
+            assigner=by_identifier("Organization", codes.ODS, ods),
+        ),
+    ]
+
+
+def headed(heading: str, text: str) -> CommunicationPayload:
+    """Return one payload under a PRSB heading (a code of `record-standard-headings`)."""
+    return CommunicationPayload(extension=[_heading(heading)], contentString=text)
+
+
+@cache
+def _heading(code: str) -> Extension:
+    headings = codes.system("record-standard-headings")
+    value = coding(headings.url, code, headings.display(code))
+    return extension(codes.EXT_HEADING, valueCoding=value)
+
+
+def communication(
+    *,
+    identifiers: Sequence[Identifier],
+    category: CodeableConcept,
+    sent: datetime,
+    sender: str,
+    recipients: Sequence[str] = (),
+    patient: str | None = None,
+    topic: CodeableConcept | None = None,
+    status_reason: CodeableConcept | None = None,
+    encounter: str | None = None,
+    about: Sequence[Reference] = (),
+    in_response_to: Reference | None = None,
+    payload: Sequence[CommunicationPayload] = (),
+    notes: Sequence[Annotation] = (),
+    label: str | None = None,
+) -> Communication:
+    """Return something told by one organisation to another: complete, not a request."""
+    return Communication(
+        meta=meta("UKCore-Communication", label),
+        identifier=list(identifiers),
+        inResponseTo=[in_response_to] if in_response_to else None,
+        status="completed",
+        statusReason=status_reason,
+        category=[category],
+        subject=reference(patient) if patient else None,
+        topic=topic,
+        about=list(about) or None,
+        encounter=reference(encounter) if encounter else None,
+        sent=sent,
+        recipient=[reference(url) for url in recipients] or None,
+        sender=reference(sender),
+        payload=list(payload) or None,
+        note=list(notes) or None,
+    )
+
+
+def service_request(
+    *,
+    identifiers: Sequence[Identifier],
+    category: CodeableConcept,
+    code: CodeableConcept,
+    priority: str,
+    patient: str,
+    requester: str,
+    performers: Sequence[str],
+    authored: When,
+    window: Period | None = None,
+    encounter: str | None = None,
+    reasons: Sequence[CodeableConcept] = (),
+    reason_references: Sequence[str] = (),
+    supporting: Sequence[str] = (),
+    sites: Sequence[CodeableConcept] = (),
+    details: Sequence[CodeableConcept] = (),
+    notes: Sequence[Annotation] = (),
+    label: str | None = None,
+) -> ServiceRequest:
+    """Return an active request to take a patient on; `window` is by when they are to be seen."""
+    return ServiceRequest(
+        meta=meta("UKCore-ServiceRequest", label),
+        identifier=list(identifiers),
+        status="active",
+        intent="order",
+        category=[category],
+        priority=priority,
+        code=code,
+        orderDetail=list(details) or None,
+        subject=reference(patient),
+        encounter=reference(encounter) if encounter else None,
+        occurrencePeriod=window,
+        authoredOn=moment(authored),
+        requester=reference(requester),
+        performer=[reference(url) for url in performers] or None,
+        reasonCode=list(reasons) or None,
+        reasonReference=[reference(url) for url in reason_references] or None,
+        supportingInfo=[reference(url) for url in supporting] or None,
+        bodySite=list(sites) or None,
+        note=list(notes) or None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A content Bundle and the fullUrl of the resource that it is about."""
+
+    body: bytes
+    focus: str
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The message that something is told of; `content` (if it is at hand) lends its patient."""
+
+    message_id: str
+    kind: str
+    reference: str | None = None
+    content: bytes | None = None
+
+
+def notice(
+    message_id: str,
+    *,
+    topic: str,
+    text: str,
+    sent: datetime,
+    sender: Site,
+    receiver: Site,
+    original: Original,
+    subject: str | None = None,
+    reason: tuple[str, str] | None = None,
+    advice: str | None = None,
+) -> Content:
+    """Return the content of a notice: a Communication in response to the original.
+
+    `topic` is a code of `notice-topic`, `reason` (definition, code) such as ("rejection-reason",
+    "deceased"), `text` a sentence for a person, `subject` the referral or consultation it is about.
+    """
+    telling = _Telling(message_id, original, sender, receiver)
+    about = [by_identifier(original.kind, codes.SUBJECT_ID, subject)] if subject else []
+    if original.reference:
+        about.append(by_identifier(original.kind, codes.SENDER_REFERENCE, original.reference))
+    category = concept(f"{codes.HL7}communication-category", "notification")
+    focus = telling.entries.add(
+        "communication",
+        communication(
+            identifiers=[Identifier(system=codes.MESSAGE_ID, value=message_id)],
+            category=category,
+            topic=defined("notice-topic", topic),
+            status_reason=defined(*reason) if reason else None,
+            sent=sent,
+            sender=telling.site(sender),
+            recipients=[telling.site(receiver)],
+            patient=telling.patient,
+            about=about,
+            in_response_to=by_identifier(original.kind, codes.MESSAGE_ID, original.message_id),
+            payload=[CommunicationPayload(contentString=text)],
+            notes=[note(advice)] if advice else [],
+        ),
+    )
+    return telling.finish(focus)
+
+
+def task(
+    message_id: str,
+    *,
+    referral: str,
+    state: str,
+    moved: datetime,
+    requester: Site,
+    owner: Site,
+    original: Original,
+    reason: str | None = None,
+    advice: str | None = None,
+    priority: str | None = None,
+) -> Content:
+    """Return the content that tells a referral's move: a Task in the state that it has now.
+
+    `referral` is the subject's id, `state` a code of `referral-state`; `reason` is why, `advice`
+    what the receiver tells the referrer, both in the receiver's words.
+    """
+    states = codes.system("referral-state")
+    telling = _Telling(message_id, original, requester, owner)
+    subject: dict[str, Any] = {"for": reference(telling.patient) if telling.patient else None}
+    focus = telling.entries.add(
+        "task",
+        Task(
+            meta=meta("UKCore-Task"),
+            identifier=[Identifier(system=codes.MESSAGE_ID, value=message_id)],
+            groupIdentifier=Identifier(system=codes.SUBJECT_ID, value=referral),
+            status=states.properties[state]["task-status"],
+            statusReason=CodeableConcept(text=reason) if reason else None,
+            businessStatus=defined("referral-state", state),
+            intent="order",
+            priority=priority,
+            code=concept(_TASK_CODE, "fulfill"),
+            focus=by_identifier("ServiceRequest", codes.MESSAGE_ID, original.message_id),
+            **subject,
+            lastModified=moved,
+            requester=reference(telling.site(requester)),
+            owner=reference(telling.site(owner)),
+            note=[note(advice)] if advice else None,
+        ),
+    )
+    return telling.finish(focus)
+
+
+class _Telling:
+    """The entries of a content that tells of an original: its patient, and the organisations."""
+
+    def __init__(self, message_id: str, original: Original, *sites: Site) -> None:
+        self.entries = Entries(message_id)
+        carried = lend(original.content, "Patient", message_id) if original.content else []
+        self.carried = [entry.resource for entry in carried]
+        self.patient = carried[0].full_url if carried else None
+        self._sites = organizations(entries(content([], self.carried)))
+        for site in sites:
+            if site.ods not in self._sites:
+                resource = organization(site.ods, site.name)
+                self._sites[site.ods] = self.entries.add(f"organization {site.ods}", resource)
+
+    def site(self, site: Site) -> str:
+        return self._sites[site.ods]
+
+    def finish(self, focus: str) -> Content:
+        return Content(self.entries.body(self.carried), focus)

@@ -1,0 +1,420 @@
+"""From blocks to FHIR R4 resources, typed, claiming the UK Core profile where there is one.
+
+Builders take what they refer to by its fullUrl. A code that comes out of our own tables is built
+once and shared: nothing changes a resource after it is built.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from fhir.resources.R4B.address import Address
+from fhir.resources.R4B.allergyintolerance import AllergyIntolerance, AllergyIntoleranceReaction
+from fhir.resources.R4B.annotation import Annotation
+from fhir.resources.R4B.codeableconcept import CodeableConcept
+from fhir.resources.R4B.coding import Coding
+from fhir.resources.R4B.condition import Condition
+from fhir.resources.R4B.contactpoint import ContactPoint
+from fhir.resources.R4B.encounter import Encounter, EncounterParticipant
+from fhir.resources.R4B.extension import Extension
+from fhir.resources.R4B.flag import Flag
+from fhir.resources.R4B.humanname import HumanName
+from fhir.resources.R4B.identifier import Identifier
+from fhir.resources.R4B.meta import Meta
+from fhir.resources.R4B.observation import Observation, ObservationComponent
+from fhir.resources.R4B.organization import Organization
+from fhir.resources.R4B.patient import Patient, PatientCommunication
+from fhir.resources.R4B.period import Period
+from fhir.resources.R4B.practitioner import Practitioner
+from fhir.resources.R4B.practitionerrole import PractitionerRole
+from fhir.resources.R4B.quantity import Quantity
+from fhir.resources.R4B.reference import Reference
+from fhir.resources.R4B.relatedperson import RelatedPerson
+
+from fhir_profiles import blocks, codes
+
+When = date | datetime
+
+_RESTRICTED: Final = "R"
+
+
+# -- pieces --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def coding(system: str, code: str, display: str | None = None) -> Coding:
+    """Return a coding of our own tables, built once. Never for words that a sender typed."""
+    return Coding(system=system, code=code, display=display)
+
+
+@lru_cache(maxsize=4096)
+def concept(
+    system: str, code: str, display: str | None = None, text: str | None = None
+) -> CodeableConcept:
+    """Return a concept of our own tables, built once. Never for words that a sender typed."""
+    return CodeableConcept(coding=[coding(system, code, display)], text=text)
+
+
+def defined(name: str, code: str) -> CodeableConcept:
+    """Return a concept of the code system in `definitions/<name>.json`, with its words."""
+    system = codes.system(name)
+    return concept(system.url, code, system.display(code))
+
+
+def coded(block: blocks.Coded, system: str = codes.SNOMED) -> CodeableConcept:
+    """Return the sender's words, with their code beside them where there is one."""
+    if block.code is None:
+        return CodeableConcept(text=block.text)
+    return CodeableConcept(coding=[Coding(system=system, code=block.code)], text=block.text)
+
+
+@lru_cache(maxsize=128)
+def meta(profile: str, label: str | None = None) -> Meta:
+    """Return the claim of a UK Core profile, and the confidentiality label R where it is given."""
+    security = [coding(f"{codes.HL7}v3-Confidentiality", label)] if label == _RESTRICTED else None
+    return Meta(profile=[f"{codes.UK_CORE}{profile}"], security=security)
+
+
+@lru_cache(maxsize=1024)
+def reference(full_url: str) -> Reference:
+    """Return a reference to another entry of the same Bundle; built once, for it is used often."""
+    return Reference(reference=full_url)
+
+
+def by_identifier(kind: str, system: str, value: str, display: str | None = None) -> Reference:
+    """Return a reference to something that is not in the Bundle."""
+    return Reference(type=kind, identifier=Identifier(system=system, value=value), display=display)
+
+
+def extension(url: str, **value: Any) -> Extension:
+    """Return an extension with one `value…`."""
+    return Extension(url=url, **value)
+
+
+def quantity(value: Decimal, unit: str | None) -> Quantity:
+    """Return a number with its unit: UCUM where our table knows it, else the sender's word."""
+    known = codes.system("unit")
+    if unit is None or unit not in known:
+        return Quantity(value=value, unit=unit)
+    return Quantity(value=value, unit=known.display(unit), system=codes.UCUM, code=unit)
+
+
+def note(text: str, code: str | None = None) -> Annotation:
+    """Return a note; a code of the system `warning` lets software tell it from others."""
+    if code is None:
+        return Annotation(text=text)
+    warning = codes.system("warning")
+    words = warning.displays.get(code)
+    return Annotation(
+        extension=[extension(codes.EXT_WARNING, valueCoding=coding(warning.url, code, words))],
+        text=text,
+    )
+
+
+def moment(when: When) -> Any:
+    """Return a time as FHIR's dateTime, which may be a date; the library's types forget that."""
+    return when
+
+
+def period(start: When | None = None, end: When | None = None) -> Period:
+    """Return a period; either end may be open."""
+    return Period(start=moment(start) if start else None, end=moment(end) if end else None)
+
+
+def human_name(name: blocks.PersonName, use: str | None = None) -> HumanName:
+    """Return a name in its parts."""
+    return HumanName(
+        use=use,
+        family=name.family,
+        given=[name.given] if name.given else None,
+        prefix=[name.prefix] if name.prefix else None,
+    )
+
+
+def telephone(number: str | None) -> list[ContactPoint] | None:
+    """Return a telephone number as the list that FHIR wants, or None."""
+    return [ContactPoint(system="phone", value=number)] if number else None
+
+
+# -- who and where -------------------------------------------------------------------------------
+
+
+def patient(block: blocks.Patient, practice: str | None = None) -> Patient:
+    """Return the patient; `practice` is the fullUrl of the registered practice."""
+    return Patient(
+        meta=meta("UKCore-Patient", _RESTRICTED if block.sensitive else None),
+        extension=_patient_extensions(block) or None,
+        identifier=_nhs_number(block),
+        name=[human_name(block.name, "official")],
+        telecom=telephone(block.telephone),
+        gender=block.sex,
+        birthDate=block.birth_date,
+        address=_address(block.address),
+        communication=_communication(block),
+        generalPractitioner=[reference(practice)] if practice else None,
+    )
+
+
+def _nhs_number(block: blocks.Patient) -> list[Identifier] | None:
+    if block.nhs_number is None:
+        return None
+    status = block.nhs_number_status
+    return [
+        Identifier(
+            extension=[
+                extension(
+                    codes.EXT_NHS_NUMBER_STATUS,
+                    valueCodeableConcept=defined("nhs-number-verification-status", status),
+                )
+            ]
+            if status
+            else None,
+            system=codes.NHS_NUMBER,
+            value=block.nhs_number,
+        )
+    ]
+
+
+def _address(block: blocks.Address | None) -> list[Address] | None:
+    if block is None or not (block.lines or block.postcode):
+        return None
+    return [Address(line=list(block.lines) or None, postalCode=block.postcode)]
+
+
+def _communication(block: blocks.Patient) -> list[PatientCommunication] | None:
+    if block.language is None:
+        return None
+    language = CodeableConcept(coding=[Coding(system=codes.BCP47, code=block.language)])
+    return [PatientCommunication(language=language, preferred=True)]
+
+
+def _patient_extensions(block: blocks.Patient) -> list[Extension]:
+    found = []
+    if block.ethnicity is not None:
+        found.append(
+            extension(
+                codes.EXT_ETHNIC_CATEGORY,
+                valueCodeableConcept=defined("ethnic-category", block.ethnicity),
+            )
+        )
+    if block.preferred_contact is not None:
+        methods = codes.system("preferred-contact-method")
+        code = methods.properties[block.preferred_contact]["uk-core"]
+        words = methods.display(block.preferred_contact)
+        method = concept(codes.PREFERRED_CONTACT, code, words)
+        found.append(
+            Extension(
+                url=codes.EXT_CONTACT_PREFERENCE,
+                extension=[extension("PreferredContactMethod", valueCodeableConcept=method)],
+            )
+        )
+    if block.interpreter_required is not None:
+        found.append(extension(codes.EXT_INTERPRETER, valueBoolean=block.interpreter_required))
+    return found
+
+
+def related_person(block: blocks.Guardian, patient: str) -> RelatedPerson:
+    """Return who speaks for the patient."""
+    return RelatedPerson(
+        meta=meta("UKCore-RelatedPerson"),
+        active=True,
+        patient=reference(patient),
+        relationship=[CodeableConcept(text=block.relationship)],
+        name=[human_name(block.name)],
+        telecom=telephone(block.telephone),
+    )
+
+
+def organization(ods: str, name: str | None = None, number: str | None = None) -> Organization:
+    """Return an organisation, known by its ODS code; `number` is its telephone's."""
+    return Organization(
+        meta=meta("UKCore-Organization"),
+        identifier=[Identifier(system=codes.ODS, value=ods)],
+        name=name or None,
+        telecom=telephone(number),
+    )
+
+
+def practitioner(name: blocks.PersonName, system: str, number: str | None) -> Practitioner:
+    """Return a clinician with the number under which the regulator `system` knows them."""
+    return Practitioner(
+        meta=meta("UKCore-Practitioner"),
+        identifier=[Identifier(system=system, value=number)] if number else None,
+        name=[human_name(name)],
+    )
+
+
+def practitioner_role(
+    practitioner: str, organization: str, role: CodeableConcept
+) -> PractitionerRole:
+    """Return what a clinician is at an organisation."""
+    return PractitionerRole(
+        meta=meta("UKCore-PractitionerRole"),
+        practitioner=reference(practitioner),
+        organization=reference(organization),
+        code=[role],
+    )
+
+
+# -- what happened -------------------------------------------------------------------------------
+
+
+def encounter(
+    *,
+    patient: str,
+    performer: str,
+    provider: str,
+    start: When,
+    mode: Coding,
+    kind: CodeableConcept | None = None,
+    service: CodeableConcept | None = None,
+    reasons: Sequence[CodeableConcept] = (),
+    identifiers: Sequence[Identifier] = (),
+) -> Encounter:
+    """Return a finished encounter. `mode` is its class: in person, or virtual."""
+    in_class: dict[str, Any] = {"class": mode}  # a word that Python keeps for itself
+    return Encounter(
+        meta=meta("UKCore-Encounter"),
+        identifier=list(identifiers) or None,
+        status="finished",
+        **in_class,
+        type=[kind] if kind else None,
+        serviceType=service,
+        subject=reference(patient),
+        participant=[EncounterParticipant(individual=reference(performer))],
+        period=period(start),
+        reasonCode=list(reasons) or None,
+        serviceProvider=reference(provider),
+    )
+
+
+def observation(
+    *,
+    code: CodeableConcept,
+    patient: str,
+    performer: str,
+    taken: When,
+    value: Quantity | CodeableConcept | bool | None = None,
+    encounter: str | None = None,
+    category: str = "vital-signs",
+    site: CodeableConcept | None = None,
+    method: CodeableConcept | None = None,
+    components: Sequence[ObservationComponent] = (),
+) -> Observation:
+    """Return a final observation; its value is a quantity, a finding in words, or yes or no."""
+    return Observation(
+        meta=meta("UKCore-Observation"),
+        status="final",
+        category=[concept(f"{codes.HL7}observation-category", category)],
+        code=code,
+        subject=reference(patient),
+        encounter=reference(encounter) if encounter else None,
+        effectiveDateTime=moment(taken),
+        performer=[reference(performer)],
+        valueQuantity=value if isinstance(value, Quantity) else None,
+        valueCodeableConcept=value if isinstance(value, CodeableConcept) else None,
+        valueBoolean=value if isinstance(value, bool) else None,
+        bodySite=site,
+        method=method,
+        component=list(components) or None,
+    )
+
+
+def component(code: CodeableConcept, value: Quantity | CodeableConcept) -> ObservationComponent:
+    """Return one part of an observation that has several."""
+    return ObservationComponent(
+        code=code,
+        valueQuantity=value if isinstance(value, Quantity) else None,
+        valueCodeableConcept=value if isinstance(value, CodeableConcept) else None,
+    )
+
+
+def observed(
+    block: blocks.Observation, *, patient: str, performer: str, taken: When, encounter: str | None
+) -> Observation:
+    """Return what a sender measured or saw, under the code of its kind."""
+    if block.kind == "other":
+        assert block.name is not None  # noqa: S101 - a rule of the block
+        code, category = coded(block.name), "exam"
+    else:
+        kinds = codes.system("observation-kind")
+        facts = kinds.properties[block.kind]
+        code = concept(codes.SNOMED, facts["snomed"], None, kinds.display(block.kind))
+        category = facts["category"]
+    value: Quantity | CodeableConcept
+    if block.value is not None and block.unit is not None:
+        value = quantity(block.value, block.unit)
+    else:
+        value = CodeableConcept(text=block.finding)
+    return observation(
+        code=code,
+        patient=patient,
+        performer=performer,
+        taken=block.taken_at or taken,
+        value=value,
+        encounter=encounter,
+        category=category,
+    )
+
+
+def condition(
+    *,
+    code: CodeableConcept,
+    patient: str,
+    recorder: str,
+    recorded: When,
+    encounter: str | None = None,
+    category: CodeableConcept | None = None,
+    site: CodeableConcept | None = None,
+    suspected: bool = False,
+) -> Condition:
+    """Return an active condition; one with a category of its own says nothing of certainty."""
+    status = "provisional" if suspected else "confirmed"
+    return Condition(
+        meta=meta("UKCore-Condition"),
+        clinicalStatus=concept(f"{codes.HL7}condition-clinical", "active"),
+        verificationStatus=concept(f"{codes.HL7}condition-ver-status", status)
+        if category is None
+        else None,
+        category=[category or concept(f"{codes.HL7}condition-category", "encounter-diagnosis")],
+        code=code,
+        bodySite=[site] if site else None,
+        subject=reference(patient),
+        encounter=reference(encounter) if encounter else None,
+        recordedDate=moment(recorded),
+        recorder=reference(recorder),
+    )
+
+
+def allergy(
+    block: blocks.Allergy, patient: str, recorder: str, recorded: When
+) -> AllergyIntolerance:
+    """Return an allergy as the patient tells it: active, not confirmed."""
+    reaction = block.reaction
+    return AllergyIntolerance(
+        meta=meta("UKCore-AllergyIntolerance"),
+        clinicalStatus=concept(f"{codes.HL7}allergyintolerance-clinical", "active"),
+        verificationStatus=concept(f"{codes.HL7}allergyintolerance-verification", "unconfirmed"),
+        code=coded(block.substance),
+        patient=reference(patient),
+        recordedDate=moment(recorded),
+        recorder=reference(recorder),
+        reaction=[AllergyIntoleranceReaction(manifestation=[CodeableConcept(text=reaction)])]
+        if reaction
+        else None,
+    )
+
+
+def flag(code: CodeableConcept, patient: str, author: str, start: When, category: str) -> Flag:
+    """Return something to know before anything else: `category` of the flag-category system."""
+    return Flag(
+        meta=meta("UKCore-Flag"),
+        status="active",
+        category=[concept(f"{codes.HL7}flag-category", category)],
+        code=code,
+        subject=reference(patient),
+        period=period(start),
+        author=reference(author),
+    )

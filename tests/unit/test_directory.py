@@ -1,0 +1,374 @@
+"""The directory file is read strictly, and the example is what its comments say."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from broker.directory import Directory
+from broker.directory_file import difference, from_rows, parse, rows
+from broker.errors import Refused
+from broker.events import Destination, Kind
+from broker.ports import Party
+
+EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
+DIRECTORY = parse(EXAMPLE)
+SPA = Destination("RXX01", "RXX01-SPA")
+
+MINIMAL = """
+icbs:
+  - {code: QXX, name: North}
+organisations:
+  - {ods: AA1, name: One, pillar: general-practice, icb: QXX, telephone: 0113 496 0001}
+"""
+
+
+def refused(text: str) -> list[tuple[str, str]]:
+    with pytest.raises(Refused) as caught:
+        parse(text)
+    assert caught.value.problems
+    assert all(problem.detail for problem in caught.value.problems)
+    return [(problem.field, problem.code) for problem in caught.value.problems]
+
+
+def with_more(*sections: str) -> str:
+    return MINIMAL + "\n".join(sections)
+
+
+def test_the_example_holds_every_party_of_the_demo() -> None:
+    assert set(DIRECTORY.organisations) == {
+        *("FPH01", "G99001", "G99002", "G99003", "G99004", "G99005"),
+        *("TPX01", "RXX01", "RYY01"),
+    }
+    assert set(DIRECTORY.icbs) == {"QXX", "QYY"}
+    assert [s.code for s in DIRECTORY.services_of("RXX01")] == [
+        "RXX01-SPA",
+        "RXX01-EYE-CASUALTY",
+        "RXX01-MACULAR",
+    ]
+
+
+def test_each_place_of_the_example_takes_what_its_part_in_the_demo_needs() -> None:
+    takes = {str(d): set(c.takes) for d, c in DIRECTORY.connections.items()}
+    everything = {Kind.UPDATE, Kind.REFERRAL, Kind.NOTICE}
+    assert takes["FPH01"] == takes["TPX01"] == {Kind.NOTICE}
+    assert takes["G99001"] == takes["G99002"] == everything
+    assert takes["G99003"] == {Kind.UPDATE}
+    assert takes["RXX01/RXX01-SPA"] == {Kind.REFERRAL, Kind.NOTICE}
+    assert "G99005" not in takes
+    assert "G99004" not in takes
+    hilltop = DIRECTORY.connections[Destination("G99002")].endpoint
+    assert (hilltop.channel, hilltop.url) == ("webhook", "http://127.0.0.1:9902/inbound")
+
+
+def test_the_example_uses_only_telephone_numbers_kept_for_drama() -> None:
+    numbers = [o.telephone for o in DIRECTORY.entries.organisations if o.telephone]
+    numbers += [s.telephone for s in DIRECTORY.entries.services]
+    numbers += [c.telephone for c in DIRECTORY.entries.contacts if c.telephone]
+    assert numbers
+    assert all(number.startswith(("0113 496 0", "01632 960")) for number in numbers)
+
+
+def test_every_pair_of_parties_that_writes_to_each_other_has_an_agreement() -> None:
+    today = date(2026, 11, 23)
+    for parties in (("FPH01", "G99001"), ("TPX01", "RXX01"), ("TPX01", "G99002")):
+        assert DIRECTORY.agreement(parties, "any-pathway", "direct-care", today)
+    assert not DIRECTORY.agreement(("FPH01", "RXX01"), "any-pathway", "direct-care", today)
+    assert not DIRECTORY.agreement(("FPH01", "G99001"), "any-pathway", "research", today)
+    assert not DIRECTORY.agreement(
+        ("FPH01", "G99001"), "any-pathway", "direct-care", date(2025, 12, 31)
+    )
+
+
+def test_an_agreement_holds_on_its_first_and_last_day() -> None:
+    directory = parse(
+        with_more(
+            "  - {ods: BB1, name: Two, pillar: pharmacy, icb: QXX, telephone: 0113 496 0002}",
+            "agreements:",
+            "  - {code: DSA, parties: [AA1, BB1], pathways: [uti], purpose: direct-care,",
+            "     valid_from: 2026-02-01, valid_to: 2026-02-28, document: Agreement}",
+        )
+    )
+    for day, pathway, holds in [
+        (date(2026, 1, 31), "uti", False),
+        (date(2026, 2, 1), "uti", True),
+        (date(2026, 2, 28), "uti", True),
+        (date(2026, 3, 1), "uti", False),
+        (date(2026, 2, 1), "other", False),
+    ]:
+        found = directory.agreement(("BB1", "AA1"), pathway, "direct-care", day)
+        assert (found is not None) == holds
+
+
+def test_a_closed_organisation_is_stood_for_by_its_successor() -> None:
+    successor = DIRECTORY.resolve_successor("G99004")
+    assert successor is not None
+    assert successor.ods == "G99001"
+    itself = DIRECTORY.resolve_successor("G99001")
+    assert itself is not None
+    assert itself.ods == "G99001"
+    assert DIRECTORY.resolve_successor("G00000") is None
+
+
+def test_a_service_is_found_only_under_its_own_organisation() -> None:
+    assert DIRECTORY.service(SPA) is not None
+    assert DIRECTORY.service(Destination("RYY01", "RXX01-SPA")) is None
+    assert DIRECTORY.name(SPA) == "Northfield Hospital, ophthalmology single point of access"
+    assert DIRECTORY.name(Destination("ZZZ")) == "ZZZ"
+    assert DIRECTORY.telephone(SPA) == "0113 496 0401"
+    assert DIRECTORY.telephone(Destination("G99005")) == "0113 496 0205"
+    assert DIRECTORY.telephone(Destination("ZZZ")) == ""
+    assert [c.name for c in DIRECTORY.contacts_of("RXX01")] == ["On-call ophthalmologist"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "spa", "casualty"),
+    [
+        (datetime(2026, 11, 23, 8, 0, tzinfo=UTC), True, True),
+        (datetime(2026, 11, 23, 18, 29, tzinfo=UTC), True, True),
+        (datetime(2026, 11, 23, 18, 30, tzinfo=UTC), False, True),
+        (datetime(2026, 11, 23, 20, 0, tzinfo=UTC), False, False),
+        (datetime(2026, 11, 22, 12, 0, tzinfo=UTC), False, True),  # a Sunday
+        (datetime(2026, 12, 25, 12, 0, tzinfo=UTC), False, True),  # Christmas Day
+        (datetime(2026, 7, 1, 17, 29, tzinfo=UTC), True, True),  # British Summer Time
+        (datetime(2026, 7, 1, 17, 30, tzinfo=UTC), False, True),
+    ],
+)
+def test_a_service_is_staffed_by_the_london_clock(
+    moment: datetime, spa: bool, casualty: bool
+) -> None:
+    assert DIRECTORY.services["RXX01-SPA"].is_staffed(moment) is spa
+    assert DIRECTORY.services["RXX01-EYE-CASUALTY"].is_staffed(moment) is casualty
+
+
+def test_whom_to_telephone_is_the_place_itself_or_111_out_of_hours() -> None:
+    day = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    night = datetime(2026, 11, 23, 23, 0, tzinfo=UTC)
+    practice = Destination("G99001")
+    assert DIRECTORY.whom_to_telephone(practice, day) == (
+        "Telephone Riverside Medical Practice on 0113 496 0201."
+    )
+    assert DIRECTORY.whom_to_telephone(practice, night) == (
+        "Riverside Medical Practice is closed now: telephone NHS 111."
+    )
+    assert "on 0113 496 0401." in DIRECTORY.whom_to_telephone(SPA, day)
+    assert DIRECTORY.whom_to_telephone(Destination("G99004"), day) == (
+        "No telephone number is known of Old Mill Surgery: telephone NHS 111."
+    )
+
+
+def test_a_directory_survives_the_database_and_back() -> None:
+    stored = json.loads(json.dumps(list(rows(DIRECTORY))))
+    assert {kind for kind, _, _ in stored} == {
+        *("icb", "organisation", "service", "endpoint", "contact", "agreement")
+    }
+    assert len({(kind, key) for kind, key, _ in stored}) == len(stored)
+    assert from_rows(stored) == DIRECTORY
+
+
+def test_an_empty_directory_knows_nobody() -> None:
+    empty = Directory()
+    assert from_rows(()) == empty
+    assert list(rows(empty)) == []
+    assert not empty.is_open("G99001")
+
+
+def test_an_unknown_field_is_refused_by_its_name_and_path() -> None:
+    assert refused(MINIMAL.replace("name: One", "name: One, colour: red")) == [
+        ("organisations[0].colour", "unknown-field")
+    ]
+    assert refused(with_more("surgeries: []")) == [("surgeries", "unknown-field")]
+
+
+def test_every_wrong_shape_is_told_at_once() -> None:
+    text = with_more(
+        "services:",
+        "  - {code: s, organisation: AA1, name: S, icb: QXX, postcode_areas: [Leeds],",
+        "     telephone: ring us, opening_hours: [], offers: [",
+        "       {receiver_type: spa, subspecialties: [all], rank: 0},",
+        "       {receiver_type: SPA, rank: two, subspecialties: all}]}",
+        "endpoints:",
+        "  - {organisation: aa1, channel: fax, takes: [letters]}",
+        "agreements:",
+        "  - {parties: [AA1], pathways: [all], purpose: x, valid_from: 2026-02-30, document: D}",
+    )
+    assert refused(text) == [
+        ("services[0].code", "invalid"),
+        ("services[0].postcode_areas[0]", "invalid"),
+        ("services[0].offers[0].rank", "invalid"),
+        ("services[0].offers[1].receiver_type", "invalid"),
+        ("services[0].offers[1].subspecialties", "invalid"),
+        ("services[0].offers[1].rank", "invalid"),
+        ("services[0].telephone", "invalid"),
+        ("endpoints[0].organisation", "invalid"),
+        ("endpoints[0].channel", "invalid"),
+        ("endpoints[0].takes[0]", "invalid"),
+        ("agreements[0].code", "missing"),
+        ("agreements[0].valid_from", "invalid"),
+    ]
+
+
+def test_every_broken_reference_is_told_at_once() -> None:
+    text = with_more(
+        "  - {ods: AA2, name: Two, pillar: pharmacy, icb: QZZ}",
+        "  - {ods: AA3, name: Three, pillar: pharmacy, icb: QXX, status: closed, successor: AA9}",
+        "  - {ods: AA4, name: Four, pillar: pharmacy, icb: QXX, status: closed, successor: AA5}",
+        "  - {ods: AA5, name: Five, pillar: pharmacy, icb: QXX, status: closed, successor: AA4}",
+        "  - {ods: AA6, name: Six, pillar: pharmacy, icb: QXX, successor: AA1,",
+        "     telephone: 0113 496 0006}",
+        "services:",
+        "  - {code: S1, organisation: ZZ1, name: S, icb: QZZ, postcode_areas: [],",
+        "     telephone: 0113 496 0007,",
+        "     opening_hours: [{days: [monday], opens: 18:00, closes: 08:00}], offers: [",
+        "       {receiver_type: spa, subspecialties: [all], rank: 1},",
+        "       {receiver_type: spa, subspecialties: [all], rank: 2},",
+        "       {receiver_type: general-practice, subspecialties: [], rank: 1}]}",
+        "endpoints:",
+        "  - {organisation: ZZ1, channel: inbox, takes: []}",
+        "  - {organisation: AA1, service: S1, channel: inbox, url: http://x/, takes: [notice]}",
+        "  - {organisation: AA1, channel: webhook, takes: [notice], pathways: []}",
+        "contacts:",
+        "  - {organisation: ZZ1, about: clinical, name: Nobody}",
+        "agreements:",
+        "  - {code: D, parties: [ZZ1, ZZ1], pathways: [], purpose: p, valid_from: 2026-01-02,",
+        "     valid_to: 2026-01-01, document: D}",
+    )
+    assert refused(text) == [
+        (field, "inconsistent")
+        for field in (
+            "organisations[1].icb",
+            "organisations[1].telephone",
+            "organisations[2].successor",
+            "organisations[3].successor",
+            "organisations[4].successor",
+            "organisations[5].successor",
+            "services[0].organisation",
+            "services[0].icb",
+            "services[0].offers",
+            "services[0].offers",
+            "services[0].offers",
+            "services[0].opening_hours",
+            "endpoints[0].organisation",
+            "endpoints[0].takes",
+            "endpoints[1].service",
+            "endpoints[1].url",
+            "endpoints[2].pathways",
+            "endpoints[2].url",
+            "contacts[0].organisation",
+            "contacts[0].telephone",
+            "agreements[0].parties",
+            "agreements[0].parties",
+            "agreements[0].parties",
+            "agreements[0].pathways",
+            "agreements[0].valid_to",
+        )
+    ]
+
+
+def test_an_entry_that_stands_twice_is_refused() -> None:
+    twice = with_more(
+        "  - {ods: AA1, name: Other, pillar: pharmacy, icb: QXX, telephone: 0113 496 0009}",
+        "endpoints:",
+        "  - {organisation: AA1, channel: inbox, takes: [notice]}",
+        "  - {organisation: AA1, channel: inbox, takes: [update]}",
+    )
+    assert refused(twice) == [("organisations[1]", "duplicate"), ("endpoints[1]", "duplicate")]
+
+
+def test_a_key_that_stands_twice_is_refused_together_with_everything_else() -> None:
+    text = MINIMAL.replace("name: One", "name: One, name: Two, colour: red")
+    assert refused(text) == [
+        ("line 5", "duplicate-key"),
+        ("organisations[0].colour", "unknown-field"),
+    ]
+    assert refused(MINIMAL + "icbs: []\n")[0] == ("line 2", "duplicate-key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a list",
+        "icbs: [",
+        "icbs: &here [*here]",
+        "icbs: !!python/object/apply:os.getcwd []",
+        "icbs: []\n---\nicbs: []",
+        "? [a]\n: b",
+        "a: \x00",
+        "[" * 3000,
+    ],
+)
+def test_what_is_not_a_plain_file_is_refused_with_a_reason(text: str) -> None:
+    assert len(refused(text)) == 1
+
+
+def test_a_text_stays_the_text_it_is() -> None:
+    text = MINIMAL.replace("name: One", "name: No").replace("AA1", "12345")
+    organisation = parse(text).organisations["12345"]
+    assert organisation.name == "No"
+    assert organisation.telephone == "0113 496 0001"
+
+
+@pytest.mark.parametrize("code", ["aa1", " AA1", "AA-1", "ABCDEFGHIJ", ""])
+def test_an_ods_code_that_is_not_canonical_is_refused(code: str) -> None:
+    assert refused(MINIMAL.replace("AA1", f'"{code}"')) == [("organisations[0].ods", "invalid")]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_right"),
+    [
+        ("https://broker.example/inbound", True),
+        ("http://127.0.0.1:9902/inbound", True),
+        ("ftp://broker.example/", False),
+        ("https:///inbound", False),
+        ("https://user:word@broker.example/", False),
+        ("https://broker.example/?to=x", False),
+        ("https://broker.example/#x", False),
+        ("https://broker.example:99999/", False),
+        ("", False),
+    ],
+)
+def test_a_webhook_has_a_plain_url(url: str, is_right: bool) -> None:
+    text = with_more(
+        "endpoints:",
+        f'  - {{organisation: AA1, channel: webhook, url: "{url}", takes: [notice]}}',
+    )
+    if is_right:
+        assert parse(text).connections[Destination("AA1")].endpoint.url == url
+    else:
+        assert refused(text) == [("endpoints[0].url", "inconsistent")]
+
+
+def test_the_difference_between_two_directories_reads_line_by_line() -> None:
+    changed = (
+        EXAMPLE.replace("name: Hilltop Surgery", "name: Hillfoot Surgery")
+        .replace("    status: closed\n    successor: G99001\n", "    telephone: 0113 496 0204\n")
+        .replace("rank: 1", "rank: 2", 1)
+        .replace("takes: [update]}", "takes: [update, notice]}")
+        .replace("name: Duty doctor", "name: Duty team")
+    )
+    assert [str(change) for change in difference(DIRECTORY, parse(changed))] == [
+        "changed organisation G99002: name Hilltop Surgery → Hillfoot Surgery",
+        "changed organisation G99004: status closed → open; successor G99001 → none; "
+        "telephone none → 0113 496 0204",
+        "changed service RXX01-SPA: offers [spa [all] 1] → [spa [all] 2]",
+        "changed endpoint G99003: takes [update] → [update, notice]",
+        "removed contact G99001 clinical Duty doctor",
+        "added contact G99001 clinical Duty team",
+    ]
+    assert difference(DIRECTORY, parse(EXAMPLE)) == []
+
+
+def test_a_place_is_named_in_a_message_as_the_directory_knows_it() -> None:
+    assert DIRECTORY.party(SPA) == Party(
+        "RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA"
+    )
+    assert DIRECTORY.party_of("FPH01") == Party("FPH01", "Riverside Pharmacy", "0113 496 0101")
+    assert DIRECTORY.party_of("G00000") == Party("G00000", "")
+
+
+def test_a_place_without_an_endpoint_has_no_channel() -> None:
+    assert DIRECTORY.channel(Destination("G99001")) == "inbox"
+    assert DIRECTORY.channel(Destination("G99002")) == "webhook"
+    assert DIRECTORY.channel(Destination("G99005")) == ""

@@ -1,0 +1,371 @@
+"""Where messages go, why, and what the sender reads when one cannot."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from broker.directory import Directory
+from broker.directory_file import parse
+from broker.events import Destination, Kind, Priority, Role, Route
+from broker.ports import Endpoint, Seek, Want
+from broker.routing import FieldPaths, Routed, recheck, route
+
+EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
+DIRECTORY = parse(EXAMPLE)
+TODAY = date(2026, 11, 23)
+SPA = Destination("RXX01", "RXX01-SPA")
+CASUALTY = Destination("RXX01", "RXX01-EYE-CASUALTY")
+PATHS = FieldPaths("provider", "patient.practice", "condition")
+
+
+def want(*seeks: Seek, kind: Kind = Kind.REFERRAL, left_out: str = "") -> Want:
+    return Want(
+        key="one",
+        kind=kind,
+        pathway="eye-care",
+        pathway_version="1",
+        priority=Priority.ROUTINE,
+        seeks=seeks,
+        happened=datetime(2026, 11, 23, 9, 0, tzinfo=UTC),
+        required=not left_out,
+        if_left_out=left_out,
+    )
+
+
+def seek(
+    receiver_type: str = "spa",
+    *,
+    role: Role = Role.ACTING,
+    subspecialty: str = "glaucoma",
+    named: Destination | None = None,
+    practice: str | None = "G99001",
+    postcode: str | None = None,
+) -> Seek:
+    return Seek(role, receiver_type, subspecialty, named, practice, postcode)
+
+
+def gp(practice: str | None, role: Role = Role.ACTING) -> Seek:
+    return Seek(role, "general-practice", practice=practice)
+
+
+def go(
+    *seeks: Seek,
+    kind: Kind = Kind.REFERRAL,
+    directory: Directory = DIRECTORY,
+    left_out: str = "",
+    sender: str = "TPX01",
+) -> Routed:
+    wanted = want(*seeks, kind=kind, left_out=left_out)
+    return route(wanted, sender, directory, TODAY, paths=PATHS)
+
+
+def changed(old: str, new: str) -> Directory:
+    assert old in EXAMPLE
+    return parse(EXAMPLE.replace(old, new))
+
+
+def test_a_referral_goes_to_the_only_service_of_its_kind_in_the_practices_icb() -> None:
+    routed = go(seek())
+    assert routed.routes == (
+        Route(
+            SPA,
+            Role.ACTING,
+            "The only one of the lowest rank (1) for spa, glaucoma in QXX, "
+            "the ICB of the registered practice.",
+        ),
+    )
+    assert not routed.problems
+    assert not routed.warnings
+    assert routed.agreement == "DSA-EYE-CARE"
+
+
+@pytest.mark.parametrize(
+    ("receiver_type", "service"),
+    [
+        ("eye-casualty", "RXX01-EYE-CASUALTY"),
+        ("urgent-eye", "RXX01-EYE-CASUALTY"),
+        ("macular", "RXX01-MACULAR"),
+    ],
+)
+def test_each_receiver_type_has_its_service(receiver_type: str, service: str) -> None:
+    routed = go(seek(receiver_type, subspecialty=""))
+    assert [one.destination for one in routed.routes] == [Destination("RXX01", service)]
+
+
+def test_without_a_known_practice_the_area_of_the_postcode_decides() -> None:
+    for practice in (None, "Y00000"):
+        routed = go(seek(practice=practice, postcode="bd1 1aa"))
+        assert routed.routes == (
+            Route(
+                Destination("RYY01", "RYY01-SPA"),
+                Role.ACTING,
+                "The only one of the lowest rank (1) for spa, glaucoma in the area of the "
+                "postcode.",
+            ),
+        )
+
+
+def test_the_practices_icb_comes_before_the_postcode() -> None:
+    routed = go(seek(practice="G99002", postcode="BD1 1AA"))
+    assert routed.routes[0].destination == SPA
+
+
+def test_a_closed_practice_still_says_in_which_icb_to_look() -> None:
+    assert go(seek(practice="G99004")).routes[0].destination == SPA
+
+
+def test_with_neither_practice_nor_postcode_it_is_refused_with_all_candidates() -> None:
+    (problem,) = go(seek(practice=None)).problems
+    assert problem.code == "area-not-known"
+    assert problem.field == "patient.practice"
+    assert "0113 496 0401" in problem.todo
+    assert "01632 960401" in problem.todo
+
+
+def test_no_route_and_no_reason_says_anything_about_the_patient() -> None:
+    routed = go(seek(practice=None, postcode="LS1 4AP"))
+    assert "LS" not in routed.routes[0].reason
+    refused = go(seek("macular", practice=None, postcode="BD1 1AA"))
+    assert "BD" not in refused.problems[0].detail
+
+
+def test_nobody_in_the_area_is_refused_with_the_candidates_elsewhere() -> None:
+    (problem,) = go(seek("macular", practice=None, postcode="BD1 1AA")).problems
+    assert problem.code == "no-destination"
+    assert problem.field == "condition"
+    assert problem.detail == "Nobody takes macular, glaucoma in the area of the postcode."
+    assert problem.todo == (
+        "Name or telephone one of: Northfield Hospital, macular service "
+        "(RXX01/RXX01-MACULAR), 0113 496 0403."
+    )
+    (nobody,) = go(seek("dental")).problems
+    assert nobody.todo == "No service in the directory takes it."
+
+
+def test_a_tie_is_refused_with_those_that_tie() -> None:
+    directory = changed("icb: QYY\n    postcode_areas: [BD]", "icb: QXX\n    postcode_areas: [BD]")
+    (problem,) = go(seek(), directory=directory).problems
+    assert problem.code == "tie"
+    assert problem.detail == (
+        "2 services take spa, glaucoma at the same rank (1) in QXX, the ICB of the registered "
+        "practice."
+    )
+    assert "0113 496 0401" in problem.todo
+    assert "01632 960401" in problem.todo
+
+
+def test_the_lowest_rank_wins_per_subspecialty() -> None:
+    spa_of_southmoor = (
+        "icb: QYY\n    postcode_areas: [BD]\n    telephone: 01632 960401\n    offers:\n"
+    )
+    directory = changed(
+        spa_of_southmoor + "      - {receiver_type: spa, subspecialties: [all], rank: 1}",
+        spa_of_southmoor.replace("QYY", "QXX")
+        + "      - {receiver_type: spa, subspecialties: [cornea], rank: 1}\n"
+        + "      - {receiver_type: spa, subspecialties: [all], rank: 2}",
+    )
+    assert go(seek(), directory=directory).routes[0].destination == SPA
+    assert go(seek(subspecialty="cornea"), directory=directory).problems[0].code == "tie"
+
+
+def test_a_service_that_names_subspecialties_is_not_sought_without_one() -> None:
+    directory = changed(
+        "postcode_areas: [BD]\n    telephone: 01632 960401\n    offers:\n"
+        "      - {receiver_type: spa, subspecialties: [all], rank: 1}",
+        "postcode_areas: [BD]\n    telephone: 01632 960401\n    offers:\n"
+        "      - {receiver_type: spa, subspecialties: [glaucoma], rank: 1}",
+    )
+    assert go(seek(practice=None, postcode="BD1 1AA"), directory=directory).routes
+    unnamed = go(seek(subspecialty="", practice=None, postcode="BD1 1AA"), directory=directory)
+    assert unnamed.problems[0].code == "no-destination"
+
+
+def test_the_service_of_lowest_rank_is_never_silently_replaced_by_the_next() -> None:
+    directory = parse(
+        EXAMPLE.replace("icb: QYY\n    postcode_areas", "icb: QXX\n    postcode_areas")
+        .replace("rank: 1", "rank: 2", 1)
+        .replace("  - {organisation: RYY01, service: RYY01-SPA, channel: inbox, ", "  # ")
+    )
+    (problem,) = go(seek(), directory=directory).problems
+    assert problem.code == "not-connected"
+    assert problem.todo == (
+        "Telephone Southmoor Hospital, ophthalmology single point of access on 01632 960401."
+    )
+
+
+def test_the_named_provider_comes_first() -> None:
+    named = Destination("RYY01", "RYY01-SPA")
+    routed = go(seek(named=named))
+    assert routed.routes == (
+        Route(named, Role.ACTING, "The provider that was named; it takes spa, glaucoma."),
+    )
+
+
+def test_a_named_hospital_gets_it_at_the_service_that_takes_it() -> None:
+    assert go(seek("eye-casualty", named=Destination("RXX01"))).routes[0].destination == CASUALTY
+
+
+def test_a_named_provider_that_does_not_take_it_is_refused_with_the_candidates() -> None:
+    for named in (Destination("RYY01"), Destination("RYY01", "RYY01-SPA")):
+        (problem,) = go(seek("eye-casualty", named=named)).problems
+        assert problem.code == "does-not-take"
+        assert problem.field == "provider"
+        assert "does not take eye-casualty" in problem.detail
+        assert "0113 496 0402" in problem.todo
+
+
+def test_a_named_provider_with_two_services_of_the_same_rank_must_be_named_closer() -> None:
+    directory = changed("receiver_type: macular", "receiver_type: spa")
+    (problem,) = go(seek(named=Destination("RXX01")), directory=directory).problems
+    assert problem.code == "tie"
+    assert "RXX01/RXX01-SPA" in problem.todo
+    assert "RXX01/RXX01-MACULAR" in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (Destination("RZZ99"), "Northfield Hospital, ophthalmology single point of access"),
+        (Destination("RXX01", "RYY01-SPA"), "RXX01/RXX01-MACULAR"),
+    ],
+)
+def test_a_named_place_that_the_directory_does_not_know_is_refused(
+    named: Destination, says: str
+) -> None:
+    (problem,) = go(seek(named=named)).problems
+    assert problem.code == "unknown-destination"
+    assert problem.detail == f"{named} is not in the directory."
+    assert says in problem.todo
+
+
+def test_general_practice_is_the_registered_practice_itself() -> None:
+    routed = go(gp("G99002"), kind=Kind.UPDATE, sender="FPH01")
+    assert routed.routes == (Route(Destination("G99002"), Role.ACTING, "The registered practice."),)
+    assert routed.agreement == "DSA-QXX-PHARMACY"
+
+
+def test_a_named_practice_comes_before_the_registered_one() -> None:
+    other = Seek(Role.ACTING, "general-practice", named=Destination("G99002"), practice="G99001")
+    routed = go(other, kind=Kind.UPDATE)
+    assert routed.routes[0] == Route(
+        Destination("G99002"), Role.ACTING, "The practice that was named."
+    )
+
+
+def test_a_closed_practice_is_refused_and_its_successor_named() -> None:
+    (problem,) = go(gp("G99004"), kind=Kind.UPDATE).problems
+    assert problem.code == "closed"
+    assert problem.field == "patient.practice"
+    assert problem.detail == (
+        "Old Mill Surgery (G99004) is closed. Its successor is Riverside Medical Practice (G99001)."
+    )
+    assert problem.todo == "Send it to G99001, or telephone 0113 496 0201."
+
+
+def test_a_closed_practice_without_successor_is_refused_all_the_same() -> None:
+    directory = changed("    successor: G99001\n", "")
+    (problem,) = go(gp("G99004"), kind=Kind.UPDATE, directory=directory).problems
+    assert problem.detail == "Old Mill Surgery (G99004) is closed and has no successor."
+
+
+def test_a_practice_that_is_not_connected_is_refused_and_its_number_given() -> None:
+    (problem,) = go(gp("G99005"), kind=Kind.UPDATE).problems
+    assert problem.code == "not-connected"
+    assert problem.todo == "Telephone Orchard Practice on 0113 496 0205."
+
+
+def test_an_unknown_practice_is_refused() -> None:
+    (problem,) = go(gp("G00000"), kind=Kind.UPDATE).problems
+    assert (problem.field, problem.code) == ("patient.practice", "unknown-destination")
+    assert go(gp(None), kind=Kind.UPDATE).problems[0].code == "practice-not-known"
+
+
+def test_a_mistyped_practice_that_is_somebody_else_is_refused() -> None:
+    (problem,) = go(gp("TPX01"), kind=Kind.UPDATE).problems
+    assert problem.code == "not-a-practice"
+
+
+def test_a_practice_that_takes_updates_only_leaves_the_task_out_and_names_its_number() -> None:
+    routed = go(gp("G99003"), left_out="No task was sent.")
+    assert not routed.routes
+    assert not routed.problems
+    assert routed.left_out == ("No task was sent. Telephone Lakeside Practice on 0113 496 0203.")
+    assert [problem.code for problem in routed.warnings] == ["left-out"]
+    assert go(gp("G99003"), kind=Kind.UPDATE).routes
+    assert go(gp("G99003")).problems[0].code == "does-not-take"
+
+
+@pytest.mark.parametrize(
+    ("practice", "code"),
+    [
+        ("G99004", "copy-closed"),
+        ("G99005", "copy-not-connected"),
+        ("G00000", "copy-unknown-destination"),
+        (None, "copy-practice-not-known"),
+    ],
+)
+def test_a_copy_that_cannot_go_is_a_warning_and_never_stops_the_referral(
+    practice: str | None, code: str
+) -> None:
+    routed = go(gp(practice, Role.COPY), seek())
+    assert [one.destination for one in routed.routes] == [SPA]
+    assert not routed.problems
+    (warning,) = routed.warnings
+    assert warning.code == code
+    assert warning.detail.startswith("No copy was sent. ")
+
+
+def test_whoever_acts_gets_no_copy_beside_it() -> None:
+    routed = go(gp("G99001", Role.COPY), gp("G99001"), kind=Kind.UPDATE)
+    assert [(one.destination.ods, one.role) for one in routed.routes] == [("G99001", Role.ACTING)]
+
+
+def test_a_notice_goes_to_the_place_that_is_named_whatever_it_offers() -> None:
+    to_sender = Seek(Role.NOTICE, "", named=Destination("TPX01"))
+    assert go(to_sender, kind=Kind.NOTICE).routes[0].destination == Destination("TPX01")
+    assert go(to_sender, kind=Kind.UPDATE).warnings[0].code == "notice-does-not-take"
+
+
+def test_an_endpoint_may_take_some_pathways_only() -> None:
+    directory = changed(
+        "service: RXX01-SPA, channel: inbox, takes: [referral, notice]}",
+        "service: RXX01-SPA, channel: inbox, takes: [referral, notice], pathways: [cataract]}",
+    )
+    (problem,) = go(seek(), directory=directory).problems
+    assert problem.code == "does-not-take"
+    assert recheck(SPA, Kind.NOTICE, directory) == Endpoint(SPA, "inbox")
+    assert recheck(SPA, Kind.REFERRAL, directory, "eye-care") == "does-not-take"
+
+
+def test_a_refusal_of_what_is_not_taken_names_others_that_do() -> None:
+    directory = parse(
+        EXAMPLE.replace("icb: QYY\n    postcode_areas", "icb: QXX\n    postcode_areas")
+        .replace("rank: 1", "rank: 2", 1)
+        .replace(
+            "service: RYY01-SPA, channel: inbox, takes: [referral, notice]",
+            "service: RYY01-SPA, channel: inbox, takes: [notice]",
+        )
+    )
+    (problem,) = go(seek(), directory=directory).problems
+    assert problem.code == "does-not-take"
+    assert "Name or telephone one of: Northfield Hospital" in problem.todo
+
+
+def test_without_an_agreement_the_route_stands_and_no_code_is_claimed() -> None:
+    routed = go(seek(), sender="FPH01")
+    assert routed.routes
+    assert routed.agreement == ""
+
+
+def test_at_each_attempt_the_place_is_looked_up_again() -> None:
+    hilltop = Destination("G99002")
+    assert recheck(hilltop, Kind.UPDATE, DIRECTORY) == Endpoint(
+        hilltop, "webhook", "http://127.0.0.1:9902/inbound"
+    )
+    assert recheck(Destination("G99004"), Kind.UPDATE, DIRECTORY) == "closed"
+    assert recheck(Destination("G99005"), Kind.UPDATE, DIRECTORY) == "not-connected"
+    assert recheck(Destination("G00000"), Kind.UPDATE, DIRECTORY) == "not-connected"
+    assert recheck(Destination("RXX01"), Kind.REFERRAL, DIRECTORY) == "not-connected"
+    assert recheck(Destination("RYY01", "RXX01-SPA"), Kind.REFERRAL, DIRECTORY) == "not-connected"
+    assert recheck(Destination("G99003"), Kind.REFERRAL, DIRECTORY) == "does-not-take"
