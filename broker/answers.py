@@ -32,7 +32,6 @@ class Answer:
 
     status: int
     body: bytes = field(repr=False)
-    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from broker.acknowledging import Acknowledging
 from broker.answers import Answers
 from broker.auth import Authority
 from broker.calls import Calls
+from broker.correcting import Correcting
 from broker.current_directory import CurrentDirectory
 from broker.dispatch import Dispatch
 from broker.doorbell import Doorbell
@@ -24,6 +25,7 @@ from broker.errors import BrokerError
 from broker.intake import Intake
 from broker.moving import Moving
 from broker.outbound import Http
+from broker.retracting import Retracting
 from broker.safety import Safety
 from broker.settings import Settings
 from broker.store import clients, schema
@@ -57,6 +59,8 @@ class Broker:
         self.answers = Answers(store, self.vault)
         self.intake = Intake(store, self.vault, self.directory, self.answers, source=source)
         self.moving = Moving(store, self.vault, self.directory, self.answers, source=source)
+        self.correcting = Correcting(store, self.vault, self.directory, self.answers, source=source)
+        self.retracting = Retracting(store, self.vault, self.directory, self.answers, source=source)
         self.calls = Calls(store, self.vault, self.answers)
         self.acknowledging = Acknowledging(store, self.vault, self.directory, source=source)
         self.dispatch = Dispatch(store, self.vault, tuple(found.consumers.values()), self.directory)

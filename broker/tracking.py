@@ -16,7 +16,6 @@ from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.referral import STAGES, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
-from broker.store import tables as t
 from fhir_profiles import codes
 
 _RELATIONS: Final = {
@@ -57,11 +56,7 @@ def read(connection: Connection, message_id: str) -> Trail | None:
     if message.subject_id is not None:
         referral = referrals.get(connection, message.subject_id)
         events = ledger.events_of(connection, message.subject_id)
-        version = (
-            connection.execute(t.subject.select().where(t.subject.c.id == message.subject_id))
-            .one()
-            .version
-        )
+        version = ledger.subject(connection, message.subject_id).version
     return Trail(
         message=message,
         version=version,
@@ -80,6 +75,19 @@ def read(connection: Connection, message_id: str) -> Trail | None:
             if one.id != message_id and one.kind != Kind.NOTICE
         ],
     )
+
+
+def addressed(
+    connection: Connection, identity: str, organisation: str
+) -> tuple[str, Relation, str]:
+    """Return (message, what the organisation is to it, its label) for the id of a message or of a
+    referral, which stands for its newest message."""
+    referral = referrals.get(connection, identity)
+    message_id = referral.message_id if referral is not None else identity
+    found = read(connection, message_id)
+    if found is None:
+        return message_id, Relation.NONE, "N"
+    return message_id, relation(found, organisation), found.message.label
 
 
 def relation(trail: Trail, organisation: str) -> Relation:

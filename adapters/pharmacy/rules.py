@@ -13,7 +13,7 @@ from adapters.pharmacy.request import Consultation, Pulse
 from broker.errors import Problem
 from broker.events import Priority, highest
 from fhir_profiles import codes
-from fhir_profiles.pathways import Fact, Facts, pharmacy
+from fhir_profiles.pathways import Fact, Facts, Hit, Rule, pharmacy
 from fhir_profiles.working_days import london
 
 URGENCIES: Final = {
@@ -178,17 +178,19 @@ def _warnings(
     """Yield what is doubtful and not refused: identity first, then the pathway, then the supply."""
     for fault in request.patient.warnings():
         yield Problem(fault.field, fault.code, fault.detail, fault.todo)
-    for hit in pharmacy().warnings(request.service, known, readings):
-        if hit.reading is not None:
-            field = f"blood_pressures[{hit.reading}]"
-        else:
-            field = next((_FIELDS[it] for it in hit.rule.when.facts() if it in _FIELDS), "service")
-        yield Problem(field, hit.rule.warning, hit.rule.words, "Check it; the practice sees this.")
+    hits = pharmacy().warnings(request.service, known, readings)
+    yield from dict.fromkeys(_doubt(hit) for hit in hits)
     yield from _supply_warnings(request)
     if request.no_known_allergies and request.allergies:
         yield _warning("no_known_allergies", "allergies-contradict", "Send a correction.")
     if request.red_flags and asked.task is None and not asked.emergency:
         yield _warning("red_flags", "red-flag-without-action", "Send `urgency` if the GP must act.")
+
+
+def _doubt(hit: Hit[Rule]) -> Problem:
+    place = "service" if hit.reading is None else f"blood_pressures[{hit.reading}]"
+    field = next((_FIELDS[fact] for fact in hit.rule.when.facts() if fact in _FIELDS), place)
+    return Problem(field, hit.rule.warning, hit.rule.words, "Check it; the practice sees this.")
 
 
 def _supply_warnings(request: Consultation) -> Iterator[Problem]:

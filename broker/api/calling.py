@@ -1,8 +1,9 @@
 """What every route needs: who calls, whether it may, and its body within limits."""
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import BeforeValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +15,9 @@ from broker.referral import Relation
 from fhir_profiles import strict_json
 
 JSON: Final = "application/json"
+
+# A path that does not hold a UUID is not there, like one that holds another's.
+Identity = Annotated[str, BeforeValidator(str)]
 
 
 def broker_of(request: Request) -> Broker:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from broker import receipts, telling
 from broker.access import Action, Caller
 from broker.acknowledging import read as read_acknowledgement
-from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.deadlines import DeadlineKind
 from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
@@ -91,8 +91,8 @@ async def _own(broker: Broker, caller: Caller, delivery_id: str, action: Action)
     return row
 
 
-@router.get("/inbox/{delivery}", summary="Collect one delivery: a FHIR message Bundle")
-async def collect(request: Request, delivery: str) -> Response:
+@router.get("/inbox/{delivery:uuid}", summary="Collect one delivery: a FHIR message Bundle")
+async def collect(request: Request, delivery: Identity) -> Response:
     """Returns the same bytes for ever. Collecting proves nothing: give the receipt once stored."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -111,8 +111,8 @@ async def collect(request: Request, delivery: str) -> Response:
     return Response(sent.body, 200, headers, media_type=sent.content_type)
 
 
-@router.put("/inbox/{delivery}/receipt", summary="Prove that you have stored a delivery")
-async def receipt(request: Request, delivery: str) -> Response:
+@router.put("/inbox/{delivery:uuid}/receipt", summary="Prove that you have stored a delivery")
+async def receipt(request: Request, delivery: Identity) -> Response:
     """Takes `{"delivery": …, "digest": SHA-256 of the bytes, "ods": your code}`. Safe to repeat."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -189,8 +189,8 @@ def _receipt(body: dict[str, Any]) -> Receipt:
     return Receipt(body["delivery"], digest, body["ods"])
 
 
-@router.put("/inbox/{delivery}/acknowledgement", summary="File an update or reject it")
-async def acknowledge(request: Request, delivery: str) -> Response:
+@router.put("/inbox/{delivery:uuid}/acknowledgement", summary="File an update or reject it")
+async def acknowledge(request: Request, delivery: Identity) -> Response:
     """Takes `{"outcome": "filed"}` or `{"outcome": "rejected", "reason": …, "note": …}`."""
     caller = await caller_of(request)
     broker = broker_of(request)

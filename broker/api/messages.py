@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from broker import tracking
 from broker.access import Action, Caller
-from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.calls import Called
 from broker.errors import NotFound, Problem, Refused
 from broker.main import Broker
+from broker.retracting import Retraction
 from broker.store import trail, work
 from broker.tracking import Trail
 
@@ -30,8 +31,8 @@ async def _seen(broker: Broker, caller: Caller, action: Action, message: str) ->
     return found
 
 
-@router.get("/messages/{message}", summary="What became of a message")
-async def track(request: Request, message: str) -> Response:
+@router.get("/messages/{message:uuid}", summary="What became of a message")
+async def track(request: Request, message: Identity) -> Response:
     """Returns one line a person can read and the whole trail in data; as ETag its version."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -111,8 +112,8 @@ def item(row: Any) -> dict[str, Any]:
     }
 
 
-@router.post("/messages/{message}/telephone-calls", summary="Record that you telephoned")
-async def telephoned(request: Request, message: str) -> Response:
+@router.post("/messages/{message:uuid}/telephone-calls", summary="Record that you telephoned")
+async def telephoned(request: Request, message: Identity) -> Response:
     """Takes `{"called_at": …, "outcome": "spoke-to-clinician" …, "note": …}`."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -126,3 +127,32 @@ async def telephoned(request: Request, message: str) -> Response:
         )
     )
     return answer(made.body, made.status)
+
+
+@router.post("/messages/{message:uuid}/withdrawal", summary="Withdraw what was entered in error")
+async def withdraw(request: Request, message: Identity) -> Response:
+    """At any time, also after it was filed. Whoever got it is told; the body is empty."""
+    caller = await caller_of(request)
+    await _seen(broker_of(request), caller, Action.WITHDRAW, message)
+    made = await broker_of(request).retracting.withdraw(await _retraction(request, caller, message))
+    return answer(made.body, made.status)
+
+
+@router.post(
+    "/messages/{message:uuid}/closure", summary="Close the loop of an update"
+)
+async def close(request: Request, message: Identity) -> Response:
+    """Takes `{"reason": …}`: what became of it another way. It leaves every list."""
+    caller = await caller_of(request)
+    await _seen(broker_of(request), caller, Action.CLOSE, message)
+    made = await broker_of(request).retracting.close(await _retraction(request, caller, message))
+    return answer(made.body, made.status)
+
+
+async def _retraction(request: Request, caller: Caller, message: str) -> Retraction:
+    return Retraction(
+        caller=caller,
+        message=message,
+        key=request.headers.get("idempotency-key"),
+        body=await body_of(request, empty=True),
+    )

@@ -7,8 +7,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker import tracking
 from broker.access import Action
-from broker.api.calling import allow, answer, body_of, broker_of, caller_of
+from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
+from broker.correcting import Correction
 from broker.errors import Refused
 from broker.intake import Posted
 from broker.ports import Adapter
@@ -73,7 +75,49 @@ def router_for(adapter: Adapter) -> APIRouter:
             },
         },
     )
+    _add_correction(router, adapter)
     return router
+
+
+def _add_correction(router: APIRouter, adapter: Adapter) -> None:
+    """Add the door that corrects what was posted here: the whole body again, with If-Match."""
+
+    async def put(request: Request, identity: Identity) -> Response:
+        caller = await caller_of(request)
+        broker = broker_of(request)
+        message, relation, label = await broker.store.read(
+            lambda c: tracking.addressed(c, identity, caller.organisation)
+        )
+        allow(caller, Action(f"{adapter.name}.correct"), relation, label=label)
+        made = await broker.correcting.correct(
+            Correction(
+                caller=caller,
+                adapter=adapter,
+                message=message,
+                version=version_of(request),
+                body=await body_of(request),
+                traceparent=request.headers.get("traceparent"),
+            )
+        )
+        return answer(made.body, made.status)
+
+    router.add_api_route(
+        f"{adapter.door}/{{identity:uuid}}",
+        put,
+        methods=["PUT"],
+        summary="Correct what was sent: the whole body, with If-Match",
+        name=f"correct_{adapter.name}",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": f"#/components/schemas/{adapter.accepts.__name__}"}
+                    }
+                },
+            }
+        },
+    )
 
 
 def schemas_of(adapter: Adapter) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker import moves
 from broker.access import Action, Caller
-from broker.api.calling import allow, answer, body_of, broker_of, caller_of, version_of
+from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
 from broker.main import Broker
 from broker.moving import Asked
 from broker.store import referrals
+from fhir_profiles import strict_json
 
 router = APIRouter(tags=["referrals"])
 
@@ -20,12 +22,12 @@ async def _allow(broker: Broker, caller: Caller, action: Action, referral: str) 
         allow(caller, action)
         return
     directory = await broker.directory.current()
-    relation = broker.moving.relation(row, caller.organisation, directory)
+    relation = moves.relation(row, caller.organisation, directory)
     allow(caller, action, relation, label=row.label)
 
 
-@router.get("/referrals/{referral}", summary="Where a referral stands, and what you may do")
-async def read(request: Request, referral: str) -> Response:
+@router.get("/referrals/{referral:uuid}", summary="Where a referral stands, and what you may do")
+async def read(request: Request, referral: Identity) -> Response:
     """Returns state, allowed moves and, as ETag, the version that a move must name."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -34,8 +36,8 @@ async def read(request: Request, referral: str) -> Response:
     return answer(view, version=version)
 
 
-@router.post("/referrals/{referral}/{move}", summary="Make a move: accept, reject, complete …")
-async def make(request: Request, referral: str, move: str) -> Response:
+@router.post("/referrals/{referral:uuid}/{move}", summary="Make a move: accept, reject, complete …")
+async def make(request: Request, referral: Identity, move: str) -> Response:
     """Needs If-Match with the version you decided on, and an Idempotency-Key."""
     caller = await caller_of(request)
     broker = broker_of(request)
@@ -50,4 +52,5 @@ async def make(request: Request, referral: str, move: str) -> Response:
             version=version_of(request),
         )
     )
-    return answer(made.body, made.status, version=made.version)
+    version = strict_json.loads(made.body)["version"]
+    return answer(made.body, made.status, version=version)

@@ -15,6 +15,7 @@ d = t.delivery.c
 LEASE: Final = timedelta(seconds=60)
 BREAKER_AFTER: Final = 5
 BREAKER_OPEN: Final = timedelta(seconds=30)
+_PG_LOCK: Final = 0x436C_6169  # "Clai"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def claim(tx: Tx, incarnation: str, slots: Slots, limit: int) -> list[Row[Any]]:
         .where(d.id.in_(ids))
         .values(lease_until=tx.now + LEASE, lease_by=incarnation, attempt=d.attempt + 1)
     )
-    return list(tx.all(select(t.delivery).where(d.id.in_(ids))))
+    leased = select(t.delivery).where(d.id.in_(ids)).order_by(d.priority_rank, d.due_at)
+    return list(tx.all(leased))
 
 
 def _may(slots: Slots, load: _Load, rank: int, in_all: int, now: datetime) -> bool:
@@ -90,6 +92,9 @@ def _may(slots: Slots, load: _Load, rank: int, in_all: int, now: datetime) -> bo
 
 
 def _loads(tx: Tx) -> dict[tuple[str, str], _Load]:
+    if tx.connection.dialect.name == "postgresql":
+        # A destination that never failed has no row to lock: claims wait for each other.
+        tx.execute(select(func.pg_advisory_xact_lock(_PG_LOCK)))
     loads: dict[tuple[str, str], _Load] = {}
     for row in tx.all(select(t.endpoint_state).with_for_update()):
         loads[row.ods, row.service] = _Load(0, row.failures, row.open_until)

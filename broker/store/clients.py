@@ -151,9 +151,7 @@ def put_secret(tx: Tx, secret_id: str, ods: str, kek_id: str, sealed: bytes) -> 
     """Add a webhook secret; of those before it only the newest stays valid."""
     s = t.webhook_secret.c
     valid = tx.all(
-        select(s.id)
-        .where(and_(s.ods == ods, s.retired_at.is_(None)))
-        .order_by(s.created_at, s.id)
+        select(s.id).where(and_(s.ods == ods, s.retired_at.is_(None))).order_by(s.created_at, s.id)
     )
     for row in valid[:-1]:
         tx.execute(update(t.webhook_secret).where(s.id == row.id).values(retired_at=tx.now))

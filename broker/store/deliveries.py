@@ -36,10 +36,13 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
         tx.connection.execute(select(d.id).where(d.id.in_([row["id"] for row in rows]))).scalars()
     )
     fresh = [dict(row) for row in rows if row["id"] not in known]
-    for row in fresh:
+    begun: set[tuple[str, str]] = set()  # lanes that have a step of this very event already
+    for row in sorted(fresh, key=lambda row: str(row["consumer"])):
         if event.facts.get("supersedes") == "unsent":
             _supersede(tx, row)
-        _place(tx, row)
+        _place(tx, row, is_second=(row["ods"], row["service"]) in begun)
+        if row["held_reason"] != "receipt":
+            begun.add((row["ods"], row["service"]))
     if fresh:
         tx.execute(insert(t.delivery), fresh)
         tx.wake(DELIVERIES)
@@ -50,9 +53,15 @@ def _lane(row: Any) -> Any:
     return and_(d.ods == row["ods"], d.service == row["service"], d.subject_id == row["subject_id"])
 
 
-def _place(tx: Tx, row: dict[str, Any]) -> None:
-    """Decide whether a new step is due, waits for the step before it, or waits for its receipt."""
+def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
+    """Decide whether a new step is due, waits for the step before it, or waits for its receipt.
+
+    A second step of the same event waits for the first, as if it came after it.
+    """
     if row["state"] == "held":
+        return
+    if is_second:
+        row["state"], row["held_reason"] = "held", "predecessor"
         return
     if row["subject_seq"] > 1:
         head = tx.first(
@@ -78,7 +87,7 @@ def _place(tx: Tx, row: dict[str, Any]) -> None:
 def _supersede(tx: Tx, row: dict[str, Any]) -> None:
     """End every step of the lane that was never sent: what follows says all there is to say.
 
-    What stands in an inbox to be collected counts as sent.
+    What stands in an inbox to be collected, or was collected, counts as sent.
     """
     tx.execute(
         update(t.delivery)
@@ -87,7 +96,8 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
                 _lane(row),
                 d.subject_seq < row["subject_seq"],
                 d.attempt == 0,
-                or_(d.state == "due", and_(d.state == "held", d.held_reason == "predecessor")),
+                d.collected_at.is_(None),
+                unfinished(),
             )
         )
         .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
@@ -251,10 +261,13 @@ def listing(
 
 
 def retry(tx: Tx, row: Row[Any]) -> None:
-    """Make a dead or waiting delivery due now, with its 72 hours begun anew."""
+    """Make a dead or waiting delivery due now, with its 72 hours begun anew.
+
+    One that is done, or held, stays so: its lane may have gone on.
+    """
     tx.execute(
         update(t.delivery)
-        .where(d.id == row.id)
+        .where(and_(d.id == row.id, d.state.in_(("dead", "due"))))
         .values(
             state="due",
             held_reason=None,

@@ -97,6 +97,11 @@ def event(connection: Connection, event_id: str) -> Recorded | None:
     return None if row is None else recorded(row)
 
 
+def subject(connection: Connection, subject_id: str) -> Row[Any]:
+    """Return a subject's row."""
+    return connection.execute(select(t.subject).where(t.subject.c.id == subject_id)).one()
+
+
 def head(connection: Connection) -> int:
     """Return the last position given out."""
     return int(connection.execute(select(t.ledger_head.c.position)).scalar_one())

@@ -138,15 +138,11 @@ def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) 
     )
 
 
-def newest_of(connection: Connection, message_id: str) -> Row[Any] | None:
-    """Return the newest version of a message, following `replaces` forwards."""
-    row = get(connection, message_id)
-    while row is not None:
-        later = connection.execute(select(t.message).where(t.message.c.replaces == row.id)).first()
-        if later is None:
-            return row
-        row = later
-    return None
+def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
+    """Return the version that replaced a message, or None."""
+    return connection.execute(
+        select(t.message).where(t.message.c.replaces == message_id).limit(1)
+    ).first()
 
 
 def joined(connection: Connection, correlation_id: str) -> Sequence[Row[Any]]:

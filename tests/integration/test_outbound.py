@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -59,45 +59,67 @@ class Request:
 Answering = Callable[["Peer", Request, asyncio.StreamWriter], Awaitable[None]]
 
 
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(
+    talk: Talk, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve on a free port, which is told, until it is enough; then nothing of it is left."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await talk(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(tracked, host, 0, ssl=tls)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        left = [task for task in tasks if task.cancel()]
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.001)
+
+
 @dataclass
 class Peer:
     """A real server on a socket, which counts connections and keeps requests."""
 
     answering: Answering
+    port: int = 0
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     at_once: int = 0
     most_at_once: int = 0
     server_names: list[str | None] = field(default_factory=list)
-    server: asyncio.Server | None = None
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
-    async def start(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    @asynccontextmanager
+    async def running(
+        self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator["Peer"]:
         if tls is not None:
             tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
-        self.server = await asyncio.start_server(self._serve, host, 0, ssl=tls)
-
-    @property
-    def port(self) -> int:
-        assert self.server is not None
-        return int(self.server.sockets[0].getsockname()[1])
+        async with listening(self._talk, host, tls) as self.port:
+            yield self
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook?site=1"
 
-    async def stop(self) -> None:
-        assert self.server is not None
-        self.server.close()
-        for writer in self.writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        self.writers.append(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -107,11 +129,8 @@ class Peer:
                 self.requests.append(request)
                 await self.answering(self, request, writer)
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
         finally:
             self.at_once -= 1
-            writer.transport.abort()
 
 
 def answer(status: str = "200 OK", body: bytes = b"", *headers: str) -> Answering:
@@ -171,10 +190,7 @@ def peer(stack: AsyncExitStack) -> StartPeer:
     async def start(
         answering: Answering, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
     ) -> Peer:
-        made = Peer(answering)
-        await made.start(host, tls)
-        stack.push_async_callback(made.stop)
-        return made
+        return await stack.enter_async_context(Peer(answering).running(host, tls))
 
     return start
 
@@ -568,12 +584,10 @@ async def test_what_is_slow_in_any_way_is_timed_out_in_all(
 
 async def test_one_that_does_not_read_is_timed_out(stack: AsyncExitStack, http: MakeHttp) -> None:
     async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(3)
-        writer.transport.abort()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(30)
 
-    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
-    stack.callback(server.close)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    url = f"http://127.0.0.1:{await stack.enter_async_context(listening(deaf))}/"
     body = b"x" * 30_000_000
     failed = await failure(http(send_timeout=SOON), a_delivery(url, body=body))
     assert failed.code == "timed-out"
@@ -777,11 +791,9 @@ async def test_a_plain_answer_to_a_tls_greeting_is_a_failure(
 ) -> None:
     async def plainly(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
+        await writer.drain()
 
-    server = await asyncio.start_server(plainly, "127.0.0.1", 0)
-    stack.callback(server.close)
-    url = f"https://gp.example:{server.sockets[0].getsockname()[1]}/"
+    url = f"https://gp.example:{await stack.enter_async_context(listening(plainly))}/"
     assert (await failure(http(resolve=on_loopback), a_delivery(url))).code == "connection-failed"
 
 
@@ -920,10 +932,7 @@ async def resolve_named(host: str, _: int) -> Sequence[str]:
 @pytest.fixture
 async def trap(stack: AsyncExitStack) -> Peer:
     """A server on every address of this machine."""
-    made = Peer(answer())
-    await made.start("0.0.0.0")  # noqa: S104
-    stack.push_async_callback(made.stop)
-    return made
+    return await stack.enter_async_context(Peer(answer()).running("0.0.0.0"))  # noqa: S104
 
 
 @pytest.mark.parametrize("url", WRITTEN)

@@ -78,11 +78,13 @@ def resource(body: bytes, kind: str) -> dict[str, Any]:
 
 
 def test_the_id_of_an_entry_is_pinned() -> None:
-    assert bundle.entry_id(MESSAGE, "patient") == "urn:uuid:e1d26ae1-0000-5000-8000-000000000000"
+    assert bundle.entry_id(MESSAGE, "patient") == "urn:uuid:f50903f2-94f8-5cbd-a485-1db19a2b3323"
 
 
 def test_the_bytes_of_a_content_are_pinned() -> None:
-    assert hashlib.sha256(a_content("1.50", "FPH01")).hexdigest() == "0"
+    assert hashlib.sha256(a_content("1.50", "FPH01")).hexdigest() == (
+        "1ece44395f9e11116d20788405ac4bc73791f4b8c90ac35d8c834e0cb58a69bb"
+    )
 
 
 def test_the_same_resources_give_the_same_bytes() -> None:
@@ -135,7 +137,7 @@ def test_contained_resources_bytes_and_flags_are_written() -> None:
 
 
 def test_the_library_reads_back_what_was_written() -> None:
-    made = Bundle.model_validate_json(a_content("1.50", "FPH01"))
+    made = Bundle.model_validate(strict_json.loads(a_content("1.50", "FPH01")))
     again = [(entry.fullUrl, entry.resource) for entry in made.entry]
     assert bundle.content(again) == a_content("1.50", "FPH01")
 
@@ -152,7 +154,9 @@ def test_two_entries_never_have_one_name() -> None:
 
 def test_the_bytes_of_an_addressed_message_are_pinned() -> None:
     body = bundle.address(a_content(), a_header(reason="new"))
-    assert hashlib.sha256(body).hexdigest() == "0"
+    assert hashlib.sha256(body).hexdigest() == (
+        "db4e91035ddd8e62fb2246111cc457e8d62f6f5d5d4833e42f49852b532acf33"
+    )
 
 
 def test_a_message_begins_with_its_header_and_is_r4() -> None:
@@ -383,16 +387,17 @@ def test_a_patient_that_is_lent_brings_its_practice_along() -> None:
     patient.generalPractitioner = [resources.reference(practice)]
     entries.add("patient", patient)
     lent = bundle.lend(entries.body(), "Patient", OTHER)
-    assert [
-        bundle.resource_type_of(bundle.entries(b'{"entry":[' + entry.resource + b"]}")[0].resource)
-        for entry in lent
-    ] == ["Patient", "Organization"]
+    again = bundle.entries(bundle.content([], [entry.resource for entry in lent]))
+    assert [bundle.resource_type_of(entry.resource) for entry in again] == [
+        "Patient",
+        "Organization",
+    ]
     assert lent[1].full_url.encode() in lent[0].resource
     assert bundle.lend(entries.body(), "Device", OTHER) == []
 
 
 def test_bytes_that_are_not_r4_are_told_every_problem_with_its_path() -> None:
-    issues = structure.check(b'{"resourceType":"Patient","gender":"x","birthDate":"soon"}')
+    issues = structure.check(b'{"resourceType":"Patient","gender":"x y ","birthDate":"soon"}')
     assert {issue.path for issue in issues} == {"Patient.gender", "Patient.birthDate"}
     assert structure.check(b"{")[0].severity == "error"
 

@@ -1,0 +1,309 @@
+"""Corrections: a whole new body replaces what was sent, and the replacement is judged anew.
+
+A linked new version goes to whoever received the old one. A new escalation makes a new referral;
+one that vanished cancels the joined referral if nobody has taken it on, else leaves it open and
+says so. A change of practice withdraws the old version from the old practice.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, update
+
+from broker import moves, referral
+from broker.access import Caller
+from broker.answers import ROLE, Answer, Answers
+from broker.audit import Entry
+from broker.current_directory import CurrentDirectory, StaleDirectory
+from broker.directory import Directory
+from broker.errors import Conflict, NotFound, Problem, Refused, Stale
+from broker.events import (
+    REFERRAL_AMENDED,
+    UPDATE_SUBMITTED,
+    Destination,
+    Kind,
+    Role,
+)
+from broker.moves import Found, Ready
+from broker.moving import check_version
+from broker.ports import Adapter, Needs
+from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
+from broker.reading import read_object, understand
+from broker.referral import State
+from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
+from broker.store import messages, referrals
+from broker.store import tables as t
+from broker.store.messages import NewMessage
+from broker.store.store import Store, Tx
+from broker.vault import Vault
+from fhir_profiles import strict_json
+
+CORRECTED: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A new body for a message that was sent, against the version that it is to replace."""
+
+    caller: Caller
+    adapter: Adapter
+    message: str
+    version: int | None
+    body: bytes = field(repr=False)
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a correction comes to."""
+
+    prepared: Prepared
+    withdrawals: Sequence[NewMessage]
+    cancels: Sequence[Ready]
+    amended: Sequence[tuple[Found, NewMessage]]
+
+
+class Correcting:
+    """Replaces what was sent by what should have been sent."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        directory: CurrentDirectory,
+        answers: Answers,
+        *,
+        source: str,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._directory = directory
+        self._answers = answers
+        self._source = source
+
+    async def correct(self, asked: Correction) -> Answer:
+        """Replace a message; durable on return. The same body again gets the same answer.
+
+        Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
+        """
+        request_hmac = self._vault.mac(f"request|PUT {asked.message}", asked.body)
+        sent = await self._store.read(lambda c: read(c, self._vault, asked.message))
+        if sent is None or sent.message.door != asked.adapter.name:
+            raise NotFound("There is nothing here for this caller.")
+        known = await self._store.read(lambda c: self._repeated(c, sent, request_hmac))
+        if known is not None:
+            return known
+        check_standing(sent.message)
+        check_version(asked.version, sent.version, f"/messages/{asked.message}")
+        raw = read_object(asked.body)
+        if asked.adapter.withheld(raw) is not None:
+            raise Conflict(
+                "The patient no longer consents: take the message back with "
+                f"POST /messages/{asked.message}/withdrawal."
+            )
+        while True:
+            try:
+                return await self._correct(asked, sent, raw, request_hmac)
+            except StaleDirectory:
+                continue
+
+    async def _correct(
+        self, asked: Correction, sent: Sent, raw: Mapping[str, Any], request_hmac: str
+    ) -> Answer:
+        now = datetime.now(UTC)
+        organisation, client = asked.caller.organisation, asked.caller.client_id
+        request, needs = understand(asked.adapter, raw, organisation, now)
+        self._check_reference(sent, needs)
+        directory = await self._directory.current()
+        version = self._directory.version
+        planned = plan(asked.adapter, raw, needs, directory, now)
+        retractor = Retractor(self._vault, directory, self._source, now)
+        slots, taken_over, said = _slots(planned, sent, needs, directory)
+        abandoned = [one for one in sent.referrals if one not in taken_over.values()]
+        cancels, left = retractor.cancellations(abandoned, organisation, client)
+        planned = Plan(
+            needs, planned.planned, planned.warnings, (*said, *left, *planned.read_first)
+        )
+        origin = Origin(
+            organisation=organisation,
+            client=client,
+            door=asked.adapter.name,
+            correlation_id=sent.message.correlation_id,
+            source=self._source,
+            reference_hmac=sent.message.reference_hmac,
+            body_hmac=request_hmac,
+            posted=asked.body,
+            patient=self._vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+            traceparent=asked.traceparent,
+        )
+        prepared = prepare(
+            asked.adapter, request, planned, slots, origin, directory, self._vault, now
+        )
+        gone = _no_longer_told(sent, planned)
+        parts = _Parts(
+            prepared,
+            [retractor.withdrawal(sent, gone, client, asked.adapter.name)] if gone else [],
+            cancels,
+            [
+                (taken_over[key], new)
+                for key, new in _by_key(planned, prepared)
+                if key in taken_over
+            ],
+        )
+        answer = Answer(
+            CORRECTED, strict_json.dumps({**prepared.answer, "replaces": sent.message.id})
+        )
+        first = prepared.messages[0]
+        kept = self._answers.seal(first.key, first.row["id"], organisation, answer, now)
+
+        def write(tx: Tx) -> None:
+            self._directory.check(tx, version)
+            lock(tx, sent)
+            self._write(tx, asked, sent, parts)
+            if kept.row is not None:
+                messages.put_payloads(tx, [kept.row])
+
+        await self._store.write(write)
+        return answer
+
+    def _repeated(self, connection: Connection, sent: Sent, request_hmac: str) -> Answer | None:
+        later = messages.replacement_of(connection, sent.message.id)
+        if later is None or later.body_hmac != request_hmac:
+            return None
+        answer = messages.payload(connection, self._vault, later.id, ROLE)
+        return Answer(CORRECTED, answer.body) if answer else None
+
+    def _check_reference(self, sent: Sent, needs: Needs) -> None:
+        given = self._vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
+        if given != sent.message.reference_hmac:
+            problem = Problem(
+                "reference",
+                "reference-changed",
+                "A correction carries the reference of what it corrects.",
+                "Give the reference that the message was sent with.",
+            )
+            raise Refused("1 problem found; nothing was stored.", [problem])
+
+    def _write(self, tx: Tx, asked: Correction, sent: Sent, parts: _Parts) -> None:
+        old = sent.message
+        for found, _ in parts.amended:
+            subject = tx.lock_subject(found.row.subject_id)
+            if subject is None or subject.version != found.row.version:
+                raise Stale("The referral moved meanwhile. Read it again, then correct.")
+        # The reference goes over to the version that stands.
+        tx.execute(update(t.message).where(t.message.c.id == old.id).values(reference_hmac=None))
+        for cancel in parts.cancels:
+            cancel.write(tx)
+        for new in (*parts.withdrawals, *parts.prepared.messages):
+            messages.put(tx, new)
+        for row in parts.prepared.referrals:
+            referrals.put(tx, row)
+        retire(tx, old, "replaced")
+        for found, new in parts.amended:
+            _amend(tx, found, new)
+            if found.about.message.id != old.id:
+                retire(tx, found.about.message, "replaced")
+        tx.audit(
+            Entry(
+                "message.replaced",
+                asked.caller.client_id,
+                asked.caller.organisation,
+                "message",
+                old.id,
+                {"by": parts.prepared.messages[0].row["id"]},
+            )
+        )
+
+
+def _slots(
+    planned: Plan, sent: Sent, needs: Needs, directory: Directory
+) -> tuple[dict[str, Slot], dict[str, Found], list[str]]:
+    """Decide where each wanted message belongs: the subject that it corrects, or one of its own."""
+    old = sent.message
+    slots: dict[str, Slot] = {}
+    taken_over: dict[str, Found] = {}
+    said: list[str] = []
+    for one in planned.planned:
+        want = one.want
+        if want.kind is Kind.UPDATE and old.kind == Kind.UPDATE:
+            facts = {"reason": "update", "about": old.id}
+            slots[want.key] = Slot(
+                old.subject_id, None, UPDATE_SUBMITTED, old.id, old.version + 1, facts
+            )
+            continue
+        live = next((found for found in sent.referrals if _same_place(found, one)), None)
+        if live is None:
+            if old.kind == Kind.REFERRAL:
+                raise _elsewhere(sent, one, directory)
+            slots[want.key] = new_slot(want, needs.subject)
+            continue
+        state = State(live.row.state)
+        referral.apply(
+            state,
+            referral.MOVES["amend"],
+            referral.Relation.SENDER,
+            moves.context(live.row, live.row.sender, live.about.message.accepted_at),
+        )
+        if referral.needs_receivers_eye(state):
+            name = directory.name(Destination(live.row.receiver, live.row.receiver_service))
+            said.append(
+                f"{name} has already taken the patient on: make sure that somebody there sees "
+                "the amendment."
+            )
+        before = live.about.message
+        facts = {"reason": "update", "about": before.id}
+        slots[want.key] = Slot(
+            live.row.subject_id, None, REFERRAL_AMENDED, before.id, before.version + 1, facts
+        )
+        taken_over[want.key] = live
+    return slots, taken_over, said
+
+
+def _same_place(found: Found, one: Planned) -> bool:
+    acting = _acting(one)
+    return (found.row.receiver, found.row.receiver_service) == (acting.ods, acting.service)
+
+
+def _acting(one: Planned) -> Destination:
+    return next(route.destination for route in one.routes if route.role is Role.ACTING)
+
+
+def _elsewhere(sent: Sent, one: Planned, directory: Directory) -> Conflict:
+    if not sent.referrals:
+        return Conflict("This referral has ended; it cannot be amended. Refer anew.")
+    row = sent.referrals[0].row
+    was = directory.name(Destination(row.receiver, row.receiver_service))
+    return Conflict(
+        f"With this body the referral would go to {directory.name(_acting(one))} instead of "
+        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel and refer anew."
+    )
+
+
+def _no_longer_told(sent: Sent, planned: Plan) -> list[Destination]:
+    """Return the places that received the old version and do not get the new one."""
+    told = {
+        route.destination
+        for one in planned.planned
+        if one.want.kind == sent.message.kind
+        for route in one.routes
+    }
+    return [place for place in sent.places if place not in told]
+
+
+def _by_key(planned: Plan, prepared: Prepared) -> list[tuple[str, NewMessage]]:
+    return [
+        (one.want.key, new) for one, new in zip(planned.planned, prepared.messages, strict=True)
+    ]
+
+
+def _amend(tx: Tx, found: Found, new: NewMessage) -> None:
+    """Let the referral's newest message be the one that stands."""
+    referrals.change(
+        tx,
+        found.row.subject_id,
+        message_id=new.row["id"],
+        priority=new.row["priority"],
+        practice=new.row["practice"],
+    )

@@ -1,0 +1,324 @@
+"""One move of a referral: judged by the state machine, drawn up, written with all that follows.
+
+Used by whoever asks for a move: the doors of `broker.moving`, and corrections, which cancel.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from broker import deadlines, notices, referral, telling
+from broker.audit import Entry
+from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
+from broker.directory import Directory
+from broker.errors import Gone, Stale
+from broker.events import REFERRAL_MOVED, Destination, Event, Priority, caused_id, digest
+from broker.referral import Audience, Move, Relation, State
+from broker.store import messages, referrals, work
+from broker.store.messages import NewMessage
+from broker.store.store import Tx
+from broker.telling import About, Teller
+from broker.vault import Binding, MessageKey, Vault
+from fhir_profiles import strict_json
+
+SAID: Final = "move"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A referral as it stands, with its newest message in the clear."""
+
+    row: Any
+    about: About
+    key: MessageKey
+
+
+def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
+    """Read a referral for a move; None where there is none. Raises Gone."""
+    row = referrals.get(connection, subject)
+    if row is None:
+        return None
+    about = telling.about(connection, vault, row.message_id)
+    if about is None:
+        return None
+    key = messages.key_of(connection, vault, about.message.key_id)
+    if key is None:
+        raise Gone("This referral has been erased under the retention rules.")
+    return Found(row, about, key)
+
+
+def relation(row: Any, organisation: str, directory: Directory) -> Relation:
+    """Return what an organisation is to a referral; a successor stands for its predecessor."""
+    for ods, found in ((row.receiver, Relation.ACTING), (row.sender, Relation.SENDER)):
+        successor = directory.resolve_successor(ods)
+        if organisation == ods or (successor is not None and successor.ods == organisation):
+            return found
+    return Relation.COPY if organisation == row.practice else Relation.NONE
+
+
+def context(row: Any, organisation: str, now: datetime) -> referral.Context:
+    """Return what the state machine may ask about beside state and relation."""
+    return referral.Context(
+        now=now,
+        organisation=organisation,
+        moved_by=row.last_move_by or "",
+        moved_at=row.last_move_at,
+        before=State(row.state_before) if row.state_before else None,
+    )
+
+
+def said_hmac(vault: Vault, move: Move, content: Mapping[str, Any]) -> str:
+    """Return the HMAC by which a repeat of a move with the same content is known."""
+    return vault.mac(f"move|{move.name}", _sorted(content))
+
+
+def _sorted(content: Mapping[str, Any]) -> bytes:
+    return strict_json.dumps({name: content[name] for name in sorted(content)})
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A move that the state machine allows, drawn up and sealed. `write` makes it so."""
+
+    found: Found
+    move: Move
+    state: State
+    organisation: str
+    client: str
+    event_id: str
+    source: str
+    now: datetime
+    said_hmac: str
+    reason: str | None
+    told: Sequence[NewMessage] = field(repr=False)
+    payloads: Sequence[dict[str, Any]] = field(repr=False)
+
+    @property
+    def row_after(self) -> Any:
+        """The referral's row as it is once this is written."""
+        return SimpleNamespace(**{**self.found.row._asdict(), **self._changes()})
+
+    def write(self, tx: Tx) -> None:
+        """Write the move and all that follows from it. Raises Stale if another was first."""
+        before = self.found.row
+        subject = tx.lock_subject(before.subject_id)
+        if subject is None or subject.version != before.version:
+            raise Stale("The referral moved while you decided. Read it again, then decide.")
+        changes = self._changes()
+        del changes["version"]
+        referrals.change(tx, before.subject_id, **changes)
+        tx.bump(before.subject_id)
+        messages.put_payloads(tx, self.payloads)
+        facts = self._facts()
+        tx.record(
+            Event(
+                id=self.event_id,
+                type=REFERRAL_MOVED,
+                source=self.source,
+                subject=before.subject_id,
+                time=tx.now,
+                dataschema=SCHEMA,
+                causation_id=before.last_event_id,
+                priority=Priority(before.priority),
+                facts={**facts, "about": before.message_id},
+            )
+        )
+        tx.audit(
+            Entry(
+                "referral.moved",
+                self.client,
+                self.organisation,
+                "referral",
+                before.subject_id,
+                facts,
+            )
+        )
+        self._deadlines(tx)
+        notices.put(tx, self.told)
+
+    def _deadlines(self, tx: Tx) -> None:
+        before = self.found.row
+        if self.move.goes_back:
+            work.reopen(tx, before.message_id, before.last_move_at)
+        elif referral.STAGES[self.state].is_terminal:
+            work.clear(tx, before.message_id, at=self.now)
+        elif self.state not in {State.REQUESTED, State.RECEIVED}:
+            work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
+
+    def _changes(self) -> dict[str, Any]:
+        row = self.found.row
+        return {
+            "state": self.state.value,
+            "state_before": row.state,
+            "last_move": self.move.name,
+            "last_move_by": self.organisation,
+            "last_move_at": self.now,
+            "last_move_hmac": self.said_hmac,
+            "last_event_id": self.event_id,
+            "version": row.version + 1,
+        }
+
+    def _facts(self) -> dict[str, str]:
+        facts = {
+            "move": self.move.name,
+            "from": self.found.row.state,
+            "to": self.state.value,
+            "by": self.organisation,
+        }
+        return {**facts, "reason": self.reason} if self.reason else facts
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """Draws moves up: with whose keys, in whose name, by which directory, and at which time."""
+
+    vault: Vault
+    directory: Directory
+    source: str
+    now: datetime
+
+    def ready(
+        self,
+        found: Found,
+        move: Move,
+        content: Mapping[str, Any],
+        organisation: str,
+        client: str,
+    ) -> Ready:
+        """Draw a move up. Raises Conflict where the state machine forbids it."""
+        row = found.row
+        by = relation(row, organisation, self.directory)
+        state = referral.apply(State(row.state), move, by, context(row, organisation, self.now))
+        event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
+        reason, advice = _words(move, content)
+        teller = Teller(self.vault, self.directory, self.source, self.now)
+        told = teller.moves(
+            found.about,
+            cause=event_id,
+            state=state.value,
+            receiver=row.receiver,
+            by=organisation,
+            to=self._audience(row, move, by, organisation),
+            reason=reason,
+            advice=advice,
+            supersedes=state is State.CANCELLED,
+        )
+        task = teller.task(
+            found.about,
+            event_id,
+            state=state.value,
+            receiver=row.receiver,
+            reason=reason,
+            advice=advice,
+        )
+        code = content.get("reason")
+        return Ready(
+            found=found,
+            move=move,
+            state=state,
+            organisation=organisation,
+            client=client,
+            event_id=event_id,
+            source=self.source,
+            now=self.now,
+            said_hmac=said_hmac(self.vault, move, content),
+            reason=code if isinstance(code, str) else None,
+            told=told,
+            payloads=[
+                self._sealed(found.key, event_id, organisation, CONTENT, FHIR_JSON, task.body),
+                self._sealed(found.key, event_id, organisation, SAID, JSON, _sorted(content)),
+            ],
+        )
+
+    def _audience(
+        self, row: Any, move: Move, by: Relation, organisation: str
+    ) -> list[tuple[Destination, str]]:
+        """Return each who hears of a move, once, and never the one that made it."""
+        places = {
+            Audience.SENDER: (Destination(row.sender), "sent the referral"),
+            Audience.RECEIVER: (
+                Destination(row.receiver, row.receiver_service),
+                "was asked to take the patient on",
+            ),
+        }
+        practice = Destination(row.practice or "")
+        # The sender was warned at submission that a practice without a connection hears nothing.
+        if practice in self.directory.connections:
+            places[Audience.PRACTICE] = (practice, "keeps the patient's record")
+        to: dict[str, tuple[Destination, str]] = {}
+        for audience in sorted(referral.told(move, by)):
+            if audience in places and places[audience][0].ods != organisation:
+                to.setdefault(places[audience][0].ods, places[audience])
+        return list(to.values())
+
+    def _sealed(
+        self,
+        key: MessageKey,
+        event_id: str,
+        organisation: str,
+        role: str,
+        content_type: str,
+        body: bytes,
+    ) -> dict[str, Any]:
+        binding = Binding(event_id, role, 1, organisation, content_type)
+        return messages.sealed(self.vault, key, binding, body, digest(body), self.now)
+
+
+def view(row: Any, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
+    """Return where a referral stands, and what this organisation may do about it."""
+    by = relation(row, organisation, directory)
+    state = State(row.state)
+    stage = referral.STAGES[state]
+    moves = referral.allowed(state, by, context(row, organisation, now))
+    return {
+        "id": row.subject_id,
+        "state": row.state,
+        "state_in_words": stage.words,
+        "waits_for": stage.waits_for.words if stage.waits_for else None,
+        "allowed_moves": [_shown(move) for move in moves if move.door is referral.Door.MOVE],
+        "message": row.message_id,
+        "sender": row.sender,
+        "receiver": row.receiver,
+        "service": row.receiver_service or None,
+        "priority": row.priority,
+        "pathway": row.pathway,
+        "version": row.version,
+        "last_move": row.last_move,
+        "last_moved_at": row.last_move_at.isoformat() if row.last_move_at else None,
+    }
+
+
+def _shown(move: Move) -> dict[str, Any]:
+    return {
+        "move": move.name,
+        "carries": [
+            {
+                "name": item.name,
+                "what": item.words,
+                "required": item.required,
+                "one_of": dict(item.codes) if item.codes else None,
+            }
+            for item in move.carries
+        ],
+    }
+
+
+def _words(move: Move, content: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return (reason, advice) of a move as a person reads them."""
+    reason: str | None = None
+    said: list[str] = []
+    for item in move.carries:
+        value = content.get(item.name)
+        if not isinstance(value, str):
+            continue
+        if item.codes is not None:
+            reason = item.codes[value]
+        elif item.name == "practice_actions":
+            said.append(f"For the practice: {value}")
+        else:
+            said.append(value)
+    return reason, "\n".join(said) or None

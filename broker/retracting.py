@@ -1,0 +1,351 @@
+"""Taking back: a message entered in error is withdrawn from whoever got it; a loop is closed.
+
+`Retractor` draws up the parts that corrections need too: the withdrawal of one version from one
+place, and the cancelling of a joined referral that nobody has accepted yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from broker import moves, referral, telling
+from broker.access import Caller
+from broker.answers import Answer, Answers, Claimed
+from broker.audit import Entry
+from broker.composition import Composing, compose
+from broker.current_directory import CurrentDirectory
+from broker.directory import Directory
+from broker.errors import Conflict, Gone, NotFound, Problem, Refused, Stale
+from broker.events import (
+    UPDATE_WITHDRAWN,
+    Destination,
+    Kind,
+    Priority,
+    Route,
+    caused_id,
+)
+from broker.moves import Found, Mover, Ready
+from broker.reading import read_object
+from broker.referral import State
+from broker.store import ledger, messages, work
+from broker.store.messages import NewMessage
+from broker.store.store import Store, Tx
+from broker.telling import About
+from broker.vault import Vault
+from fhir_profiles import focus, strict_json
+from fhir_profiles.bundle import Site
+
+ENTERED_IN_ERROR: Final = "entered-in-error"
+CLOSURES: Final[Mapping[str, str]] = {
+    "sent-another-way": "Sent to the right place another way",
+    "told-by-telephone": "Told by telephone",
+    "patient-told": "The patient has been told what to do",
+    "no-longer-needed": "No longer needed",
+    "duplicate": "The same was sent already",
+}
+# Until somebody at the receiver has taken the patient on, a referral may be cancelled unseen.
+NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message as it stands: its row, its content, where it went, and what was joined to it."""
+
+    message: Any
+    version: int
+    about: About
+    routes: tuple[Route, ...]
+    referrals: tuple[Found, ...]
+
+    @property
+    def places(self) -> list[Destination]:
+        return [route.destination for route in self.routes]
+
+
+def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
+    """Read a message that is to be corrected or taken back; None where there is none."""
+    about = telling.about(connection, vault, message_id)
+    if about is None:
+        return None
+    message = about.message
+    event = ledger.event(connection, message.event_id)
+    subject = ledger.subject(connection, message.subject_id)
+    joined = [
+        found
+        for other in messages.joined(connection, message.correlation_id)
+        if other.kind == Kind.REFERRAL and other.sender == message.sender and other.status == "sent"
+        for found in [moves.find(connection, vault, other.subject_id)]
+        if found is not None and not referral.STAGES[State(found.row.state)].is_terminal
+    ]
+    return Sent(message, subject.version, about, event.routes if event else (), tuple(joined))
+
+
+def check_standing(message: Any) -> None:
+    """Raise Conflict unless this is the version that stands."""
+    if message.status not in {"sent", "closed"}:
+        raise Conflict(
+            f"Message {message.id} is {message.status}; only the version that stands can be "
+            "changed. GET /messages?reference=… finds it."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Retractor:
+    """Draws up what is taken back: with whose keys, by which directory, and at which time."""
+
+    vault: Vault
+    directory: Directory
+    source: str
+    now: datetime
+
+    def withdrawal(
+        self, sent: Sent, to: Sequence[Destination], client: str, door: str
+    ) -> NewMessage:
+        """Compose the word to these places that a message was entered in error."""
+        old = sent.message
+        cause = f"{old.id}"
+        kind = "withdrawal" if len(to) == len(sent.places) else f"withdrawal {to[0]}"
+        message_id = caused_id(cause, "retracting", kind, "message")
+        sender = self.directory.party(Destination(old.sender))
+        receiver = self.directory.party(to[0])
+        content = focus.notice(
+            message_id,
+            topic="message-withdrawn",
+            text=(
+                f"{sender.name} withdraws its message of {old.accepted_at:%d %B %Y, %H:%M} UTC: "
+                "it was entered in error. Mark what you filed of it as entered in error."
+            ),
+            sent=self.now,
+            sender=Site(sender.ods, sender.name),
+            receiver=Site(receiver.ods, receiver.name, receiver.service),
+            original=sent.about.original,
+            subject=old.subject_id,
+        )
+        return compose(
+            self.vault,
+            Composing(
+                id=message_id,
+                kind=Kind.UPDATE,
+                subject=old.subject_id,
+                event_type=UPDATE_WITHDRAWN,
+                event_id=caused_id(cause, "retracting", kind, "event"),
+                source=self.source,
+                sender=old.sender,
+                client=client,
+                door=door,
+                correlation_id=old.correlation_id,
+                content=content.body,
+                focus=content.focus,
+                routes=tuple(
+                    Route(route.destination, route.role, "received what is withdrawn")
+                    for route in sent.routes
+                    if route.destination in to
+                ),
+                priority=Priority(old.priority),
+                happened=self.now,
+                now=self.now,
+                causation_id=old.event_id,
+                replaces=old.id,
+                version=old.version + 1,
+                pathway=old.pathway,
+                pathway_version=old.pathway_version,
+                practice=old.practice,
+                identity_verified=old.identity_verified,
+                label=old.label,
+                consent=old.consent,
+                agreement=old.agreement,
+                purpose=old.purpose,
+                facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
+            ),
+        )
+
+    def cancellation(self, found: Found, organisation: str, client: str) -> Ready | None:
+        """Draw up the cancelling of a joined referral; None where somebody has taken it on."""
+        if State(found.row.state) not in NOT_TAKEN_ON:
+            return None
+        mover = Mover(self.vault, self.directory, self.source, self.now)
+        cancel = referral.MOVES["cancel"]
+        return mover.ready(found, cancel, {"reason": ENTERED_IN_ERROR}, organisation, client)
+
+    def cancellations(
+        self, found: Sequence[Found], organisation: str, client: str
+    ) -> tuple[list[Ready], list[str]]:
+        """Cancel what nobody has taken on; say of the rest that it stays open."""
+        ready, said = [], []
+        for one in found:
+            cancelling = self.cancellation(one, organisation, client)
+            if cancelling is not None:
+                ready.append(cancelling)
+                continue
+            place = Destination(one.row.receiver, one.row.receiver_service)
+            name = self.directory.name(place)
+            stage = referral.STAGES[State(one.row.state)].words
+            said.append(
+                f"The referral /referrals/{one.row.subject_id} stays open: {name} has it as "
+                f"{stage}. {self.directory.whom_to_telephone(place, self.now)}"
+            )
+        return ready, said
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """A withdrawal or closure that somebody asks for."""
+
+    caller: Caller
+    message: str
+    key: str | None
+    body: bytes = field(repr=False)
+
+
+class Retracting:
+    """The doors that take a message back or close its loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        directory: CurrentDirectory,
+        answers: Answers,
+        *,
+        source: str,
+    ) -> None:
+        self._store = store
+        self._vault = vault
+        self._directory = directory
+        self._answers = answers
+        self._source = source
+
+    async def withdraw(self, asked: Retraction) -> Answer:
+        """Withdraw a message as entered in error, at any time, also after it was filed."""
+        request = f"POST /messages/{asked.message}/withdrawal"
+        organisation = asked.caller.organisation
+        async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
+            return claimed.known or await self._withdraw(asked, claimed)
+
+    async def _withdraw(self, asked: Retraction, claimed: Claimed) -> Answer:
+        _nothing_but(asked.body, {})
+        sent = await self._read(asked.message)
+        old = sent.message
+        if old.kind == Kind.REFERRAL:
+            raise Conflict(
+                f"This is a referral: POST /referrals/{old.subject_id}/cancel with the reason "
+                f"{ENTERED_IN_ERROR}."
+            )
+        now = datetime.now(UTC)
+        directory = await self._directory.current()
+        retractor = Retractor(self._vault, directory, self._source, now)
+        client, organisation = asked.caller.client_id, asked.caller.organisation
+        new = retractor.withdrawal(sent, sent.places, client, old.door)
+        cancels, said = retractor.cancellations(sent.referrals, organisation, client)
+        answer = Answer(
+            202,
+            strict_json.dumps(
+                {
+                    "read_first": said,
+                    "message": new.row["id"],
+                    "withdraws": old.id,
+                    "cancelled": [f"/referrals/{one.found.row.subject_id}" for one in cancels],
+                    "told": [str(place) for place in sent.places],
+                }
+            ),
+        )
+        kept = self._answers.seal(new.key, new.row["id"], organisation, answer, now)
+
+        def write(tx: Tx) -> None:
+            lock(tx, sent)
+            messages.put(tx, new)
+            for cancel in cancels:
+                cancel.write(tx)
+            retire(tx, old, "withdrawn")
+            tx.audit(Entry("message.withdrawn", client, organisation, "message", old.id))
+            self._answers.keep(tx, claimed, kept)
+
+        await self._store.write(write)
+        return answer
+
+    async def close(self, asked: Retraction) -> Answer:
+        """Close the open loop of an update with a coded reason: it leaves every list."""
+        request = f"POST /messages/{asked.message}/closure"
+        organisation = asked.caller.organisation
+        async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
+            return claimed.known or await self._close(asked, claimed)
+
+    async def _close(self, asked: Retraction, claimed: Claimed) -> Answer:
+        reason = _nothing_but(asked.body, CLOSURES)
+        sent = await self._read(asked.message)
+        old, organisation = sent.message, asked.caller.organisation
+        if old.kind == Kind.REFERRAL:
+            raise Conflict(
+                "A referral closes by its moves: complete it, reject it or "
+                f"POST /referrals/{old.subject_id}/cancel."
+            )
+        now = datetime.now(UTC)
+        key = await self._store.read(lambda c: messages.key_of(c, self._vault, old.key_id))
+        if key is None:
+            raise Gone("This message has been erased under the retention rules.")
+        answer = Answer(200, strict_json.dumps({"message": old.id, "closed": reason}))
+        owner = caused_id(old.id, "retracting", organisation, "closure")
+        kept = self._answers.seal(key, owner, organisation, answer, now)
+
+        def write(tx: Tx) -> None:
+            lock(tx, sent)
+            work.clear(tx, old.id)
+            work.close_items(tx, reason, message_id=old.id)
+            messages.set_status(tx, old.id, "closed", reason)
+            tx.bump(old.subject_id)
+            tx.audit(
+                Entry(
+                    "message.closed",
+                    asked.caller.client_id,
+                    organisation,
+                    "message",
+                    old.id,
+                    {"reason": reason},
+                )
+            )
+            self._answers.keep(tx, claimed, kept)
+
+        await self._store.write(write)
+        return answer
+
+    async def _read(self, message_id: str) -> Sent:
+        sent = await self._store.read(lambda c: read(c, self._vault, message_id))
+        if sent is None:
+            raise NotFound("There is nothing here for this caller.")
+        check_standing(sent.message)
+        return sent
+
+
+def lock(tx: Tx, sent: Sent) -> None:
+    """Hold the message's subject. Raises Stale if it changed since it was read."""
+    subject = tx.lock_subject(sent.message.subject_id)
+    if subject is None or subject.version != sent.version:
+        raise Stale("The message changed meanwhile. Read it again, then decide.")
+
+
+def retire(tx: Tx, old: Any, status: str) -> None:
+    """Let a version stand no longer: its clocks stop and it leaves every list."""
+    messages.set_status(tx, old.id, status)
+    work.clear(tx, old.id)
+    work.close_items(tx, status, message_id=old.id)
+    tx.bump(old.subject_id)
+
+
+def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:
+    """Read a body that holds a coded reason, or nothing at all. Raises Refused."""
+    content = read_object(body) if body else {}
+    problems = [
+        Problem(name, "unknown-field", f"There is no field {name}.", "Leave it out.")
+        for name in content
+        if name != "reason" or not reasons
+    ]
+    reason = content.get("reason")
+    if reasons and reason not in reasons:
+        todo = f"Give one of: {', '.join(reasons)}."
+        problems.append(Problem("reason", "unknown-code", "reason is not given.", todo))
+    if problems:
+        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+    return str(reason or "")
