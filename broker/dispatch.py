@@ -17,7 +17,7 @@ from broker.crashpoints import crashpoint
 from broker.current_directory import CurrentDirectory
 from broker.directory import Directory
 from broker.errors import BrokerError
-from broker.events import Destination, Kind, Recorded, Role, Route, delivery_id, digest
+from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages
 from broker.store.messages import Opened
@@ -136,7 +136,7 @@ class Dispatch:
             if identity in seen:
                 continue
             seen.add(identity)
-            kind = _kind(Kind(message.kind), route.role)
+            kind = delivered_as(Kind(message.kind), route.role)
             body = consumer.compose(
                 event,
                 source.content.body,
@@ -164,11 +164,6 @@ class Dispatch:
 def _next(connection: Connection) -> tuple[int, list[Recorded]]:
     position = ledger.cursor(connection, GROUP)
     return position, ledger.after(connection, position, BATCH)
-
-
-def _kind(kind: Kind, role: Role) -> Kind:
-    """A copy of a referral is an update to the place that gets it: for the record, not to act."""
-    return Kind.UPDATE if role is Role.COPY else kind
 
 
 def _row(

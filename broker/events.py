@@ -75,6 +75,12 @@ class Role(StrEnum):
     NOTICE = "notice"
 
 
+def delivered_as(kind: Kind, role: Role) -> Kind:
+    """Return what a message is to the place that gets it: a copy of a referral is for the record,
+    not a request to act."""
+    return Kind.UPDATE if role is Role.COPY else kind
+
+
 UPDATE_SUBMITTED: Final = "record.update.submitted.v1"
 UPDATE_WITHDRAWN: Final = "record.update.withdrawn.v1"
 UPDATE_ACKNOWLEDGED: Final = "record.update.acknowledged.v1"

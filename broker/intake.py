@@ -4,7 +4,7 @@ A request is read, understood, routed, translated and sealed; then one transacti
 messages, events, payloads, referrals, deadlines and audit entries together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,9 +18,9 @@ from broker.crashpoints import crashpoint
 from broker.current_directory import CurrentDirectory, StaleDirectory
 from broker.errors import Conflict, Problem, Refused
 from broker.events import digest, uuid7
-from broker.ports import Adapter
+from broker.ports import Adapter, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
-from broker.reading import read_object, understand
+from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
 from broker.store import tables as t
 from broker.store.store import Store, Tx
@@ -72,7 +72,7 @@ class Intake:
             crashpoint("intake.parsed")
             withheld = posted.adapter.withheld(raw)
             if withheld is not None:
-                return await self._withhold(posted, raw, withheld, claimed)
+                return await self._withhold(posted, withheld, claimed)
             return await self._take(posted, raw, claimed)
 
     # -- taking ----------------------------------------------------------------------------------
@@ -154,16 +154,16 @@ class Intake:
     async def _withhold(
         self,
         posted: Posted,
-        raw: Mapping[str, Any],
-        withheld: tuple[Sequence[Problem], Sequence[str]],
+        withheld: Withheld,
         claimed: Claimed,
     ) -> Answer:
         """The patient refused: keep that it was refused, and nothing else of what was posted."""
-        problems, said = withheld
-        if problems:
-            raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        if withheld.problems:
+            count = len(withheld.problems)
+            raise Refused(f"{count} problems found; nothing was stored.", withheld.problems)
         organisation = posted.caller.organisation
-        reference_hmac = self.reference(organisation, str(raw.get("reference", "")))
+        own(withheld.organisation, organisation)
+        reference_hmac = self.reference(organisation, withheld.reference)
         row = _withheld_row(posted, reference_hmac, claimed.request_hmac)
 
         def write(tx: Tx) -> tuple[str, datetime]:
@@ -189,7 +189,7 @@ class Intake:
 
         message_id, at = await self._store.write(write)
         body = {
-            "read_first": list(said),
+            "read_first": list(withheld.read_first),
             "messages": [
                 {
                     "id": message_id,

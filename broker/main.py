@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from broker.vault import FileKeyRing, RingProblem, Vault
 from broker.worker import Worker
 
 DRAIN_SECONDS: Final = 6.0
+SHORTEST_PAUSE: Final = 0.02
 log = structlog.get_logger()
 
 
@@ -102,6 +103,7 @@ class Broker:
         self.store.listen(committed)
         bell = Doorbell(self.settings.data_dir, self.wake)
         if self.settings.is_embedded:
+            await self.worker.take_over()
             bell.hang()
         try:
             async with asyncio.TaskGroup() as group:
@@ -142,7 +144,9 @@ class Broker:
                     continue
                 due = await next_due() if next_due is not None else None
                 if due is not None:
-                    pause = min(pause, max(0.01, (due - datetime.now(UTC)).total_seconds()))
+                    pause = min(
+                        pause, max(SHORTEST_PAUSE, (due - datetime.now(UTC)).total_seconds())
+                    )
             except Exception as error:  # kept in the database: the next round tries it again
                 log.error(f"{name}.failed", error=type(error).__name__, cause=str(error)[:200])
             with contextlib.suppress(TimeoutError):
@@ -190,16 +194,36 @@ def open_store(settings: Settings, *, migrate: bool = False) -> Any:
         store.close()
 
 
-def _migrate_embedded(settings: Settings, store: Store) -> None:
+def migrate_store(settings: Settings) -> list[str]:
+    """Bring the database up to this release, an embedded one after a backup; safe to repeat.
+
+    Returns the revisions that were applied.
+    """
+    if settings.is_embedded:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = Store(settings.store_url)
+    try:
+        return (
+            _migrate_embedded(settings, store)
+            if settings.is_embedded
+            else schema.migrate(store.writer)
+        )
+    finally:
+        store.close()
+
+
+def _migrate_embedded(settings: Settings, store: Store) -> list[str]:
     found = schema.current(store.writer)
     if found == schema.revisions()[-1]:
-        return
+        return []
     if found is not None and not schema.is_empty(store.writer):
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         backup = settings.data_dir / f"before-upgrade-{found}-{stamp}.db"
         schema.back_up(store.writer, backup)
         log.info("schema.backed-up", path=str(backup))
-    log.info("schema.migrated", revisions=schema.migrate(store.writer))
+    applied = schema.migrate(store.writer)
+    log.info("schema.migrated", revisions=applied)
+    return applied
 
 
 def open_ring(settings: Settings, store: Store) -> FileKeyRing:
@@ -207,27 +231,16 @@ def open_ring(settings: Settings, store: Store) -> FileKeyRing:
 
     Made only in embedded mode on an empty database; elsewhere it must be given. Raises RingProblem.
     """
-    checks = dict(
-        store.read_now(
-            lambda c: [(r.key_id, r.check_value) for r in c.execute(select(t.key_check)).all()]
-        )
-    )
+    checks = ring_checks(store)
     path: Path = settings.ring_path
     if not path.exists() and settings.is_embedded and not checks:
         ring = FileKeyRing.create(path)
         log.info("ring.created", path=str(path))
     else:
-        ring = FileKeyRing.load(path)
-    held = ring.checks()
-    for key_id, value in checks.items():
-        if key_id not in held or held[key_id][1] != value:
-            raise RingProblem(
-                f"The key ring at {path} lacks the key {key_id} that the database was sealed "
-                "with. Restore the ring that has it; starting without it could lose messages."
-            )
+        ring = prove_ring(path, checks)
     fresh = [
         {"key_id": key_id, "purpose": purpose, "check_value": value}
-        for key_id, (purpose, value) in held.items()
+        for key_id, (purpose, value) in ring.checks().items()
         if key_id not in checks
     ]
     if fresh:
@@ -236,4 +249,26 @@ def open_ring(settings: Settings, store: Store) -> FileKeyRing:
             tx.execute(insert(t.key_check), fresh)
 
         store.write_now(keep)
+    return ring
+
+
+def ring_checks(store: Store) -> dict[str, str]:
+    """Return what proves each key that the data was sealed with, by key id."""
+    return dict(
+        store.read_now(
+            lambda c: [(r.key_id, r.check_value) for r in c.execute(select(t.key_check)).all()]
+        )
+    )
+
+
+def prove_ring(path: Path, checks: Mapping[str, str]) -> FileKeyRing:
+    """Return the key ring of a file if it holds every key that is checked. Raises RingProblem."""
+    ring = FileKeyRing.load(path)
+    held = ring.checks()
+    for key_id, value in checks.items():
+        if key_id not in held or held[key_id][1] != value:
+            raise RingProblem(
+                f"The key ring at {path} lacks the key {key_id} that the database was sealed "
+                "with. Restore the ring that has it; starting without it could lose messages."
+            )
     return ring

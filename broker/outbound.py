@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ import structlog
 from standardwebhooks import Webhook
 
 from broker.addresses import Place, UrlRefused, is_address, read_url, why_refused
-from broker.errors import Reject, Retry
+from broker.errors import Reject, Retry, Unavailable
 from broker.ports import Delivery, Outcome, Receipt
 from broker.retry import Verdict, code_of, judge
 from broker.settings import Settings
@@ -230,6 +230,26 @@ async def _read(response: httpx2.Response) -> bytes | None:
         if len(body) > LARGEST_ANSWER:
             return None
     return bytes(body)
+
+
+def post_form(url: str, form: Mapping[str, str], *, seconds: float = 10.0) -> tuple[int, bytes]:
+    """Post a form once and return (status, body); for commands. No redirects, no proxies.
+
+    Raises Unavailable where nobody answers in time, or with more than 64 KiB.
+    """
+    try:
+        with (
+            httpx2.Client(trust_env=False, follow_redirects=False, timeout=seconds) as client,
+            client.stream("POST", url, data=dict(form)) as response,
+        ):
+            body = bytearray()
+            for part in response.iter_raw():
+                body += part
+                if len(body) > LARGEST_ANSWER:
+                    raise Unavailable(f"{url} answers with more than a token.")
+            return response.status_code, bytes(body)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise Unavailable(f"{url} cannot be reached: {error or type(error).__name__}.") from None
 
 
 def read_receipt(body: bytes) -> Receipt | None:

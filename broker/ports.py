@@ -90,6 +90,15 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldPaths:
+    """How the sender's own body calls what a problem of routing is about."""
+
+    named: str = ""
+    practice: str = ""
+    sought: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What intake must know of a request before it is translated.
 
@@ -112,8 +121,22 @@ class Needs:
     identity_verified: bool = True
     practice: str | None = None
     escalates: bool = False
+    paths: FieldPaths = FieldPaths()
     warnings: tuple[Problem, ...] = ()
     advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """All that is read of a body whose patient refused: who posted it, under which reference.
+
+    `problems` refuse it; `read_first` is what the sender must be told of what was not sent.
+    """
+
+    organisation: str
+    reference: str
+    problems: tuple[Problem, ...] = ()
+    read_first: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +188,13 @@ class Adapter(Protocol):
 
     def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
 
-    def withheld(self, raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
-        """If the patient refused: the problems of the few fields that are still checked, and the
-        sentences the sender must read. None where the patient did not refuse."""
+    def withheld(self, raw: Mapping[str, Any]) -> Withheld | None:
+        """Read the few fields that are still looked at where the patient refused; else None."""
         ...
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:
-        """Whom to telephone, if a body that is refused speaks of a red flag, an escalation or an
-        urgent priority. Reads what it can of any body and never raises."""
+        """Say in a sentence whom to telephone, if a body that is refused speaks of a red flag, an
+        escalation or an urgent priority. Reads what it can of any body and never raises."""
         ...
 
 

@@ -105,7 +105,12 @@ def plan(
     left_out: list[str] = []
     for want in needs.wants:
         routed = routing.route(
-            want, needs.organisation, directory, now.date(), purpose=needs.purpose
+            want,
+            needs.organisation,
+            directory,
+            now.date(),
+            purpose=needs.purpose,
+            paths=needs.paths,
         )
         problems += routed.problems
         warnings += routed.warnings

@@ -35,12 +35,17 @@ def understand(
         ]
         raise refusal(adapter, raw, problems) from None
     needs = adapter.needs(request, now)
-    if needs.organisation != organisation:
-        raise Forbidden(
-            f"The body says it comes from {needs.organisation}; this token is for {organisation}. "
-            "Nothing was stored. Get a token for the organisation that sends."
-        )
+    own(needs.organisation, organisation)
     return request, needs
+
+
+def own(said: str, organisation: str) -> None:
+    """Raise Forbidden unless a body comes from the organisation that its token is for."""
+    if said != organisation:
+        raise Forbidden(
+            f"The body says it comes from {said}; this token is for {organisation}. Nothing was "
+            "stored. Get a token for the organisation that sends."
+        )
 
 
 def refusal(

@@ -14,20 +14,12 @@ from typing import Final
 
 from broker.directory import GENERAL_PRACTICE, Directory, Service
 from broker.errors import DeliveryCode, Problem
-from broker.events import Destination, Kind, Role, Route
-from broker.ports import Endpoint, Seek, Want
+from broker.events import Destination, Kind, Role, Route, delivered_as
+from broker.ports import Endpoint, FieldPaths, Seek, Want
 from fhir_profiles.identifiers import postcode_area
 
 MOST_CANDIDATES: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class FieldPaths:
-    """How the sender's own body calls what a problem of routing is about."""
-
-    named: str = ""
-    practice: str = ""
-    sought: str = ""
+UNNAMED: Final = FieldPaths()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +59,7 @@ def route(
     today: date,
     *,
     purpose: str = "direct-care",
-    paths: FieldPaths = FieldPaths(),
+    paths: FieldPaths = UNNAMED,
 ) -> Routed:
     """Find every destination of one message, or say all that stands in the way and what to do."""
     routes: dict[Destination, Route] = {}
@@ -237,7 +229,8 @@ def _reachable(
         path = paths.named
     elif seek.receiver_type == GENERAL_PRACTICE:
         path = paths.practice
-    checked = recheck(place, want.kind, directory, want.pathway)
+    kind = delivered_as(want.kind, seek.role)
+    checked = recheck(place, kind, directory, want.pathway)
     if isinstance(checked, Endpoint):
         return found
     name = f"{directory.name(place)} ({place})"
@@ -252,12 +245,12 @@ def _reachable(
         return _Missed(path, checked, detail, todo)
     if checked == "not-connected":
         return _Missed(path, checked, f"{name} is not connected to the broker.", todo)
-    detail = f"{name} does not take this ({want.kind}, {want.pathway})."
+    detail = f"{name} does not take this ({kind}, {want.pathway})."
     others = [
         service
         for service in _candidates(seek, directory)
         if service.destination != place
-        and isinstance(recheck(service.destination, want.kind, directory, want.pathway), Endpoint)
+        and isinstance(recheck(service.destination, kind, directory, want.pathway), Endpoint)
     ]
     if others:
         todo = f"{todo} {_name_one(others, directory)}"

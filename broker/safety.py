@@ -60,12 +60,12 @@ class Safety:
         return await self._store.read(work.next_deadline)
 
     def _due(self, connection: Connection, now: datetime) -> list[tuple[Any, About]]:
-        found = []
-        for row in work.due_deadlines(connection, now, BATCH):
-            about = telling.about(connection, self._vault, row.message_id)
-            if about is not None:
-                found.append((row, about))
-        return found
+        return [
+            (row, about)
+            for row in work.due_deadlines(connection, now, BATCH)
+            for about in [telling.about(connection, self._vault, row.message_id)]
+            if about is not None
+        ]
 
     def _notices(self, teller: Teller, row: Any, about: About, name: Any) -> list[NewMessage]:
         """Tell the sender; but never send a notice about a notice."""

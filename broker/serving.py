@@ -2,7 +2,7 @@
 
 After SIGTERM or SIGINT the process ends with 0 within 15 seconds, whatever hangs: requests get
 HTTP_SECONDS, attempts at deliveries `main.DRAIN_SECONDS`, and LAST_SECONDS after the signal nobody
-is waited for any more. That loses nothing: what was answered is durable, what was under way is
+is waited for any more. That loses nothing: what was answered is durable, and what was under way is
 tried again.
 """
 
@@ -14,15 +14,14 @@ import signal
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,12 +33,11 @@ from broker.events import Priority
 from broker.main import serving_lock
 from broker.settings import PREFIX, Settings
 from broker.store import gauges
-from broker.store.gauges import Gauges
 from broker.store.store import Store
 
 HTTP_SECONDS: Final = 4
 LAST_SECONDS: Final = 13.0
-WAITING_STATES: Final = ("due", "held", "dead")
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
 
@@ -52,26 +50,190 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; over within 15 seconds of it, whatever hangs.
 
     `tell` gets one sentence with the real addresses once calls are answered. Raises a BrokerError
-    where it cannot start; then nothing was begun.
+    where it cannot start; then nothing was taken or sent.
     """
     _take_over_logs()
     with serving_lock(settings):
-        pass  # asked first: a broker that serves already says more than its port being taken
-    api = _bind(settings.host, settings.port, "PORT")
-    admin = None
+        pass  # asked first: that a broker serves already says more than that its port is taken
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(_bound(settings.host, settings.port, "PORT"))
+        admin = None
+        if settings.admin_port:
+            admin = stack.enter_context(_bound(settings.host, settings.admin_port, "ADMIN_PORT"))
+        last = stack.enter_context(_patience(LAST_SECONDS))
+        real = settings.model_copy(update={"port": api.getsockname()[1]})
+        asyncio.run(_serve(real, api, admin, tell, last))
+
+
+async def _serve(
+    settings: Settings,
+    api: socket.socket,
+    admin: socket.socket | None,
+    tell: Callable[[str], None],
+    last: threading.Timer,
+) -> None:
+    stop = asyncio.Event()
+    for number in SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        servers = [_Server(app, api)]
+        if admin is not None:
+            servers.append(_Server(Metrics(app.state.broker.store), admin))
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.serve(sockets=[server.socket]))
+            for server in servers:
+                await server.listening.wait()
+            _announce(servers, tell)
+            await stop.wait()
+            log.info("stopping")
+            last.start()
+            for server in servers:
+                server.should_exit = True
+    log.info("stopped")
+
+
+def _announce(servers: list["_Server"], tell: Callable[[str], None]) -> None:
+    api, *others = [_url(server.socket) for server in servers]
+    log.info("serving", address=api)
+    for url in others:
+        log.info("serving.metrics", address=f"{url}/metrics")
+    metrics = "".join(f", metrics on {url}/metrics" for url in others)
+    tell(f"The broker serves on {api}{metrics}. Stop it with Ctrl-C or SIGTERM.")
+
+
+class _Server(uvicorn.Server):
+    """One listening socket. Signals are the process's affair, not any one server's."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # it holds both servers, so it is entered once, around them
+                interface="asgi3",
+                ws="none",
+                access_log=False,  # a query may name a patient; broker.api.edge logs without it
+                server_header=False,
+                proxy_headers=False,
+                log_config=None,
+                timeout_graceful_shutdown=HTTP_SECONDS,
+            )
+        )
+        self.socket = listener
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Metrics:
+    """Answers GET /metrics, its gauges as the database stands at that moment; 404 to all else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        is_metrics = (scope["method"], scope["path"]) == ("GET", "/metrics")
+        answer = await self._metrics() if is_metrics else PlainTextResponse("not found", 404)
+        await answer(scope, receive, send)
+
+    async def _metrics(self) -> Response:
+        now = datetime.now(UTC)
+        try:
+            found = await self._store.read(lambda connection: gauges.read(connection, now, GROUP))
+        except Unavailable:
+            return PlainTextResponse("unavailable", 503)
+        _set(telemetry.QUEUE_AGE, dict.fromkeys(Priority, 0.0) | dict(found.queue_age))
+        _set(telemetry.DELIVERIES, dict.fromkeys(gauges.UNFINISHED, 0) | dict(found.deliveries))
+        _set(telemetry.OVERDUE, found.overdue)
+        telemetry.DISPATCH_LAG.set(found.lag)
+        return Response(telemetry.metrics(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _set(gauge: Gauge, values: Mapping[str, float]) -> None:
+    """Show these values and no others: what there is none of any more must not linger."""
+    gauge.clear()
+    for label, value in values.items():
+        gauge.labels(label).set(value)
+
+
+# -- the process ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int, setting: str) -> Iterator[socket.socket]:
+    """Hold an address: who connects waits until he is served. Raises PortTaken."""
     try:
-        if settings.admin_port or settings.port == 0:
-            admin = _admin_socket(settings)
-        real = settings.model_copy(update={"port": _port(api), "admin_port": _port(admin)})
-        asyncio.run(_Serving(real, api, admin, tell).run())
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _no_port(host, port, setting, error) from None
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            # Another socket may be bound with SO_REUSEADDR too: only listening shows the conflict.
+            listener.listen()
+        except OSError as error:
+            raise _no_port(host, port, setting, error) from None
+        yield listener
+
+
+def _no_port(host: str, port: int, setting: str, error: OSError) -> PortTaken:
+    return PortTaken(
+        f"{host}:{port} cannot be listened on: {error.strerror}. Stop what uses it, or set "
+        f"{PREFIX}{setting} (or {PREFIX}HOST) to another."
+    )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _patience(seconds: float) -> Iterator[threading.Timer]:
+    """Give a timer that, once started, ends the process when it runs out."""
+    timer = threading.Timer(seconds, _end)
+    timer.daemon = True
+    try:
+        yield timer
     finally:
-        for one in (api, admin):
-            if one is not None:
-                one.close()
-        _nobody_waits.cancel()
+        timer.cancel()
 
 
-def _admin_socket(settings: Settings) -> socket.socket | None:
-    if not settings.admin_port:
-        return None
-    return _bind(settings.host, settings.admin_port, "ADMIN_PORT")
+def _end() -> None:
+    log.error("stopped.unfinished")
+    os._exit(0)
+
+
+class _Plain(logging.Handler):
+    """Hands what libraries log to our own log: what kind of thing went wrong and where in the
+    code, but no text that was put together from values, for these may be a patient's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said: dict[str, Any] = {}
+        if record.name.startswith("uvicorn"):
+            said["cause"] = str(record.msg).strip()[:200]  # the template, not what was filled in
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            said["error"] = type(error).__name__
+            for frame in traceback.extract_tb(error.__traceback__)[-1:]:
+                said["point"] = f"{Path(frame.filename).name}:{frame.lineno}"
+        log.log(record.levelno, f"library.{record.name}", **said)
+
+
+def _take_over_logs() -> None:
+    root = logging.getLogger()
+    root.handlers = [_Plain(logging.WARNING)]
+    root.setLevel(logging.WARNING)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from broker import deadlines
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
-from broker.referral import STAGES, Relation, State
+from broker.referral import MOVES, STAGES, Audience, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
 from fhir_profiles import codes
 
@@ -104,7 +104,8 @@ def relation(trail: Trail, organisation: str) -> Relation:
 def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
     """Return what an organisation may see of a message."""
     message = trail.message
-    is_sender = organisation == message.sender
+    role = relation(trail, organisation)
+    is_sender = role is Relation.SENDER
     shown = [row for row in trail.deliveries if is_sender or row.ods == organisation]
     view: dict[str, Any] = {
         "id": message.id,
@@ -117,7 +118,7 @@ def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -
         "accepted_at": _time(message.accepted_at),
         "version": message.version,
         "deliveries": [_delivery(trail, row, directory) for row in shown],
-        "moves": [_move(move) for move in trail.moves],
+        "moves": [_move(move) for move in trail.moves if _is_told(move, role, message)],
     }
     if trail.referral is not None:
         view["referral"] = f"/referrals/{trail.referral.subject_id}"
@@ -145,6 +146,15 @@ def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -
             ],
         }
     return view
+
+
+def _is_told(event: Recorded, role: Relation, message: Any) -> bool:
+    """Whether a party of this message is told of a move: the two it is between see every one."""
+    if message.kind != Kind.REFERRAL:
+        return False
+    if role in {Relation.SENDER, Relation.ACTING}:
+        return True
+    return Audience.PRACTICE in MOVES[event.facts["move"]].tells
 
 
 def line(trail: Trail, directory: Directory, now: datetime) -> str:

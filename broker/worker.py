@@ -95,7 +95,12 @@ class Worker:
 
     async def next_due(self) -> datetime | None:
         """Return when there is something to do again, or None."""
-        return await self._store.read(claims.next_due)
+        now = datetime.now(UTC)
+        return await self._store.read(lambda c: claims.next_due(c, now))
+
+    async def take_over(self) -> None:
+        """End the leases of a process that is gone, where this is the only one there can be."""
+        await self._store.write(claims.release_all)
 
     async def drain(self, seconds: float) -> None:
         """Let running attempts end; what has not ended by then is tried again after its lease."""

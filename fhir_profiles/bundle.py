@@ -190,7 +190,7 @@ class Header:
 def address(content: bytes, header: Header) -> bytes:
     """Make the message that one destination gets. The content's entries keep their every byte."""
     carried = _raw_entries(content)
-    known = organizations(entries(content))
+    known = organizations(carried)
     added: list[bytes] = []
     ends = []
     for site in (header.sender, header.receiver):
@@ -213,16 +213,18 @@ def address(content: bytes, header: Header) -> bytes:
     return opening[:-1] + b',"entry":[' + b",".join([first, *added, *carried]) + b"]}"
 
 
-def organizations(entries: Sequence[Entry]) -> dict[str, str]:
-    """Return the fullUrl of each organisation among the entries, by its ODS code."""
+def organizations(raw: Sequence[bytes]) -> dict[str, str]:
+    """Return the fullUrl of each organisation among whole entries, by its ODS code."""
     found: dict[str, str] = {}
-    for entry in entries:
-        if resource_type_of(entry.resource) != "Organization":
+    for each in raw:
+        if b"Organization" not in each:  # spares most entries the reading
             continue
-        resource = strict_json.loads(entry.resource)
-        for identifier in resource.get("identifier", ()):
-            if identifier.get("system") == codes.ODS:
-                found.setdefault(identifier["value"], entry.full_url)
+        entry = strict_json.loads(each)
+        resource = entry.get("resource", {})
+        if resource.get("resourceType") == "Organization":
+            for identifier in resource.get("identifier", ()):
+                if identifier.get("system") == codes.ODS:
+                    found.setdefault(identifier["value"], entry["fullUrl"])
     return found
 
 

@@ -25,7 +25,6 @@ EXT_CONTACT_PREFERENCE: Final = f"{UK_CORE}Extension-UKCore-ContactPreference"
 EXT_ETHNIC_CATEGORY: Final = f"{UK_CORE}Extension-UKCore-EthnicCategory"
 EXT_INTERPRETER: Final = "http://hl7.org/fhir/StructureDefinition/patient-interpreterRequired"
 PREFERRED_CONTACT: Final = f"{UK_CORE_CODES}UKCore-PreferredContactMethod"
-ETHNIC_CATEGORY: Final = f"{UK_CORE_CODES}UKCore-EthnicCategoryEngland"
 JOB_ROLE: Final = f"{UK_CORE_CODES}UKCore-SDSJobRoleName"
 SUPPLY_TYPE: Final = f"{UK_CORE_CODES}UKCore-MedicationSupplyType"
 
@@ -62,15 +61,10 @@ def identifier_system(name: str) -> str:
     return _IDENTIFIERS[name]
 
 
-def definitions() -> Mapping[str, bytes]:
-    """Return every definition by its name, as the bytes of its file."""
-    return _FILES
-
-
-def _read() -> dict[str, bytes]:
+def _read() -> dict[str, dict[str, Any]]:
     folder = files("fhir_profiles") / "definitions"
     return {
-        entry.name.removesuffix(".json"): entry.read_bytes()
+        entry.name.removesuffix(".json"): strict_json.loads(entry.read_bytes())
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".json")
     }
@@ -95,8 +89,7 @@ def _code_system(resource: Mapping[str, Any]) -> CodeSystem:
     )
 
 
-_FILES: Final = _read()
-_RESOURCES: Final = {name: strict_json.loads(body) for name, body in _FILES.items()}
+_RESOURCES: Final = _read()
 _SYSTEMS: Final = {
     name: _code_system(resource)
     for name, resource in _RESOURCES.items()

@@ -21,7 +21,7 @@ from fhir.resources.R4B.servicerequest import ServiceRequest
 from fhir.resources.R4B.task import Task
 
 from fhir_profiles import codes
-from fhir_profiles.bundle import Entries, Site, content, entries, lend, organizations
+from fhir_profiles.bundle import Entries, Site, lend, organizations
 from fhir_profiles.resources import (
     When,
     by_identifier,
@@ -257,7 +257,7 @@ class _Telling:
         carried = lend(original.content, "Patient", message_id) if original.content else []
         self.carried = [entry.resource for entry in carried]
         self.patient = carried[0].full_url if carried else None
-        self._sites = organizations(entries(content([], self.carried)))
+        self._sites = organizations(self.carried)
         for site in sites:
             if site.ods not in self._sites:
                 resource = organization(site.ods, site.name)

@@ -51,9 +51,7 @@ class Answer(StrEnum):
         return self in _TRUE
 
 
-_TRUE: Final = frozenset(
-    {Answer.RECEIPT, Answer.SLOW, Answer.LATE, Answer.RECOVER, Answer.RESET}
-)
+_TRUE: Final = frozenset({Answer.RECEIPT, Answer.SLOW, Answer.LATE, Answer.RECOVER, Answer.RESET})
 
 
 @dataclass(frozen=True, slots=True)

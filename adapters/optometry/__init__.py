@@ -12,8 +12,7 @@ from typing import Any, Final
 from adapters.optometry.needs import danger, needs, withheld
 from adapters.optometry.request import OptometryReferral
 from adapters.optometry.translate import translate
-from broker.errors import Problem
-from broker.ports import Adapter, Context, Draft, Needs
+from broker.ports import Adapter, Context, Draft, Needs, Withheld
 
 # Complete bodies by name; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -35,7 +34,7 @@ class Optometry:
     def translate(self, request: OptometryReferral, context: Context) -> Sequence[Draft]:
         return translate(request, context)
 
-    def withheld(self, raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
+    def withheld(self, raw: Mapping[str, Any]) -> Withheld | None:
         return withheld(raw)
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:

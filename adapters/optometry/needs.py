@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adapters.optometry.request import LEVELS, SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
-from broker.ports import Clinical, Needs, Seek, Want
+from broker.ports import Clinical, FieldPaths, Needs, Seek, Want, Withheld
 from fhir_profiles import eye
 from fhir_profiles.blocks import Fault, to_problems
 from fhir_profiles.values import Line, OdsCode
@@ -72,6 +72,7 @@ def needs(request: OptometryReferral, now: datetime) -> Needs:
         wants=(_want(request, judgement),),
         consent=request.consent,
         label="R" if patient.sensitive else "N",
+        paths=FieldPaths(named="provider", practice="practice.ods", sought="condition"),
         nhs_number=patient.nhs_number,
         identity_verified=patient.verified,
         practice=practice,
@@ -175,14 +176,15 @@ class _Withheld(BaseModel):
     """The optical practice that refers: the organisation of your token."""
 
 
-def withheld(raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
-    """If the patient refused: what is wrong with the few fields that are still checked, and the
-    sentences that the sender must read."""
+def withheld(raw: Mapping[str, Any]) -> Withheld | None:
+    """Read the few fields that are still looked at where the patient refused; else None."""
     if raw.get("consent") is not False:
         return None
     problems: list[Problem] = []
+    organisation = reference = ""
     try:
-        _Withheld.model_validate(raw)
+        read = _Withheld.model_validate(raw)
+        organisation, reference = read.optical_practice.ods, read.reference
     except ValidationError as error:
         problems = [_problem(fault) for fault in to_problems(error, _Withheld)]
     sentences = [_NOT_SENT]
@@ -192,7 +194,7 @@ def withheld(raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
             urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
         )
         sentences.insert(0, told)
-    return problems, sentences
+    return Withheld(organisation, reference, tuple(problems), tuple(sentences))
 
 
 def danger(raw: Mapping[str, Any]) -> str | None:

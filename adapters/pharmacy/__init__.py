@@ -14,8 +14,7 @@ from adapters.pharmacy import refused
 from adapters.pharmacy.needs import needs
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.translate import translate
-from broker.errors import Problem
-from broker.ports import Adapter, Context, Draft, Needs
+from broker.ports import Adapter, Context, Draft, Needs, Withheld
 
 # One complete body per service; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -37,7 +36,7 @@ class Pharmacy:
     def translate(self, request: Consultation, context: Context) -> Sequence[Draft]:
         return translate(request, context)
 
-    def withheld(self, raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
+    def withheld(self, raw: Mapping[str, Any]) -> Withheld | None:
         return refused.withheld(raw)
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:

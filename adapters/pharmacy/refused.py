@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adapters.pharmacy.rules import pressure
 from broker.errors import Problem
+from broker.ports import Withheld
 from fhir_profiles import codes
 from fhir_profiles.faults import to_problems
 from fhir_profiles.pathways import Facts, Value, pharmacy
@@ -38,14 +39,15 @@ class _Withheld(BaseModel):
     """The pharmacy: the organisation of your token."""
 
 
-def withheld(raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
-    """If the patient refused: the problems of the few fields that are still checked, and the
-    sentences that the sender must read."""
+def withheld(raw: Mapping[str, Any]) -> Withheld | None:
+    """Read the few fields that are still looked at where the patient refused; else None."""
     if raw.get("consent_to_inform_gp") is not False:
         return None
     problems: list[Problem] = []
+    organisation = reference = ""
     try:
-        _Withheld.model_validate(raw)
+        read = _Withheld.model_validate(raw)
+        organisation, reference = read.pharmacy.ods, read.reference
     except ValidationError as error:
         problems = [
             Problem(fault.field, fault.code, fault.detail, fault.todo)
@@ -63,11 +65,11 @@ def withheld(raw: Mapping[str, Any]) -> tuple[list[Problem], list[str]] | None:
             "Nobody has been told. What was found needs somebody to act: speak with the patient "
             "again, and call 999 if life is in danger.",
         )
-    return problems, sentences
+    return Withheld(organisation, reference, tuple(problems), tuple(sentences))
 
 
 def danger(raw: Mapping[str, Any]) -> str | None:
-    """Whom to telephone about a body that is refused, if it speaks of danger. Never raises."""
+    """Say whom to telephone about a refused body, if it speaks of danger. Never raises."""
     emergency = raw.get("outcome") == "emergency"
     urgent = raw.get("urgency") in ("same-day", "urgent") or raw.get("outcome") == "gp-same-day"
     service = raw.get("service")
@@ -82,7 +84,7 @@ def danger(raw: Mapping[str, Any]) -> str | None:
     whom = f"{whom}; out of hours NHS 111"
     if emergency or any(hit.rule.emergency for hit in hits):
         whom = f"999, or send the patient to A&E; then {whom}"
-    return whom
+    return f"Telephone {whom}."
 
 
 def _readable(value: Any) -> str:

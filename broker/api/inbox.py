@@ -24,6 +24,7 @@ from broker.store.store import Tx
 from broker.telling import Teller
 
 router = APIRouter(tags=["inbox"])
+FIRST = "00000000-0000-0000-0000-000000000000"
 
 _RELATIONS = {
     Role.ACTING: Relation.ACTING,
@@ -46,7 +47,7 @@ async def list_inbox(
     caller = await caller_of(request)
     allow(caller, Action.LIST_INBOX)
     position, _, identity = after.partition(".")
-    place = (int(position or 0), identity)
+    place = (int(position or 0), identity or FIRST)
     rows = await broker_of(request).store.read(
         lambda c: deliveries.inbox(
             c,

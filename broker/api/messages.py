@@ -138,9 +138,7 @@ async def withdraw(request: Request, message: Identity) -> Response:
     return answer(made.body, made.status)
 
 
-@router.post(
-    "/messages/{message:uuid}/closure", summary="Close the loop of an update"
-)
+@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update")
 async def close(request: Request, message: Identity) -> Response:
     """Takes `{"reason": …}`: what became of it another way. It leaves every list."""
     caller = await caller_of(request)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, tuple_, upda
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.store import DELIVERIES, Tx
 
 d = t.delivery.c
 LEASE: Final = timedelta(seconds=60)
@@ -129,14 +129,31 @@ def _candidates(
     )
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Return when the next delivery becomes due or its lease ends, or None."""
-    found: datetime | None = connection.execute(
-        select(func.min(func.coalesce(d.lease_until, d.due_at), type_=d.due_at.type)).where(
-            d.state == "due"
+def next_due(connection: Connection, now: datetime) -> datetime | None:
+    """Return when, after `now`, there may be something to claim that could not be claimed before.
+
+    A delivery becomes due, a lease ends, or a breaker lets a probe through. What is due already
+    and was not claimed waits for a slot, and whoever frees one wakes the workers.
+    """
+    times = connection.execute(
+        select(
+            select(func.min(d.due_at)).where(d.state == "due", d.due_at > now).scalar_subquery(),
+            select(func.min(d.lease_until))
+            .where(d.state == "due", d.lease_until > now)
+            .scalar_subquery(),
+            select(func.min(t.endpoint_state.c.open_until))
+            .where(t.endpoint_state.c.open_until > now)
+            .scalar_subquery(),
         )
-    ).scalar()
-    return found
+    ).one()
+    return min((moment for moment in times if moment is not None), default=None)
+
+
+def release_all(tx: Tx) -> int:
+    """End every lease: for the one process that serves a database, when it starts."""
+    return tx.execute(
+        update(t.delivery).where(d.lease_until.is_not(None)).values(lease_until=None, lease_by=None)
+    ).rowcount
 
 
 def holds(row: Row[Any] | None, attempt: int) -> bool:
@@ -176,6 +193,7 @@ def put_attempt(
 
 def try_again(tx: Tx, row: Row[Any], due_at: datetime, code: str) -> None:
     """Make a failed delivery due again later."""
+    tx.wake(DELIVERIES)
     tx.execute(
         update(t.delivery)
         .where(d.id == row.id)
@@ -185,6 +203,7 @@ def try_again(tx: Tx, row: Row[Any], due_at: datetime, code: str) -> None:
 
 def bury(tx: Tx, row: Row[Any], code: str) -> None:
     """Give a delivery up for now: it blocks its lane until an operator retries or gives up."""
+    tx.wake(DELIVERIES)
     tx.execute(
         update(t.delivery)
         .where(d.id == row.id)

@@ -92,6 +92,21 @@ def put(tx: Tx, client_id: str, name: str, algorithms: list[str], scopes: list[s
         tx.execute(insert(t.client), {"id": client_id, "created_at": tx.now, **values})
 
 
+def disable(tx: Tx, client_id: str) -> bool:
+    """Shut a client out, at once, with its keys and grants; False where there is none.
+
+    Registered again, it begins with nothing.
+    """
+    c, k, g = t.client.c, t.client_key.c, t.grant.c
+    for table, where in (
+        (t.client_key, and_(k.client_id == client_id, k.revoked_at.is_(None))),
+        (t.grant, and_(g.client_id == client_id, g.revoked_at.is_(None))),
+    ):
+        tx.execute(update(table).where(where).values(revoked_at=tx.now))
+    where = and_(c.id == client_id, c.disabled_at.is_(None))
+    return tx.execute(update(t.client).where(where).values(disabled_at=tx.now)).rowcount == 1
+
+
 def put_key(tx: Tx, client_id: str, kid: str, jwk: dict[str, Any]) -> None:
     """Add a public key; one with the same id is replaced."""
     where = and_(t.client_key.c.client_id == client_id, t.client_key.c.kid == kid)

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Unavailable
 
 READERS = 4
 BUSY_SECONDS = 5.0
@@ -24,8 +25,16 @@ def sqlite_url(path: Path) -> str:
 
 
 def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
-    """Return (writer, reader) engines whose commits survive power loss. Raises UnsafeDatabase."""
-    backend = make_url(url).get_backend_name()
+    """Return (writer, reader) engines whose commits survive power loss.
+
+    Raises UnsafeDatabase, or Unavailable where the database cannot be opened.
+    """
+    try:
+        backend = make_url(url).get_backend_name()
+    except (ArgumentError, ValueError):
+        raise UnsafeDatabase(
+            "BROKER_DATABASE_URL cannot be read; write postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
     if backend == "sqlite":
         engines = _sqlite(url, readers)
     elif backend == "postgresql":
@@ -37,9 +46,12 @@ def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
     try:
         with engines[0].connect() as connection:
             check_durability(connection)
-    except BaseException:
+    except BaseException as error:
         for engine in engines:
             engine.dispose()
+        if isinstance(error, DBAPIError):
+            said = str(error.orig).strip().splitlines() or [type(error).__name__]
+            raise Unavailable(f"The database cannot be opened: {said[0]}.") from error
         raise
     return engines
 

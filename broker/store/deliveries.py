@@ -89,7 +89,7 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
 
     What stands in an inbox to be collected, or was collected, counts as sent.
     """
-    tx.execute(
+    ended = tx.execute(
         update(t.delivery)
         .where(
             and_(
@@ -102,6 +102,8 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
         )
         .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
     )
+    if ended.rowcount:
+        promote(tx, row)
 
 
 def promote(tx: Tx, row: Any) -> None:
@@ -152,6 +154,7 @@ def lock(tx: Tx, delivery_id: str) -> Row[Any] | None:
 
 def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> None:
     """End a delivery and let its lane go on."""
+    tx.wake(DELIVERIES)
     values: dict[str, Any] = {
         "state": "done",
         "held_reason": None,
@@ -169,6 +172,7 @@ def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> No
 
 def hold_for_receipt(tx: Tx, row: Row[Any], code: str | None) -> None:
     """Sent, but not proved stored: not sent again, and no block to what follows."""
+    tx.wake(DELIVERIES)
     tx.execute(
         update(t.delivery)
         .where(d.id == row.id)

@@ -721,6 +721,16 @@ async def test_a_token_ends_after_five_minutes_though_it_was_verified_before(des
             await desk.authority.authenticate(f"Bearer {token}")
 
 
+async def test_the_memory_of_verified_tokens_is_bounded_and_can_be_done_without(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.auth.MOST_VERIFIED", 2)
+    tokens = [await desk.token(jti=str(number)) for number in range(5)]
+    for token in tokens * 2:
+        await desk.authority.authenticate(f"Bearer {token}")
+    assert len(desk.authority._verified) == 2
+
+
 # -- audit ---------------------------------------------------------------------------------------
 
 

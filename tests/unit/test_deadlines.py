@@ -172,6 +172,18 @@ def test_each_rule_has_hours_or_days_and_the_table_shows_them_all() -> None:
     heading, *rows = as_table()
     assert len(rows) == len(RULES)
     assert all(len(row) == len(heading) for row in rows)
+    assert rows[0] == (
+        "update, referral",
+        "acting",
+        "same day",
+        "received within 1 hour of the clinical event",
+        "receiver",
+    )
+    assert rows[4][:3] == (
+        "update, referral, notice",
+        "copy",
+        "same day, urgent, within 7 days, routine",
+    )
 
 
 MOMENTS = st.timedeltas(timedelta(0), timedelta(days=1095)).map(

@@ -451,12 +451,12 @@ def test_where_the_patient_refuses_only_organisation_and_reference_are_checked()
     }
     withheld = ADAPTER.withheld(raw)
     assert withheld is not None
-    problems, said = withheld
+    problems, said = list(withheld.problems), list(withheld.read_first)
     assert problems == []
     assert "nothing was sent" in said[0]
     missing = ADAPTER.withheld({"consent": False, "optical_practice": {"ods": "?"}})
     assert missing is not None
-    assert {(it.field, it.code) for it in missing[0]} == {
+    assert {(it.field, it.code) for it in missing.problems} == {
         ("reference", "missing"),
         ("optical_practice.ods", "ods-code-invalid"),
     }
@@ -465,10 +465,10 @@ def test_where_the_patient_refuses_only_organisation_and_reference_are_checked()
 def test_a_refused_emergency_says_that_nobody_has_been_told() -> None:
     withheld = ADAPTER.withheld(body("retinal-detachment", consent=False))
     assert withheld is not None
-    assert withheld[1][0].startswith("Nobody has been told.")
+    assert withheld.read_first[0].startswith("Nobody has been told.")
     routine = ADAPTER.withheld(body("cataract", consent=False))
     assert routine is not None
-    assert not any("Nobody" in line for line in routine[1])
+    assert not any("Nobody" in line for line in routine.read_first)
 
 
 @pytest.mark.parametrize(

@@ -518,17 +518,17 @@ def test_without_consent_only_four_fields_are_looked_at() -> None:
     }
     found = ADAPTER.withheld(body)
     assert found is not None
-    problems, sentences = found
-    assert problems == []
-    assert sentences == [
-        "The patient does not agree: nothing was sent, and nothing clinical was kept."
-    ]
+    assert (found.organisation, found.reference) == ("FPH01", "C-1")
+    assert found.problems == ()
+    assert found.read_first == (
+        "The patient does not agree: nothing was sent, and nothing clinical was kept.",
+    )
 
 
 def test_without_consent_the_four_fields_are_still_checked() -> None:
     found = ADAPTER.withheld({"consent_to_inform_gp": False, "service": "x", "pharmacy": {}})
     assert found is not None
-    assert [(problem.field, problem.code) for problem in found[0]] == [
+    assert [(problem.field, problem.code) for problem in found.problems] == [
         ("reference", "missing"),
         ("pharmacy.ods", "missing"),
         ("service", "not-in-list"),
@@ -538,7 +538,7 @@ def test_without_consent_the_four_fields_are_still_checked() -> None:
 def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
     found = ADAPTER.withheld(a_check(190, 80, consent_to_inform_gp=False))
     assert found is not None
-    assert found[1][0].startswith("Nobody has been told.")
+    assert found.read_first[0].startswith("Nobody has been told.")
 
 
 @pytest.mark.parametrize(
@@ -588,11 +588,13 @@ def test_a_body_without_danger_names_nobody(body: dict[str, Any]) -> None:
 def test_whom_to_telephone_is_the_practice_by_name_and_999_first_in_an_emergency() -> None:
     practice = {"name": "Riverside Medical Practice", "ods": "G99001"}
     body = {"urgency": "urgent", "practice": practice}
-    assert ADAPTER.danger(body) == "Riverside Medical Practice (G99001); out of hours NHS 111"
+    assert ADAPTER.danger(body) == (
+        "Telephone Riverside Medical Practice (G99001); out of hours NHS 111."
+    )
     acute = {"blood_pressures": [{"systolic": 181}], "acute_symptoms": True}
-    assert str(ADAPTER.danger(acute)).startswith("999, or send the patient to A&E; then")
+    assert str(ADAPTER.danger(acute)).startswith("Telephone 999, or send the patient to A&E; then")
     odd = {"urgency": "urgent", "practice": {"name": "x\n" * 500, "ods": 5}}
-    assert ADAPTER.danger(odd) == "the patient's practice; out of hours NHS 111"
+    assert ADAPTER.danger(odd) == "Telephone the patient's practice; out of hours NHS 111."
 
 
 names = st.sampled_from(sorted(Consultation.model_fields)) | st.text(max_size=3)

@@ -214,6 +214,14 @@ def test_only_the_broker_itself_lets_a_referral_expire_and_never_one_that_was_ta
     assert not any(STAGES[state].taken_on for state in expire.sources)
 
 
+def test_either_party_may_say_that_the_patient_declined_or_died() -> None:
+    for name, after in (("decline", State.DECLINED_BY_PATIENT), ("deceased", State.DECEASED)):
+        for party in (Relation.SENDER, Relation.ACTING):
+            assert apply(State.ACCEPTED, MOVES[name], party, PLAIN) is after
+        with pytest.raises(Conflict, match=f"Only the sender or the receiver may {name}"):
+            apply(State.ACCEPTED, MOVES[name], Relation.COPY, PLAIN)
+
+
 def test_an_answer_brings_the_referral_back_to_its_receiver() -> None:
     state = apply(State.RECEIVED, MOVES["request-information"], Relation.ACTING, PLAIN)
     assert STAGES[state].waits_for is Relation.SENDER
@@ -262,6 +270,7 @@ def test_everything_wrong_with_a_move_is_said_at_once() -> None:
 
 
 def test_a_move_that_carries_nothing_says_so_and_a_long_text_is_refused() -> None:
+    assert check(MOVES["accept"].carries, {}) == []
     assert check(MOVES["receive"].carries, {"note": "x"})[0].todo == "It carries nothing."
     assert check(MOVES["complete"].carries, {"outcome": "x" * MAX_TEXT}) == []
     assert check(MOVES["complete"].carries, {"outcome": "x" * (MAX_TEXT + 1)})[0].code == "too-long"
@@ -279,7 +288,22 @@ def test_the_table_can_be_drawn_whole() -> None:
     assert len(rows) == len(MOVES)
     assert all(len(row) == len(heading) for row in rows)
     assert rows[1][:4] == ("accept", "received, information-requested", "accepted", "receiver")
-    assert "what it was before" in {row[2] for row in rows}
+    assert rows[2][4:] == (
+        "reason, advice, practice_actions?",
+        "",
+        "sender, registered practice",
+        "POST /referrals/{id}/{move}",
+    )
+    assert rows[6] == (
+        "reinstate",
+        "rejected",
+        "what it was before",
+        "receiver",
+        "note?",
+        "only the organisation that decided, on the same London day",
+        "sender, registered practice",
+        "POST /referrals/{id}/{move}",
+    )
     drawing = as_mermaid()
     assert drawing.startswith("stateDiagram-v2\n")
     for move in MOVES.values():

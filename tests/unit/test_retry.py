@@ -100,7 +100,25 @@ def test_a_retry_after_is_respected_within_the_cap() -> None:
     + [(s, Verdict.REJECT) for s in (400, 410, 413, 415, 422)]
     + [
         (s, Verdict.RETRY)
-        for s in (199, 301, 302, 307, 401, 403, 404, 408, 409, 425, 429, 500, 501, 503, 599, 999)
+        for s in (
+            199,
+            300,
+            301,
+            302,
+            307,
+            401,
+            403,
+            404,
+            408,
+            409,
+            425,
+            429,
+            500,
+            501,
+            503,
+            599,
+            999,
+        )
     ],
 )
 def test_each_status_is_judged_as_the_house_says(status: int, verdict: Verdict) -> None:
@@ -108,10 +126,12 @@ def test_each_status_is_judged_as_the_house_says(status: int, verdict: Verdict) 
 
 
 def test_each_status_that_is_no_success_has_its_code() -> None:
-    assert [code_of(status) for status in (301, 404, 422, 500, 999)] == [
+    assert [code_of(status) for status in (300, 399, 400, 499, 500, 999, 199)] == [
+        "redirected",
         "redirected",
         "answered-4xx",
         "answered-4xx",
+        "answered-5xx",
         "answered-5xx",
         "answered-5xx",
     ]

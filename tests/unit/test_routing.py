@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.directory import Directory
+from broker.directory import Directory, Entries
 from broker.directory_file import parse
 from broker.events import Destination, Kind, Priority, Role, Route
-from broker.ports import Endpoint, Seek, Want
-from broker.routing import FieldPaths, Routed, recheck, route
+from broker.ports import Endpoint, FieldPaths, Seek, Want
+from broker.routing import Routed, recheck, route
 
 EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
 DIRECTORY = parse(EXAMPLE)
@@ -350,6 +350,34 @@ def test_a_refusal_of_what_is_not_taken_names_others_that_do() -> None:
     (problem,) = go(seek(), directory=directory).problems
     assert problem.code == "does-not-take"
     assert "Name or telephone one of: Northfield Hospital" in problem.todo
+
+
+def test_a_named_provider_that_is_not_connected_is_told_under_the_name_it_was_given() -> None:
+    directory = changed("  - {organisation: RYY01, service: RYY01-SPA, channel: inbox, ", "  # ")
+    (problem,) = go(seek(named=Destination("RYY01", "RYY01-SPA")), directory=directory).problems
+    assert (problem.field, problem.code) == ("provider", "not-connected")
+
+
+def test_a_refusal_names_ten_candidates_at_most() -> None:
+    one = EXAMPLE[EXAMPLE.index("  - code: RXX01-MACULAR") : EXAMPLE.index("  - code: RYY01-SPA")]
+    many = "".join(one.replace("RXX01-MACULAR", f"RXX01-MACULAR-{n}") for n in range(12))
+    directory = changed(one, one + many)
+    (problem,) = go(seek("macular"), directory=directory).problems
+    assert problem.detail.startswith("13 services take macular, glaucoma at the same rank (1)")
+    assert problem.todo.count("0113 496 0403") == 10
+
+
+def test_an_endpoint_of_a_service_that_is_gone_leads_nowhere() -> None:
+    entries = DIRECTORY.entries
+    directory = Directory(
+        Entries(
+            icbs=entries.icbs,
+            organisations=entries.organisations,
+            endpoints=entries.endpoints,
+        )
+    )
+    assert SPA in directory.connections
+    assert recheck(SPA, Kind.REFERRAL, directory) == "not-connected"
 
 
 def test_without_an_agreement_the_route_stands_and_no_code_is_claimed() -> None:

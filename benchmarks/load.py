@@ -1,0 +1,257 @@
+"""The clients: a process of their own, keep-alive connections, and as little work as can be.
+
+`closed_loop` posts as fast as it is answered; `open_loop` posts when the clock says so, whatever
+has been answered, and looks into the inbox meanwhile. Both are bounded in time and in count.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MARK: Final = b"REFERENCE-TO-BE-FILLED-IN"
+"""Stands in a body where each request gets a reference of its own, of the same length."""
+MOST: Final = 200_000
+ANSWERED_WITHIN: Final = 30.0
+_ACCEPTED: Final = 202
+
+
+class LoadProblem(Exception):
+    """The load did not go as it was meant to, so no figure may come of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where requests go on loopback, with what headers; `body` holds MARK once."""
+
+    port: int
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def post(self, name: str) -> bytes:
+        """Return a request with its own reference and Idempotency-Key."""
+        body = self.body.replace(MARK, name.encode().rjust(len(MARK), b"-"))
+        own = {"Idempotency-Key": name, "Content-Type": "application/json"}
+        return self._head("POST", self.path, {**own, "Content-Length": str(len(body))}) + body
+
+    def get(self, query: str) -> bytes:
+        return self._head("GET", f"{self.path}?{query}", {})
+
+    def _head(self, method: str, path: str, more: Mapping[str, str]) -> bytes:
+        headers = {"Host": f"127.0.0.1:{self.port}", **self.headers, **more}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {it}" for name, it in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time. Reads what our two servers write."""
+
+    def __init__(self) -> None:
+        self._read = bytearray()
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    async def call(self, request: bytes) -> tuple[int, bytes]:
+        """Return (status, body)."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await asyncio.wait_for(self._answer, ANSWERED_WITHIN)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        end = self._read.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self._read[:end]).lower()
+        _, _, rest = head.partition(b"\r\ncontent-length:")
+        length = int(rest.split(b"\r\n", 1)[0] or b"0")
+        if len(self._read) < end + 4 + length:
+            return
+        body = bytes(self._read[end + 4 : end + 4 + length])
+        self._read.clear()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result((int(head[9:12]), body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(LoadProblem("the server hung up"))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def _connect(port: int) -> _Connection:
+    _, made = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+    return made
+
+
+def _expect(status: int, wanted: int, body: bytes) -> None:
+    if status != wanted:
+        raise LoadProblem(f"answered {status} instead of {wanted}: {body[:500]!r}")
+
+
+# -- as fast as it is answered -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What a closed loop saw after its warm-up: how many in how long, and each one's time."""
+
+    requests: int
+    seconds: float
+    milliseconds: list[float]
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+def closed_loop(door: Door, run: str, connections: int, warm_up: float, seconds: float) -> Closed:
+    """Post on every connection, each as soon as it was answered. `run` makes references unique."""
+    return asyncio.run(_closed_loop(door, run, connections, warm_up, seconds))
+
+
+async def _closed_loop(
+    door: Door, run: str, connections: int, warm_up: float, seconds: float
+) -> Closed:
+    opened = [await _connect(door.port) for _ in range(connections)]
+    begins = time.perf_counter() + warm_up
+    ends = begins + seconds
+    took: list[float] = []
+
+    async def client(number: int, connection: _Connection) -> None:
+        for count in range(MOST // connections):
+            sent = time.perf_counter()
+            if sent >= ends:
+                return
+            status, body = await connection.call(door.post(f"{run}-{number}-{count}"))
+            _expect(status, _ACCEPTED, body)
+            answered = time.perf_counter()
+            if begins <= answered < ends:
+                took.append((answered - sent) * 1000)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, connection in enumerate(opened):
+                group.create_task(client(number, connection))
+    finally:
+        for connection in opened:
+            connection.close()
+    return Closed(len(took), seconds, took)
+
+
+# -- when the clock says so ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an open loop saw after its warm-up, in ms from the time at which each was to be sent."""
+
+    accepted: list[float]
+    visible: list[float]
+    polls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often something is posted, for how long, and how often the inbox is looked at."""
+
+    per_second: float
+    warm_up: float
+    seconds: float
+    look_every: float
+    connections: int = 64
+    page: int = 20
+    patience: float = 20.0
+
+
+def open_loop(door: Door, inbox: Door, run: str, pace: Pace) -> Opened:
+    """Post at fixed times and see when each stands in the inbox.
+
+    A request that has to wait for a free connection waits on our clock, not on its own. Raises
+    LoadProblem if one never stands there.
+    """
+    return asyncio.run(_OpenLoop(door, inbox, run, pace).run())
+
+
+class _OpenLoop:
+    def __init__(self, door: Door, inbox: Door, run: str, pace: Pace) -> None:
+        self._door, self._inbox, self._run, self._pace = door, inbox, run, pace
+        self._count = min(MOST, int(pace.per_second * (pace.warm_up + pace.seconds)))
+        self._times: list[float] = []
+        self._turns: asyncio.Queue[int | None] = asyncio.Queue()
+        self._answers: dict[int, tuple[float, bytes]] = {}
+        self._seen: dict[str, float] = {}
+        self._polls = 0
+
+    async def run(self) -> Opened:
+        pace = self._pace
+        connections = [await _connect(self._door.port) for _ in range(pace.connections)]
+        looking = await _connect(self._inbox.port)
+        start = time.perf_counter() + 0.1
+        self._times = [start + number / pace.per_second for number in range(self._count)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                poller = group.create_task(self._look(looking))
+                posters = [group.create_task(self._post(one)) for one in connections]
+                await self._keep_time()
+                await asyncio.gather(*posters)
+                await poller
+        finally:
+            for connection in (*connections, looking):
+                connection.close()
+        return self._result()
+
+    async def _keep_time(self) -> None:
+        for number, due in enumerate(self._times):
+            wait = due - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            self._turns.put_nowait(number)
+        for _ in range(self._pace.connections):
+            self._turns.put_nowait(None)
+
+    async def _post(self, connection: _Connection) -> None:
+        while (number := await self._turns.get()) is not None:
+            status, body = await connection.call(self._door.post(f"{self._run}-{number}"))
+            _expect(status, _ACCEPTED, body)
+            self._answers[number] = time.perf_counter(), body
+
+    async def _look(self, connection: _Connection) -> None:
+        after = ""
+        gives_up = self._times[-1] + self._pace.patience
+        while len(self._seen) < self._count:
+            if time.perf_counter() > gives_up:
+                missing = self._count - len(self._seen)
+                raise LoadProblem(f"{missing} of {self._count} never stood in the inbox")
+            request = self._inbox.get(f"limit={self._pace.page}&after={after}")
+            status, body = await connection.call(request)
+            now = time.perf_counter()
+            _expect(status, 200, body)
+            self._polls += 1
+            page = json.loads(body)
+            for row in page["deliveries"]:
+                self._seen.setdefault(row["message"], now)
+            if page["next"]:
+                after = page["next"]
+            else:
+                await asyncio.sleep(self._pace.look_every)
+
+    def _result(self) -> Opened:
+        accepted, visible = [], []
+        first = int(self._pace.per_second * self._pace.warm_up)
+        for number in range(first, self._count):
+            answered, body = self._answers[number]
+            message = json.loads(body)["messages"][0]["id"]
+            accepted.append((answered - self._times[number]) * 1000)
+            visible.append((self._seen[message] - self._times[number]) * 1000)
+        return Opened(accepted, visible, self._polls)

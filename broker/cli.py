@@ -1,0 +1,113 @@
+"""The command `referral-broker`: what can be done with a broker from a shell.
+
+Exit codes: 0 it is done, 1 something was found wrong or is not there, 2 it could not be run.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import typer
+
+from broker import registry, settings
+from broker.errors import BrokerError, Refused
+from broker.registry import BadWiring
+from broker.telemetry import set_up_logging
+
+NAME: Final = "referral-broker"
+WRONG: Final = 1
+NOT_RUN: Final = 2
+HELP: Final = """Carry referrals and clinical messages between care settings, and lose none.
+
+Settings are environment variables, BROKER_…; README.md has the table of them.
+
+[bold]Examples[/bold]
+
+  referral-broker migrate
+  referral-broker directory load sandbox/directory.yaml
+  referral-broker partner add --help
+  referral-broker check
+  referral-broker serve
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; what goes wrong is said in a sentence."""
+    set_up_logging("warning")
+    try:
+        build()(args=arguments, prog_name=NAME)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else WRONG
+    except Refused as refused:
+        _complain(refused.detail)
+        for one in refused.problems:
+            _complain("  " + ": ".join(filter(None, (one.field, f"{one.detail} {one.todo}"))))
+        return WRONG
+    except BrokerError as error:
+        _complain(str(error))
+        return NOT_RUN
+    except OSError as error:
+        _complain(f"{error.filename or 'The system'}: {error.strerror or error}.")
+        return NOT_RUN
+    return 0
+
+
+def _complain(sentence: str) -> None:
+    typer.echo(sentence.rstrip(), err=True)
+
+
+def build() -> typer.Typer:
+    """Return every command, those that are plugged in among them. Raises BadWiring."""
+    from broker.commands import deliveries, directory, looking, partner, token
+
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    commands: dict[str, Callable[..., None]] = {
+        "serve": serve,
+        "migrate": migrate,
+        "check": looking.check,
+        "token": token.token,
+        "overdue": looking.overdue,
+    }
+    groups = {
+        "directory": directory.app,
+        "partner": partner.app,
+        "deliveries": deliveries.app,
+        "audit": looking.audit,
+    }
+    for name, command in commands.items():
+        app.command(name)(command)
+    for name, group in groups.items():
+        app.add_typer(group, name=name)
+    for name, plugged in registry.commands().items():
+        if name in commands or name in groups:
+            raise BadWiring(f"The command {name} is plugged in, but {NAME} has one: rename it.")
+        if isinstance(plugged, typer.Typer):
+            app.add_typer(plugged, name=name)
+        else:
+            app.command(name)(plugged)
+    return app
+
+
+def serve() -> None:
+    """Serve the API until SIGTERM or Ctrl-C: what is under way ends first, within 15 seconds.
+
+    An embedded broker makes its database and its key ring where there are none, and brings the
+    database up to date after a backup. Logs are JSON lines on standard error.
+    """
+    from broker import serving
+
+    found = settings.load()
+    set_up_logging(found.log_level)
+    serving.run(found, typer.echo)
+
+
+def migrate() -> None:
+    """Bring the database up to this release; one that holds messages is backed up first.
+
+    On PostgreSQL the backup is yours to make.
+    """
+    from broker.main import migrate_store
+
+    done = migrate_store(settings.load())
+    typer.echo(f"Applied: {', '.join(done)}." if done else "The database is up to date.")

@@ -1,0 +1,1 @@
+"""The commands, one module per group; `broker.cli` puts them together."""

@@ -1,0 +1,115 @@
+"""`overdue`, `audit verify` and `check`: is anything wrong, and what is to be done about it."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from broker.commands import showing
+from broker.commands.opening import opened
+from broker.commands.showing import AsJson
+from broker.events import Priority
+from broker.store import trail, work
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def overdue(
+    *,
+    organisation: Annotated[
+        str | None,
+        typer.Option("--organisation", help="Only what stands on this sender's list (ODS code)."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List what a person must look at: passed deadlines, dead deliveries, odd receipts."""
+    with opened() as broker:
+        rows = broker.store.read_now(
+            lambda connection: work.open_items(connection, organisation, limit)
+        )
+    found = [
+        {
+            "code": row.code,
+            "priority": row.priority,
+            "organisation": row.organisation,
+            "message": row.message_id,
+            "delivery": row.delivery_id,
+            "due_at": row.due_at,
+            "opened_at": row.opened_at,
+        }
+        for row in rows
+    ]
+    if as_json:
+        showing.as_json(found)
+        return
+    columns = ("code", "priority", "organisation", "message", "delivery", "due_at", "opened_at")
+    showing.table(
+        ("what", "priority", "sender's list", "message", "delivery", "was due", "since"),
+        [
+            [Priority(one[name]).words if name == "priority" else one[name] for name in columns]
+            for one in found
+        ],
+        empty="Nothing is overdue.",
+    )
+
+
+audit = typer.Typer(help="Prove that nobody has altered what the broker did.", no_args_is_help=True)
+
+
+@audit.callback()
+def _group() -> None:
+    """Prove that nobody has altered what the broker did."""
+
+
+@audit.command()
+def verify(*, as_json: AsJson = False) -> None:
+    """Check every entry of the audit chain; exit 1 with the first one that does not hold."""
+    with opened() as broker:
+        found = broker.store.read_now(trail.verify_audit)
+        entry = None
+        if found.broken_at is not None:
+            at = found.broken_at
+            entry = broker.store.read_now(
+                lambda connection: next(
+                    (one for one in trail.links(connection) if one.seq == at), None
+                )
+            )
+    said = {
+        "holds": found.broken_at is None,
+        "entries": found.checked,
+        "head": found.head,
+        "broken_at": found.broken_at,
+        "why": found.why,
+        "entry": asdict(entry.entry) | {"time": entry.time} if entry is not None else None,
+    }
+    if as_json:
+        showing.as_json(said)
+    elif found.broken_at is None:
+        showing.say(f"The audit chain holds: {found.checked} entries, the last hash {found.head}.")
+    else:
+        showing.warn(
+            f"The audit chain does not hold at entry {found.broken_at}: {found.why}. "
+            f"The {found.checked} before it hold."
+        )
+        if entry is not None:
+            showing.facts([("time", entry.time), *asdict(entry.entry).items()])
+    if found.broken_at is not None:
+        raise typer.Exit(1)
+
+
+def check(*, as_json: AsJson = False) -> None:
+    """Check whether a broker could serve here, and say how to mend what is wrong."""
+    from broker.commands import checking
+
+    found = list(checking.check())
+    if as_json:
+        showing.as_json([asdict(one) for one in found])
+    else:
+        showing.table(
+            ("check", "", "found", "to mend it"),
+            [(one.check, one.state, one.found, one.mend) for one in found],
+            colour=lambda row: COLOURS[str(row[1])],
+        )
+    if any(one.state == "fail" for one in found):
+        raise typer.Exit(1)

@@ -1,0 +1,119 @@
+"""The systems that send: a pharmacy's and an optometrist's, in their own words.
+
+Both collect what they are told from their own inbox too.
+"""
+
+import copy
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Final
+from uuid import uuid4
+
+from adapters.optometry import ADAPTER as OPTOMETRY
+from adapters.pharmacy import ADAPTER as PHARMACY
+from sandbox.client import Reply
+from sandbox.inbox import InboxPartner
+
+Body = dict[str, Any]
+
+PRACTICES: Final[Mapping[str, str]] = {
+    "G99001": "Riverside Medical Practice",
+    "G99002": "Hilltop Surgery",
+}
+
+
+class Sender(InboxPartner):
+    """Posts bodies that it draws up from the door's own examples, each with its own reference."""
+
+    door = ""
+    _prefix = ""
+    _examples: Mapping[str, Mapping[str, Any]] = {}
+
+    def __init__(self, *identity: Any, **settings: Any) -> None:
+        super().__init__(*identity, **settings)
+        self._run = uuid4().hex[:8].upper()
+        self._count = count(1)
+
+    def draw_up(
+        self, example: str, *, practice: str = "", family: str = "", **changes: Any
+    ) -> Body:
+        """Return a new body: an example of the door with a new reference, happening now.
+
+        `family` is the patient's family name, which may be a sentinel; `changes` replace whole
+        fields, and one that is None is left out.
+        """
+        body: Body = copy.deepcopy(dict(self._examples[example]))
+        body["reference"] = f"{self._prefix}-{self._run}-{next(self._count):05}"
+        if practice:
+            body["practice"] = {"ods": practice, "name": PRACTICES.get(practice, practice)}
+        if family:
+            body["patient"]["name"] = {**body["patient"]["name"], "family": family}
+        body |= changes
+        return {name: value for name, value in body.items() if value is not None}
+
+    async def submit(self, body: Body, *, key: str | None = None) -> Reply:
+        """Post a body until it is answered, always under the same key."""
+        return await self.send(
+            "POST", self.door, body, key=key, reference=str(body.get("reference", ""))
+        )
+
+    async def correct(self, message_or_referral: str, body: Body, etag: str) -> Reply:
+        """Put a whole new body in the place of what was sent."""
+        path = f"{self.door}/{message_or_referral}"
+        return await self.send(
+            "PUT", path, body, if_match=etag, reference=str(body.get("reference", ""))
+        )
+
+    async def withdraw(self, message: str) -> Reply:
+        """Withdraw a message that was entered in error."""
+        read = await self.client.call("GET", f"/messages/{message}")
+        path = f"/messages/{message}/withdrawal"
+        return await self.send("POST", path, {}, if_match=read.etag, withdrawn=message)
+
+    async def telephoned(self, message: str, outcome: str, note: str) -> Reply:
+        """Record that somebody was telephoned about a message."""
+        said = {"outcome": outcome, "note": note}
+        return await self.send("POST", f"/messages/{message}/telephone-calls", said, about=message)
+
+    async def track(self, message: str) -> Any:
+        """Return what the broker says became of a message, or None."""
+        return await self.get(f"/messages/{message}")
+
+
+class PharmacySystem(Sender):
+    """A community pharmacy's system: consultations."""
+
+    door = PHARMACY.door
+    _prefix = "RP"
+    _examples = PHARMACY.examples
+
+    def consultation(self, example: str = "uncomplicated-uti", **changes: Any) -> Body:
+        """Return a new consultation that has just ended."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.draw_up(example, **{"clinical_time": now, **changes})
+
+    def crisis(self, **changes: Any) -> Body:
+        """Return a pressure check that found 196/124: the practice must act today."""
+        reading = {"method": "clinic", "systolic": 196, "diastolic": 124, "unit": "mm[Hg]"}
+        said = {
+            "blood_pressures": [reading],
+            "clinical_summary": "196/124 twice, ten minutes apart. No symptoms.",
+            "outcome": "gp-same-day",
+            "urgency": "same-day",
+            "plan": "Please see today.",
+        }
+        return self.consultation("blood-pressure-check", **{**said, **changes})
+
+
+class OptometrySystem(Sender):
+    """An optometrist's system: referrals straight to the hospital."""
+
+    door = OPTOMETRY.door
+    _prefix = "CV"
+    _examples = OPTOMETRY.examples
+
+    def referral(self, example: str = "cataract", **changes: Any) -> Body:
+        """Return a new referral after a sight test that was just done."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.draw_up(example, **{"date_of_sight_test": now, **changes})

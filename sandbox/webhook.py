@@ -1,0 +1,222 @@
+"""A practice that is called: it listens, verifies the signature, and answers with its receipt."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from standardwebhooks import Webhook, WebhookVerificationError
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sandbox import arrival
+from sandbox.arrival import Arrival
+from sandbox.partner import Partner
+from sandbox.process import free_port
+from sandbox.sentinels import Answer, Behaviour
+
+PATH: Final = "/inbound"
+ELSEWHERE: Final = "/elsewhere"
+_DRIP_EVERY: Final = 0.2
+_STOP_SECONDS: Final = 1
+_STORED_ANYWAY: Final = frozenset(
+    {Answer.RESET, Answer.LATE, Answer.BARE, Answer.LIE_DIGEST, Answer.LIE_ODS, Answer.LIE_DELIVERY}
+)
+
+
+class WebhookPartner(Partner):
+    """Listens on loopback. A delivery without a good signature is answered 401 and not stored."""
+
+    def __init__(self, *identity: Any, secret: bytes, port: int = 0, **settings: Any) -> None:
+        super().__init__(*identity, **settings)
+        self._webhook = Webhook(secret)
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._answers: dict[Answer, Callable[..., Coroutine[Any, Any, Response]]] = {
+            Answer.SLOW: self._slowly,
+            Answer.LATE: self._late,
+            Answer.SILENT: self._never,
+            Answer.FAIL: self._with_500,
+            Answer.RECOVER: self._with_500,
+            Answer.REFUSE: self._with_422,
+            Answer.BARE: self._bare,
+            Answer.REDIRECT: self._redirecting,
+            Answer.DRIP: self._dripping,
+            Answer.RESET: self._resetting,
+        }
+
+    @property
+    def url(self) -> str:
+        """Where the broker is to call. Known once the port is: given, or after `reserve`."""
+        return f"http://127.0.0.1:{self._port}{PATH}"
+
+    def reserve(self) -> None:
+        """Take the port (the wanted one if it is free) without listening yet."""
+        self._port = free_port(self._port)
+        taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", self._port))
+        self._socket = taken
+
+    async def start(self) -> None:
+        """Listen; connections are taken on return."""
+        if self._socket is None:
+            self.reserve()
+        taken, self._socket = self._socket, None
+        config = uvicorn.Config(
+            self._app(),
+            http=_Resettable,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[taken] if taken else None))
+        await self._server.listening.wait()
+
+    async def stop(self) -> None:
+        """Stop listening: from here on a connection is refused."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            self._server = self._serving = None
+        if self._socket is not None:
+            self._socket.close()
+        await super().stop()
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.post(PATH)
+        async def inbound(request: Request) -> Response:
+            return await self._inbound(request)
+
+        @app.post(ELSEWHERE)
+        async def elsewhere(request: Request) -> Response:
+            self.ledger.write("followed", delivery=request.headers.get("webhook-id", ""))
+            return Response(status_code=204)
+
+        return app
+
+    async def _inbound(self, request: Request) -> Response:
+        body = await request.body()
+        try:
+            self._webhook.verify(body, dict(request.headers), json_parse=False)
+        except WebhookVerificationError as error:
+            self.ledger.write("refused", why=str(error))
+            return Response(status_code=401)
+        found = arrival.read(
+            request.headers["webhook-id"],
+            request.headers["referral-broker-kind"],
+            "webhook",
+            body,
+        )
+        behaviour = self.behaviour(found)
+        tries = self.tried(found)
+        answer = behaviour.answer
+        is_over = (answer is Answer.RECOVER and tries > 2) or (
+            answer in {Answer.RESET, Answer.LATE} and tries > 1
+        )
+        if answer in self._answers and not is_over:
+            self.ledger.write("misbehaved", how=answer.value, tries=tries, delivery=found.delivery)
+            if answer in _STORED_ANYWAY:
+                self.store(found)
+            return await self._answers[answer](request, found, behaviour)
+        return self._normally(found, behaviour)
+
+    def _normally(self, found: Arrival, behaviour: Behaviour) -> Response:
+        """Store, confirm, and decide once the answer is on its way."""
+        self.store(found)
+        said = self.receipt(found, behaviour.answer)
+        if behaviour.decides:
+            self.spawn(self.decide(found, behaviour))
+        return Response(json.dumps(said), media_type="application/json")
+
+    # -- trouble ---------------------------------------------------------------------------------
+
+    async def _slowly(self, _: Request, found: Arrival, behaviour: Behaviour) -> Response:
+        await asyncio.sleep(self.slow_seconds)
+        return self._normally(found, behaviour)
+
+    async def _late(self, _: Request, found: Arrival, behaviour: Behaviour) -> Response:
+        await asyncio.sleep(self.late_seconds)
+        said = self.receipt(found, behaviour.answer)
+        return Response(json.dumps(said), media_type="application/json")
+
+    async def _never(self, request: Request, *_: Any) -> Response:
+        await request.receive()  # nothing more comes but that the other end went away
+        return Response(status_code=503)
+
+    async def _with_500(self, *_: Any) -> Response:
+        return Response(status_code=500)
+
+    async def _with_422(self, *_: Any) -> Response:
+        return Response(status_code=422)
+
+    async def _bare(self, *_: Any) -> Response:
+        return Response(status_code=200)
+
+    async def _redirecting(self, *_: Any) -> Response:
+        where = self.url.replace(PATH, ELSEWHERE)
+        return Response(status_code=307, headers={"Location": where})
+
+    async def _dripping(self, *_: Any) -> Response:
+        async def drops() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(_DRIP_EVERY)
+
+        return StreamingResponse(drops(), media_type="application/json")
+
+    async def _resetting(self, request: Request, *_: Any) -> Response:
+        _Resettable.reset(request.client.port if request.client else 0)
+        return Response(status_code=503)  # nobody is there to read it
+
+
+class _Server(uvicorn.Server):
+    """Serves inside somebody else's process: leaves its signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Resettable(H11Protocol):
+    """HTTP on a connection that can be broken off with a reset, as a crashing peer does."""
+
+    _open: dict[int, asyncio.Transport] = {}  # noqa: RUF012  one per process, by the peer's port
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._open[transport.get_extra_info("peername")[1]] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.pop(self.transport.get_extra_info("peername")[1], None)
+        super().connection_lost(exc)
+
+    @classmethod
+    def reset(cls, peer_port: int) -> None:
+        """Break a connection off at once: the other end gets a reset, not an end."""
+        transport = cls._open.get(peer_port)
+        if transport is not None:
+            connection = transport.get_extra_info("socket")
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            transport.abort()
