@@ -41,7 +41,7 @@ async def _run(chosen: argparse.Namespace) -> None:
             door, inbox = await rig.pharmacy_door(world), await rig.inbox_door(world)
             with rig.clients() as clients:
                 ours = await clients.run(open_loop, door, inbox, "E", pace)
-        async with rig.ceiling() as port:
+        async with rig.ceiling() as (port, _):
             memory = replace(door, port=port, path="/memory"), Door(port, "/inbox")
             with rig.clients() as clients:
                 theirs = await clients.run(open_loop, *memory, "E", pace)

@@ -37,19 +37,29 @@ async def _run(chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         folder = Path(place)
         machine = rig.machine(folder)
-        async with rig.broker(folder / "broker") as world, rig.ceiling() as port:
+        async with rig.broker(folder / "broker") as world, rig.ceiling() as (port, pid):
             door = await rig.pharmacy_door(world)
             empty = replace(door, port=port, path="/empty")
             rounds = []
             with rig.clients() as clients:
                 for number in range(chosen.rounds):
                     load = (f"R{number}", chosen.connections, chosen.warm_up, chosen.seconds)
+                    used = rig.cpu_seconds(world.broker.pid or 0)
                     ours = await clients.run(closed_loop, door, *load)
                     behind = await rig.backlog(world)
                     drained = await rig.drained(world)
+                    used = rig.cpu_seconds(world.broker.pid or 0) - used
+                    one = _told("intake", ours, used)
+                    used = rig.cpu_seconds(pid)
                     theirs = await clients.run(closed_loop, empty, *load)
-                    rounds.append(_round(ours, theirs, behind, drained))
-                    _tell_round(number, rounds[-1])
+                    one |= _told("empty", theirs, rig.cpu_seconds(pid) - used)
+                    one |= {
+                        "ratio": round(ours.per_second / theirs.per_second, 4),
+                        "not_fanned_out_at_end": behind,
+                        "fanned_out_after_seconds": round(drained, 2),
+                    }
+                    rounds.append(one)
+                    _tell_round(number, one)
         # The same database again, in this process: its broker has stopped.
         table = await stages.measure(rig.settings(world), door, chosen.samples)
     print()
@@ -65,23 +75,20 @@ async def _run(chosen: argparse.Namespace) -> None:
     rig.Result(NAME, ratio, f"≥ {AIM}", ratio >= AIM, raw).tell(chosen.results, machine)
 
 
-def _round(ours: Closed, theirs: Closed, behind: int, drained: float) -> dict[str, Any]:
+def _told(name: str, seen: Closed, cpu_seconds: float) -> dict[str, Any]:
     return {
-        "intake_per_second": round(ours.per_second, 1),
-        "empty_per_second": round(theirs.per_second, 1),
-        "ratio": round(ours.per_second / theirs.per_second, 4),
-        "intake_ms": rig.spread(ours.milliseconds),
-        "empty_ms": rig.spread(theirs.milliseconds),
-        "not_fanned_out_at_end": behind,
-        "fanned_out_after_seconds": round(drained, 2),
+        f"{name}_per_second": round(seen.per_second, 1),
+        f"{name}_cpu_ms_each": round(cpu_seconds / seen.all_requests * 1000, 3),
+        f"{name}_ms": rig.spread(seen.milliseconds),
     }
 
 
 def _tell_round(number: int, one: dict[str, Any]) -> None:
     print(
-        f"round {number + 1}: intake {one['intake_per_second']:7.1f}/s"
-        f"  p50 {one['intake_ms']['p50']:6.1f} ms  p99 {one['intake_ms']['p99']:6.1f} ms"
-        f"   empty POST {one['empty_per_second']:7.1f}/s   ratio {one['ratio']:.4f}"
+        f"round {number + 1}: intake {one['intake_per_second']:6.1f}/s"
+        f"  p50 {one['intake_ms']['p50']:5.1f}  p99 {one['intake_ms']['p99']:5.1f} ms"
+        f"  CPU {one['intake_cpu_ms_each']:5.2f} ms   empty POST {one['empty_per_second']:6.1f}/s"
+        f"  CPU {one['empty_cpu_ms_each']:5.2f} ms   ratio {one['ratio']:.4f}"
         f"   fanned out {one['fanned_out_after_seconds']:.1f} s later",
         flush=True,
     )

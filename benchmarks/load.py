@@ -104,11 +104,12 @@ def _expect(status: int, wanted: int, body: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What a closed loop saw after its warm-up: how many in how long, and each one's time."""
+    """What a closed loop saw after its warm-up, each one's time; `all_requests` with warm-up."""
 
     requests: int
     seconds: float
     milliseconds: list[float]
+    all_requests: int
 
     @property
     def per_second(self) -> float:
@@ -127,8 +128,10 @@ async def _closed_loop(
     begins = time.perf_counter() + warm_up
     ends = begins + seconds
     took: list[float] = []
+    answers = 0
 
     async def client(number: int, connection: _Connection) -> None:
+        nonlocal answers
         for count in range(MOST // connections):
             sent = time.perf_counter()
             if sent >= ends:
@@ -136,6 +139,7 @@ async def _closed_loop(
             status, body = await connection.call(door.post(f"{run}-{number}-{count}"))
             _expect(status, _ACCEPTED, body)
             answered = time.perf_counter()
+            answers += 1
             if begins <= answered < ends:
                 took.append((answered - sent) * 1000)
 
@@ -146,7 +150,7 @@ async def _closed_loop(
     finally:
         for connection in opened:
             connection.close()
-    return Closed(len(took), seconds, took)
+    return Closed(len(took), seconds, took, answers)
 
 
 # -- when the clock says so ----------------------------------------------------------------------

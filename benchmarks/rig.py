@@ -63,8 +63,8 @@ def settings(world: World) -> Settings:
 
 
 @asynccontextmanager
-async def ceiling() -> AsyncIterator[int]:
-    """Run the server that promises nothing, on the same stack; yields its port."""
+async def ceiling() -> AsyncIterator[tuple[int, int]]:
+    """Run the server that promises nothing, on the same stack; yields its port and process id."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "uvicorn", "benchmarks.ceiling:app", "--port", str(port)),
@@ -80,7 +80,7 @@ async def ceiling() -> AsyncIterator[int]:
                     break
                 except httpx2.TransportError:
                     await asyncio.sleep(0.05)
-        yield port
+        yield port, process.pid
     finally:
         if process.returncode is None:
             process.terminate()
@@ -107,6 +107,12 @@ async def _token(world: World, ods: str) -> str:
         return await client.token()
     finally:
         await client.aclose()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used so far, in all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def backlog(world: World) -> int:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from broker import deadlines, telling
 from broker import notices as notes
 from broker.access import Caller
@@ -27,7 +25,7 @@ from broker.events import (
 )
 from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.telling import About, Teller
 from broker.vault import Binding, Vault
 from fhir_profiles import codes, strict_json

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from broker.composition import JSON
 from broker.errors import Conflict, Gone, KeyRequired, TooEarly
 from broker.events import digest
 from broker.store import keys, messages
 from broker.store.keys import Scope, Used
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.vault import Binding, MessageKey, Vault
 
 NATIVE: Final = "native"

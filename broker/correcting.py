@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
-
 from broker import moves, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer, Answers
@@ -34,9 +32,8 @@ from broker.reading import read_object, understand
 from broker.referral import State
 from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
 from broker.store import messages, referrals
-from broker.store import tables as t
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.vault import Vault
 from fhir_profiles import strict_json
 
@@ -193,7 +190,7 @@ class Correcting:
             if subject is None or subject.version != found.row.version:
                 raise Stale("The referral moved meanwhile. Read it again, then correct.")
         # The reference goes over to the version that stands.
-        tx.execute(update(t.message).where(t.message.c.id == old.id).values(reference_hmac=None))
+        messages.release_reference(tx, old.id)
         for cancel in parts.cancels:
             cancel.write(tx)
         for new in (*parts.withdrawals, *parts.prepared.messages):

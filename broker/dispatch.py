@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection
 
 from broker.composition import CONTENT, FHIR_JSON
 from broker.crashpoints import crashpoint
@@ -21,7 +20,7 @@ from broker.events import Destination, Kind, Recorded, Route, delivered_as, deli
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages
 from broker.store.messages import Opened
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.telemetry import DISPATCH_LAG
 from broker.vault import Binding, MessageKey, Vault
 

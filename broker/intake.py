@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, insert, select
-
 from broker.access import Caller
 from broker.answers import Answer, Answers, Claimed, Kept
 from broker.audit import Entry
@@ -22,7 +20,6 @@ from broker.ports import Adapter, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
-from broker.store import tables as t
 from broker.store.store import Store, Tx
 from broker.vault import Vault
 from fhir_profiles import strict_json
@@ -172,8 +169,7 @@ class Intake:
                 known = messages.get(tx.connection, used.owner_id)
                 return used.owner_id, known.accepted_at if known else tx.now
             _refuse_known_reference(tx, organisation, reference_hmac)
-            times = {"clinical_at": tx.now, "accepted_at": tx.now}
-            tx.execute(insert(t.message), row | times)
+            messages.put_withheld(tx, row)
             tx.audit(
                 Entry(
                     "message.withheld",
@@ -207,10 +203,7 @@ class Intake:
 
 
 def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
-    m = t.message.c
-    known = tx.execute(
-        select(m.id).where(and_(m.sender == sender, m.reference_hmac == reference_hmac))
-    ).scalar()
+    known = messages.of_reference(tx, sender, reference_hmac)
     if known is not None:
         raise Conflict(
             f"Your reference was used before, for message {known}. To correct that message, PUT "

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import insert, select
 
 from broker import registry
 from broker.acknowledging import Acknowledging
@@ -29,9 +28,9 @@ from broker.retracting import Retracting
 from broker.safety import Safety
 from broker.settings import Settings
 from broker.store import clients, schema
-from broker.store import tables as t
+from broker.store import ring as ring_store
 from broker.store.claims import Slots
-from broker.store.store import DELIVERIES, LEDGER, Store, Tx
+from broker.store.store import DELIVERIES, LEDGER, Store
 from broker.vault import FileKeyRing, RingProblem, Vault
 from broker.worker import Worker
 
@@ -238,27 +237,16 @@ def open_ring(settings: Settings, store: Store) -> FileKeyRing:
         log.info("ring.created", path=str(path))
     else:
         ring = prove_ring(path, checks)
-    fresh = [
-        {"key_id": key_id, "purpose": purpose, "check_value": value}
-        for key_id, (purpose, value) in ring.checks().items()
-        if key_id not in checks
-    ]
+    held = ring.checks()
+    fresh = {key_id: held[key_id] for key_id in held if key_id not in checks}
     if fresh:
-
-        def keep(tx: Tx) -> None:
-            tx.execute(insert(t.key_check), fresh)
-
-        store.write_now(keep)
+        store.write_now(lambda tx: ring_store.put_checks(tx, fresh))
     return ring
 
 
 def ring_checks(store: Store) -> dict[str, str]:
     """Return what proves each key that the data was sealed with, by key id."""
-    return dict(
-        store.read_now(
-            lambda c: [(r.key_id, r.check_value) for r in c.execute(select(t.key_check)).all()]
-        )
-    )
+    return store.read_now(ring_store.checks)
 
 
 def prove_ring(path: Path, checks: Mapping[str, str]) -> FileKeyRing:

@@ -9,8 +9,6 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from broker import deadlines, notices, referral, telling
 from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
@@ -20,7 +18,7 @@ from broker.events import REFERRAL_MOVED, Destination, Event, Priority, caused_i
 from broker.referral import Audience, Move, Relation, State
 from broker.store import messages, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Tx
+from broker.store.store import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json

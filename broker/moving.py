@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from broker import move_content, moves, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer, Answers, Claimed
@@ -16,7 +14,7 @@ from broker.moves import Mover
 from broker.reading import read_object
 from broker.referral import Move
 from broker.store import messages, referrals
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.vault import Vault
 from fhir_profiles import strict_json
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
-
 from broker.composition import Composing, compose
 from broker.events import (
     NOTICE_ISSUED,
@@ -21,7 +19,6 @@ from broker.events import (
     caused_id,
 )
 from broker.store import messages
-from broker.store import tables as t
 from broker.store.messages import NewMessage
 from broker.store.store import Tx
 from broker.vault import Vault
@@ -94,6 +91,5 @@ def prepare(
 def put(tx: Tx, prepared: Iterable[NewMessage]) -> None:
     """Store notices; one that its cause has already brought about is skipped."""
     for notice in prepared:
-        m = t.message.c
-        if tx.first(select(m.id).where(m.id == notice.row["id"])) is None:
+        if not messages.exists(tx, notice.row["id"]):
             messages.put(tx, notice)

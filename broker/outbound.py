@@ -114,21 +114,24 @@ class Http:
                 await response.aclose()
 
     def _place(self, delivery: Delivery) -> Place:
-        """No look-up mends a URL of the wrong shape: that is for a person, at once."""
+        """Return where the endpoint's URL leads. One that may not be called is tried again: it is
+        the directory that is wrong, and somebody mends it there."""
         try:
             place = read_url(delivery.endpoint.url, allow_plain_http=self._allow_plain)
         except UrlRefused:
             self._refuse(delivery, "url")
-            raise Reject("address-refused") from None
+            raise Retry("address-refused") from None
         if (place.host, place.port) == self._own:
             self._refuse(delivery, "own-url")
-            raise Reject("address-refused")
+            raise Retry("address-refused")
         return place
 
     async def _judged(self, place: Place, delivery: Delivery) -> Sequence[str]:
-        """Return every address of the place, if each may be called. Raises Retry, Reject."""
-        is_literal = is_address(place.host)
-        addresses = [place.host] if is_literal else await self._resolve(place.host, place.port)
+        """Return every address of the place, if each may be called. Raises Retry."""
+        if is_address(place.host):
+            addresses: Sequence[str] = [place.host]
+        else:
+            addresses = await self._resolve(place.host, place.port)
         if not addresses:
             raise Retry("connection-failed")
         for address in addresses:
@@ -137,8 +140,7 @@ class Http:
                 why = "own"
             if why is not None:
                 self._refuse(delivery, why)
-                # What a name stands for may change by itself; an address that was written cannot.
-                raise (Reject if is_literal else Retry)("address-refused")
+                raise Retry("address-refused")
         return addresses
 
     def _refuse(self, delivery: Delivery, why: str) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from broker import moves, referral, telling
 from broker.access import Caller
 from broker.answers import Answer, Answers, Claimed
@@ -32,7 +30,7 @@ from broker.reading import read_object
 from broker.referral import State
 from broker.store import ledger, messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.telling import About
 from broker.vault import Vault
 from fhir_profiles import focus, strict_json

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection
 
 from broker import deadlines, notices, telling
 from broker.audit import Entry
@@ -18,7 +17,7 @@ from broker.deadlines import DeadlineKind
 from broker.events import Destination, Kind
 from broker.store import work
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.telling import About, Teller
 from broker.vault import Vault
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from broker import notices
 from broker.composition import CONTENT
 from broker.deadlines import DeadlineKind
@@ -18,6 +16,7 @@ from broker.directory import Directory
 from broker.events import Destination, Kind
 from broker.store import messages, work
 from broker.store.messages import NewMessage
+from broker.store.store import Connection
 from broker.vault import Vault
 from fhir_profiles import focus
 from fhir_profiles.bundle import Site

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from broker import deadlines
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.referral import MOVES, STAGES, Audience, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
+from broker.store.store import Connection
 from fhir_profiles import codes
 
 _RELATIONS: Final = {

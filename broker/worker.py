@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection
 
 from broker import receipts
 from broker.audit import Entry
@@ -37,7 +36,7 @@ from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
 from broker.store.messages import Opened
-from broker.store.store import Store, Tx
+from broker.store.store import Connection, Store, Tx
 from broker.telemetry import ATTEMPTS
 from broker.vault import Tampered, Vault
 

@@ -6,7 +6,7 @@ In a clinical message each of these can harm a patient, so they are refused or k
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
@@ -143,7 +143,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _decimal(digits: str) -> Decimal:
     if len(digits) > MAX_DIGITS:
         raise NotStrictJson(f"A number has more than {MAX_DIGITS} digits.")
-    return Decimal(digits)
+    try:
+        number = Decimal(digits)
+    except InvalidOperation:
+        number = Decimal("Infinity")
+    if not number.is_finite() or abs(number.adjusted()) > MAX_DIGITS:
+        raise NotStrictJson(f"A number is over {MAX_DIGITS} places before or after its point.")
+    return number
 
 
 def _integer(digits: str) -> int:

@@ -46,7 +46,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 def command(*arguments: str) -> list[str]:
     """Return how `referral-broker` is started with the Python that runs now, wherever it is."""
-    return [sys.executable, "-P", "-m", "broker.cli", *arguments]
+    start = "import sys; from broker.cli import main; sys.exit(main())"
+    return [sys.executable, "-P", "-c", start, *arguments]
 
 
 class BrokerProcess:

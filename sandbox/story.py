@@ -16,6 +16,7 @@ _WRONG: Final = (
     NeverAnswered,
     NotSignedIn,
     NotServing,
+    AttributeError,
     LookupError,
     TypeError,
     ValueError,

@@ -8,7 +8,6 @@ from uuid import uuid4
 from sandbox.acts import Act
 from sandbox.client import Reply
 from sandbox.ledger import until
-from sandbox.senders import Body
 from sandbox.story import Story
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 
@@ -81,7 +80,7 @@ async def killed(world: World, story: Story) -> None:
         f"{len(compared.lost)} lost, {len(compared.doubled)} doubled; {compared.sent_again} came "
         "again over the wire and were recognised",
     )
-    shown = await _received_levels(world, bodies, replies)
+    shown = await _received_levels(world, replies)
     story.see(
         len(shown) == len(bodies) and all(shown),
         f"the broker says the same: {sum(map(bool, shown))} of {len(bodies)} received, each with "
@@ -103,7 +102,7 @@ def _stored(world: World, references: set[str]) -> set[str]:
     }
 
 
-async def _received_levels(world: World, bodies: list[Body], replies: list[Reply]) -> list[Any]:
+async def _received_levels(world: World, replies: list[Reply]) -> list[bool]:
     """Return for each message whether the broker holds a matching receipt of its one delivery."""
     room = asyncio.Semaphore(8)
 

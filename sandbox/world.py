@@ -82,7 +82,7 @@ CAST: Final = (
     ),
     Registration(INBOX_PRACTICE, "riverside-gp-system", "Riverside Medical Practice", _EVERYBODY),
     Registration(WEBHOOK_PRACTICE, "hilltop-gp-system", "Hilltop Surgery", _EVERYBODY),
-    Registration(HOSPITAL, "northfield-spa-system", "Northfield Hospital", _EVERYBODY, "RS512"),
+    Registration(HOSPITAL, "northfield-spa-system", "Northfield Hospital", _EVERYBODY, "RS384"),
 )
 
 

@@ -38,7 +38,7 @@ def check() -> Iterator[Finding]:
         registry.commands()
         yield Finding("registry", "ok", "Every adapter, consumer and command fits.")
     except BrokerError as error:
-        yield Finding("registry", "fail", str(error), "Mend the installation.")
+        yield Finding("registry", "fail", str(error))
     try:
         found = settings.load()
     except BrokerError as error:
@@ -49,7 +49,7 @@ def check() -> Iterator[Finding]:
         demand_database(found)
         store = Store(found.store_url)
     except BrokerError as error:
-        yield Finding("database", "fail", str(error), "See the sentence.")
+        yield Finding("database", "fail", str(error))
         return
     try:
         yield Finding("database", "ok", "What it commits survives a loss of power.")

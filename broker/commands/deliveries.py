@@ -28,7 +28,7 @@ HELP: Final = """Look at deliveries, try them again, or give them up.
   referral-broker deliveries list --state dead
   referral-broker deliveries show 0190f1a2-…
   referral-broker deliveries retry 0190f1a2-… 0190f1a3-…
-  referral-broker deliveries give-up 0190f1a2-… --reason "The practice has closed"
+  referral-broker deliveries give-up 0190f1a2-… --reason "It has closed"
 """
 # Not done, most urgent first: what `list` shows unless it is asked for another state.
 WAITING: Final = ("due", "held", "dead")

@@ -28,9 +28,9 @@ HELP: Final = """Register partners' systems, their keys, and the organisations t
 
 [bold]Examples[/bold]
 
-  referral-broker partner new-key keys/pharmasys
+  referral-broker partner new-key ~/pharmasys
   referral-broker partner add pharmasys --name "PharmaSys" --organisation FPH01
-      --scope pharmacy:submit --scope messages:read --key keys/pharmasys/public.pem
+    --scope pharmacy:submit --scope inbox:read --key ~/pharmasys/public.pem
   referral-broker partner grant pharmasys FPH02 --until 2027-03-31
   referral-broker partner secret G99002
 """
@@ -38,16 +38,16 @@ IMPORT_HELP: Final = """Register many partners from a CSV file: all, or none if 
 
 The first line names the columns:
 
-  [bold]client[/bold]         the client id, which its assertions name as iss and sub (required)
-  [bold]organisations[/bold]  ODS codes it may act for, separated by spaces (required)
+  [bold]client[/bold]         the client id, as its assertions name it (required)
+  [bold]organisations[/bold]  ODS codes it may act for, with spaces between (required)
   [bold]name[/bold]           what a person calls it
-  [bold]scopes[/bold]         what it may do, separated by spaces (required for a new client)
-  [bold]algorithms[/bold]     what it may sign with; left empty, what its key can
-  [bold]key[/bold]            its public key, PEM or JWK: a path, from the folder of the CSV file
-  [bold]kid[/bold]            the key's id; left empty, the JWK's own or the key's thumbprint
+  [bold]scopes[/bold]         what it may do, with spaces between (a new client needs some)
+  [bold]algorithms[/bold]     what it may sign with; empty: what its key can
+  [bold]key[/bold]            a file with its public key, PEM or JWK, from the CSV's folder
+  [bold]kid[/bold]            the key's id; empty: the JWK's own, or the thumbprint
 
-A client may stand on several lines, whose organisations and keys add up. One that is registered
-already keeps what it has.
+A client may stand on several lines, whose organisations and keys add up.
+One that is registered already keeps what it has.
 """
 LEAST_SECRET: Final = 24
 MOST_SECRET: Final = 64
@@ -69,11 +69,20 @@ Organisations = Annotated[
     list[str], typer.Option("--organisation", help="An ODS code it may act for; may be repeated.")
 ]
 Scopes = Annotated[
-    list[Scope], typer.Option("--scope", help="Something it may do; may be repeated.")
+    list[Scope],
+    typer.Option(
+        "--scope",
+        metavar="SCOPE",
+        help=f"Something it may do; may be repeated. There are: {', '.join(Scope)}.",
+    ),
 ]
 Algorithms = Annotated[
     list[Algorithm] | None,
-    typer.Option("--alg", help="An algorithm it may sign with; by default what its key can."),
+    typer.Option(
+        "--alg",
+        metavar="ALG",
+        help="What it may sign with: ES384, RS384 or RS512; by default what its key can.",
+    ),
 ]
 Kid = Annotated[
     str | None,
@@ -205,7 +214,7 @@ def key(
     kid: Kid = None,
     alg: Annotated[
         list[Algorithm] | None,
-        typer.Option("--alg", help="Let the client sign with this algorithm too."),
+        typer.Option("--alg", metavar="ALG", help="Let the client sign with this one too."),
     ] = None,
 ) -> None:
     """Add a public key to a client; those it has stay valid until they are revoked."""

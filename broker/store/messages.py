@@ -138,6 +138,31 @@ def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) 
     )
 
 
+def exists(tx: Tx, message_id: str) -> bool:
+    """Whether a message is stored already."""
+    m = t.message.c
+    return tx.first(select(m.id).where(m.id == message_id)) is not None
+
+
+def put_withheld(tx: Tx, row: dict[str, Any]) -> None:
+    """Store that a message was not sent, and nothing else of it."""
+    tx.execute(insert(t.message), row | {"clinical_at": tx.now, "accepted_at": tx.now})
+
+
+def of_reference(tx: Tx, sender: str, reference_hmac: str | None) -> str | None:
+    """Return the message that stands for a sender's own reference, or None."""
+    m = t.message.c
+    found: str | None = tx.execute(
+        select(m.id).where(and_(m.sender == sender, m.reference_hmac == reference_hmac))
+    ).scalar()
+    return found
+
+
+def release_reference(tx: Tx, message_id: str) -> None:
+    """Let another version stand for the reference of this one."""
+    tx.execute(update(t.message).where(t.message.c.id == message_id).values(reference_hmac=None))
+
+
 def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
     """Return the version that replaced a message, or None."""
     return connection.execute(

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import Connection, CursorResult, Executable, insert, select, text, update
+from sqlalchemy import Connection as Connection  # what reads are given, for their signatures
+from sqlalchemy import CursorResult, Executable, insert, select, text, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError
 

@@ -956,7 +956,7 @@ async def test_a_url_that_leads_inside_is_refused_for_good(
 ) -> None:
     outlet = http(allow_plain_http=False, resolve=resolve_named)
     failed = await failure(outlet, a_delivery(url.replace(PORT, str(trap.port))))
-    assert (type(failed), failed.code) == (Reject, "address-refused")
+    assert (type(failed), failed.code) == (Retry, "address-refused")
     assert trap.connections == 0
 
 
@@ -1029,7 +1029,7 @@ async def test_a_name_that_changes_after_the_check_is_not_asked_again(
 async def test_the_brokers_own_url_is_not_called(trap: Peer, http: MakeHttp) -> None:
     own = f"http://127.0.0.1:{trap.port}"
     failed = await failure(http(public_url=f"{own}/"), a_delivery(f"{own}/inbox"))
-    assert (type(failed), failed.code) == (Reject, "address-refused")
+    assert (type(failed), failed.code) == (Retry, "address-refused")
     assert trap.connections == 0
 
 

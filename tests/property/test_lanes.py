@@ -312,5 +312,5 @@ def test_lanes_keep_their_order_and_never_stick_whatever_happens(
         engine = sqlite_database.open().writer
 
     run_state_machine_as_test(
-        Here, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+        Here, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
     )

@@ -215,6 +215,12 @@ def test_a_named_provider_that_does_not_take_it_is_refused_with_the_candidates()
         assert "0113 496 0402" in problem.todo
 
 
+def test_candidates_are_those_of_the_area_as_long_as_there_are_any() -> None:
+    (problem,) = go(seek(named=Destination("RXX01", "RXX01-MACULAR"))).problems
+    assert "0113 496 0401" in problem.todo
+    assert "01632" not in problem.todo
+
+
 def test_a_named_provider_with_two_services_of_the_same_rank_must_be_named_closer() -> None:
     directory = changed("receiver_type: macular", "receiver_type: spa")
     (problem,) = go(seek(named=Destination("RXX01")), directory=directory).problems
