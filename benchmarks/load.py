@@ -15,6 +15,8 @@ MARK: Final = b"REFERENCE-TO-BE-FILLED-IN"
 """Stands in a body where each request gets a reference of its own, of the same length."""
 MOST: Final = 200_000
 ANSWERED_WITHIN: Final = 30.0
+LONGEST_IDLE: Final = 2.0
+"""Seconds after which a connection is not used again: the servers hang up after five."""
 _ACCEPTED: Final = 202
 
 
@@ -89,9 +91,28 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def _connect(port: int) -> _Connection:
-    _, made = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
-    return made
+class _Caller:
+    """Calls one server over one connection at a time, a new one where it lay idle for long."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: _Connection | None = None
+        self._used = 0.0
+
+    async def call(self, request: bytes) -> tuple[int, bytes]:
+        """Return (status, body)."""
+        if self._connection is None or time.perf_counter() - self._used > LONGEST_IDLE:
+            self.close()
+            loop = asyncio.get_running_loop()
+            _, made = await loop.create_connection(_Connection, "127.0.0.1", self._port)
+            self._connection = made
+        answer = await self._connection.call(request)
+        self._used = time.perf_counter()
+        return answer
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _expect(status: int, wanted: int, body: bytes) -> None:
@@ -124,13 +145,13 @@ def closed_loop(door: Door, run: str, connections: int, warm_up: float, seconds:
 async def _closed_loop(
     door: Door, run: str, connections: int, warm_up: float, seconds: float
 ) -> Closed:
-    opened = [await _connect(door.port) for _ in range(connections)]
+    opened = [_Caller(door.port) for _ in range(connections)]
     begins = time.perf_counter() + warm_up
     ends = begins + seconds
     took: list[float] = []
     answers = 0
 
-    async def client(number: int, connection: _Connection) -> None:
+    async def client(number: int, connection: _Caller) -> None:
         nonlocal answers
         for count in range(MOST // connections):
             sent = time.perf_counter()
@@ -199,8 +220,8 @@ class _OpenLoop:
 
     async def run(self) -> Opened:
         pace = self._pace
-        connections = [await _connect(self._door.port) for _ in range(pace.connections)]
-        looking = await _connect(self._inbox.port)
+        connections = [_Caller(self._door.port) for _ in range(pace.connections)]
+        looking = _Caller(self._inbox.port)
         start = time.perf_counter() + 0.1
         self._times = [start + number / pace.per_second for number in range(self._count)]
         try:
@@ -224,13 +245,13 @@ class _OpenLoop:
         for _ in range(self._pace.connections):
             self._turns.put_nowait(None)
 
-    async def _post(self, connection: _Connection) -> None:
+    async def _post(self, connection: _Caller) -> None:
         while (number := await self._turns.get()) is not None:
             status, body = await connection.call(self._door.post(f"{self._run}-{number}"))
             _expect(status, _ACCEPTED, body)
             self._answers[number] = time.perf_counter(), body
 
-    async def _look(self, connection: _Connection) -> None:
+    async def _look(self, connection: _Caller) -> None:
         after = ""
         gives_up = self._times[-1] + self._pace.patience
         while len(self._seen) < self._count:

@@ -11,7 +11,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -117,13 +117,28 @@ class Vault:
     def _unwrap(self, kek_id: str, wrapped: bytes, name: str) -> bytes:
         try:
             return AESGCM(self._ring.kek(kek_id)).decrypt(wrapped[:12], wrapped[12:], name.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise Tampered(f"the key {name} does not open under {kek_id}") from error
 
 
 def _mac(key: bytes, scope: str, value: bytes) -> str:
     framed = len(scope).to_bytes(2, "big") + scope.encode() + value
     return hmac.new(key, framed, hashlib.sha256).hexdigest()
+
+
+def _keys(document: Any, purpose: str) -> dict[str, bytes]:
+    """Return the keys of one purpose by id, in their order. Raises ValueError, telling no key."""
+    try:
+        found = [(str(key["id"]), bytes.fromhex(key["key"])) for key in document[purpose]]
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"its {purpose!r} keys cannot be read") from None
+    if not found:
+        raise ValueError(f"it lists no {purpose!r} key")
+    if len(dict(found)) < len(found):
+        raise ValueError(f"it lists two {purpose!r} keys of one id")
+    if any(len(key) != 32 for _, key in found):
+        raise ValueError(f"a {purpose!r} key is not 32 bytes long")
+    return dict(found)
 
 
 class FileKeyRing:
@@ -134,26 +149,39 @@ class FileKeyRing:
     """
 
     def __init__(self, document: dict[str, list[dict[str, str]]]) -> None:
-        self._keks = {key["id"]: bytes.fromhex(key["key"]) for key in document["kek"]}
-        self._current = document["kek"][-1]["id"]
-        pseudonym, reference = document["pseudonym"][-1], document["reference"][-1]
-        self._pseudonym = pseudonym["id"], bytes.fromhex(pseudonym["key"])
-        self._reference = reference["id"], bytes.fromhex(reference["key"])
-        self.token_keys = [ECKey.import_key(key["pem"]) for key in document["token"]]
+        """Raises ValueError, which says what is wrong and tells no key."""
+        self._keks = _keys(document, "kek")
+        self._pseudonyms = _keys(document, "pseudonym")
+        references = _keys(document, "reference")
+        if len(references) > 1:
+            raise ValueError("it lists two 'reference' keys, and that one is never rotated")
+        self._current = list(self._keks)[-1]
+        self._pseudonym = list(self._pseudonyms.items())[-1]
+        self._reference = list(references.items())[-1]
+        try:
+            self.token_keys = [ECKey.import_key(key["pem"]) for key in document["token"]]
+        except (JoseError, LookupError, TypeError, ValueError):
+            raise ValueError("its 'token' keys cannot be read") from None
+        if not self.token_keys:
+            raise ValueError("it lists no 'token' key")
 
     @classmethod
     def load(cls, path: Path) -> "FileKeyRing":
         """Read a ring. Raises RingProblem."""
         try:
-            document = json.loads(path.read_text())
-            ring = cls(document)
+            ring = cls(json.loads(path.read_text()))
         except FileNotFoundError:
             raise RingProblem(
                 f"There is no key ring at {path}. Restore it from where you keep it, or point "
                 "BROKER_KEYS_DIR at it: without it nothing that was stored can be read."
             ) from None
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise RingProblem(f"The key ring at {path} cannot be read: {error}") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+                why = "it is not JSON"
+            raise RingProblem(
+                f"The key ring at {path} cannot be used: {why}. Restore it from where you keep it."
+            ) from None
         if path.stat().st_mode & 0o077:
             raise RingProblem(
                 f"The key ring at {path} can be read by others. Run: chmod 600 {path}"
@@ -182,6 +210,10 @@ class FileKeyRing:
             os.link(draft, path)
         finally:
             draft.unlink()
+        for folder in (path.parent, path.parent.parent):  # the names survive a power cut too
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
         return cls(document)
 
     @property
@@ -202,7 +234,7 @@ class FileKeyRing:
     def checks(self) -> dict[str, tuple[str, str]]:
         """Return for each key its purpose and a value that proves it without telling it."""
         keys = {key_id: ("kek", key) for key_id, key in self._keks.items()}
-        keys[self._pseudonym[0]] = ("pseudonym", self._pseudonym[1])
+        keys |= {key_id: ("pseudonym", key) for key_id, key in self._pseudonyms.items()}
         keys[self._reference[0]] = ("reference", self._reference[1])
         return {
             key_id: (purpose, _mac(key, "key-check", key_id.encode())[:32])

@@ -42,6 +42,7 @@ from broker.vault import Tampered, Vault
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
+FULL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,10 @@ class Worker:
         """Claim what is due and start on it; return how much was claimed."""
         room = self._slots.pool - len(self._running)
         if room <= 0:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            # Not for ever: if all of them hang, the loop must still see that it is to stop.
+            await asyncio.wait(
+                self._running, timeout=FULL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             return 1
         rows = await self._store.write(
             lambda tx: claims.claim(tx, self._incarnation, self._slots, min(room, 32))

@@ -20,6 +20,7 @@ PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say nothing for good: the same request is sent again, under the same key."""
 _RENEW_BEFORE: Final = 30.0
 _LONGEST_PAUSE: Final = 2.0
+_CONNECTIONS: Final = 64
 
 
 class NeverAnswered(Exception):
@@ -76,7 +77,7 @@ class Client:
             base_url=self.url,
             timeout=httpx2.Timeout(30.0, connect=5.0),
             trust_env=False,
-            limits=httpx2.Limits(max_connections=64, keepalive_expiry=4.0),
+            limits=httpx2.Limits(max_connections=_CONNECTIONS, keepalive_expiry=4.0),
         )
         self._signing_in = asyncio.Lock()
         self._token = ""

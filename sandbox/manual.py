@@ -110,7 +110,7 @@ class _Curl:
         return " ".join((start, *rest))
 
     def post(self, path: str, *rest: str) -> str:
-        return self("POST", path, '-H "Idempotency-Key: $(uuidgen)"', *rest)
+        return self("POST", path, '-H "Idempotency-Key: try-$(date +%s)-$RANDOM"', *rest)
 
 
 def _doors(world: World, bodies: dict[str, Path]) -> list[tuple[str, Partner, list[str]]]:

@@ -91,7 +91,9 @@ def _rows() -> Iterator[Behaviour]:
     yield Behaviour("undecided", "stores and confirms; nobody ever decides", update=None, moves=())
     for reason in dict.fromkeys((*UPDATE_REASONS, *REJECTION_REASONS)):
         yield _rejecting(reason)
-    yield Behaviour("slow", "as file, but takes its time before it answers", Answer.SLOW)
+    yield Behaviour(
+        "slow", "as file, but takes its time between storing and answering", Answer.SLOW
+    )
     for answer, words in _TROUBLE.items():
         yield Behaviour(answer.value, words, answer)
 

@@ -53,7 +53,8 @@ async def _tell(folder: Path, console: Console) -> bool:
         async with story.act("Everything is set up and started"):
             world = await stack.enter_async_context(World(folder))
             story.see(
-                world.broker.pid, f"the broker takes messages on {world.url} ({world.broker.pid})"
+                world.broker.pid,
+                f"the broker takes messages on {world.url} (process {world.broker.pid})",
             )
             names = ", ".join(partner.name for partner in world.partners)
             story.see(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from sandbox.acts import Act
@@ -12,8 +12,8 @@ from sandbox.story import Story
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 
 IN_FLIGHT: Final = 200
-_POSTED: Final = 240
-_STORED_BEFORE: Final = 15
+_POSTED: Final = 220
+_ANSWERED_BEFORE: Final = 60
 _PATIENCE: Final = 60.0
 
 
@@ -53,7 +53,7 @@ async def killed(world: World, story: Story) -> None:
     ]
     references = {body["reference"] for body in bodies}
     posting = [asyncio.create_task(pharmacy.submit(body)) for body in bodies]
-    await until(lambda: len(_stored(world, references)) >= _STORED_BEFORE, _PATIENCE)
+    await until(lambda: len(_answered(world, references)) >= _ANSWERED_BEFORE, _PATIENCE)
     pid = await broker.kill()
     answered, stored = len(_answered(world, references)), len(_stored(world, references))
     flying = len(bodies) - stored
@@ -116,15 +116,15 @@ async def _received_levels(world: World, replies: list[Reply]) -> list[bool]:
 
 
 async def audited(world: World, story: Story) -> None:
-    """The audit chain holds, from its first entry to its last."""
+    """The audit chain holds, from its first entry to its last, kill or no kill."""
     code, said = await world.cli("audit", "verify", "--json")
-    found = json.loads(said[said.index("{") :]) if "{" in said else {}
-    if not story.see(code == 0, f"referral-broker audit verify: every link holds ({_sum(found)})"):
+    found = json.loads(said) if code == 0 else {}
+    story.see(
+        found.get("holds") and found["checked"] > IN_FLIGHT,
+        f"referral-broker audit verify: {found.get('checked')} entries, and every link holds",
+    )
+    if code != 0:
         story.say(said.strip()[-500:])
-
-
-def _sum(found: dict[str, Any]) -> str:
-    return f"{found.get('checked', '?')} entries"
 
 
 TROUBLE: Final[tuple[tuple[str, Act], ...]] = (

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from standardwebhooks import Webhook, WebhookVerificationError
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sandbox import arrival
@@ -24,9 +25,7 @@ PATH: Final = "/inbound"
 ELSEWHERE: Final = "/elsewhere"
 _DRIP_EVERY: Final = 0.2
 _STOP_SECONDS: Final = 1
-_STORED_ANYWAY: Final = frozenset(
-    {Answer.RESET, Answer.LATE, Answer.BARE, Answer.LIE_DIGEST, Answer.LIE_ODS, Answer.LIE_DELIVERY}
-)
+_STORED_ANYWAY: Final = frozenset({Answer.RESET, Answer.LATE, Answer.SLOW, Answer.BARE})
 
 
 class WebhookPartner(Partner):
@@ -108,7 +107,10 @@ class WebhookPartner(Partner):
         return app
 
     async def _inbound(self, request: Request) -> Response:
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # the broker died while it sent: it will send again
+            return Response(status_code=400)
         try:
             self._webhook.verify(body, dict(request.headers), json_parse=False)
         except WebhookVerificationError as error:
@@ -134,8 +136,11 @@ class WebhookPartner(Partner):
         return self._normally(found, behaviour)
 
     def _normally(self, found: Arrival, behaviour: Behaviour) -> Response:
-        """Store, confirm, and decide once the answer is on its way."""
         self.store(found)
+        return self._confirmed(found, behaviour)
+
+    def _confirmed(self, found: Arrival, behaviour: Behaviour) -> Response:
+        """Confirm what was stored, and decide once the answer is on its way."""
         said = self.receipt(found, behaviour.answer)
         if behaviour.decides:
             self.spawn(self.decide(found, behaviour))
@@ -145,12 +150,11 @@ class WebhookPartner(Partner):
 
     async def _slowly(self, _: Request, found: Arrival, behaviour: Behaviour) -> Response:
         await asyncio.sleep(self.slow_seconds)
-        return self._normally(found, behaviour)
+        return self._confirmed(found, behaviour)
 
     async def _late(self, _: Request, found: Arrival, behaviour: Behaviour) -> Response:
         await asyncio.sleep(self.late_seconds)
-        said = self.receipt(found, behaviour.answer)
-        return Response(json.dumps(said), media_type="application/json")
+        return self._confirmed(found, behaviour)
 
     async def _never(self, request: Request, *_: Any) -> Response:
         await request.receive()  # nothing more comes but that the other end went away

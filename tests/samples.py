@@ -143,9 +143,7 @@ def a_message(
         "closed_reason": None,
     }
     payloads = [
-        messages.sealed(
-            vault, key, Binding(owner, role, 1, PHARMACY, FHIR), body, digest(body), AT
-        )
+        messages.sealed(vault, key, Binding(owner, role, 1, PHARMACY, FHIR), body, digest(body), AT)
         for owner, role, body in ((event.id, "content", content), (message, "in", posted))
     ]
     rows = [

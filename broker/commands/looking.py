@@ -77,7 +77,7 @@ def verify(*, as_json: AsJson = False) -> None:
             )
     said = {
         "holds": found.broken_at is None,
-        "entries": found.checked,
+        "checked": found.checked,
         "head": found.head,
         "broken_at": found.broken_at,
         "why": found.why,

@@ -1,5 +1,6 @@
 """The schema: migrating it under a lock, and refusing to run on one that does not fit."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ class WrongSchema(BrokerError):
 
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
@@ -88,6 +89,10 @@ def back_up(engine: Engine, target: Path) -> Path:
     """Copy a SQLite database, whole and consistent, before it is migrated."""
     with database.unpooled(engine).connect() as connection:
         connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+    for path in (target, target.parent):  # SQLite leaves it to us that the copy survives
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
     return target
 
 

@@ -673,9 +673,7 @@ def mixed(post: Post) -> Iterator[list[str]]:
 
 def test_operators_list_deliveries_by_state_and_destination(post: Post, mixed: list[str]) -> None:
     def listed(state: str | None, ods: str | None) -> set[str]:
-        rows = post.store.read_now(
-            lambda c: deliveries.listing(c, state=state, ods=ods, limit=10)
-        )
+        rows = post.store.read_now(lambda c: deliveries.listing(c, state=state, ods=ods, limit=10))
         return {row.id for row in rows}
 
     assert listed(None, None) == set(mixed)
@@ -686,9 +684,7 @@ def test_operators_list_deliveries_by_state_and_destination(post: Post, mixed: l
 
 def test_a_message_knows_its_deliveries_and_its_recipients(post: Post) -> None:
     message = uuid7()
-    ids = [
-        post.send(post.subject(), message_id=message, ods=ods) for ods in (PRACTICE, HOSPITAL)
-    ]
+    ids = [post.send(post.subject(), message_id=message, ods=ods) for ods in (PRACTICE, HOSPITAL)]
     found = post.store.read_now(lambda c: deliveries.of_message(c, message))
     assert [row.id for row in found] == ids
     assert post.store.read_now(lambda c: deliveries.recipients(c, message)) == {PRACTICE, HOSPITAL}

@@ -69,9 +69,7 @@ def test_migrating_twice_changes_nothing(empty_database: Database) -> None:
     assert store.read_now(trail.verify_audit).checked == 2
 
 
-def differs(
-    context: Any, inspected: Any, declared: Any, found: Any, wanted: Any
-) -> bool | None:
+def differs(context: Any, inspected: Any, declared: Any, found: Any, wanted: Any) -> bool | None:
     """Compare our own column types by what they come down to; leave others to alembic."""
     if type(wanted).__module__ != columns.__name__:
         return None

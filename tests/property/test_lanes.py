@@ -161,11 +161,11 @@ class Lanes(RuleBasedStateMachine):
         ]
         self.fanned_out.append((event, rows))
         if cancels:
+            lanes = {(ods, subject) for ods in places}
             for step in self.steps:
-                is_sent = step.attempt > 0 or step.was_collected
-                if step.lane in {(ods, subject) for ods in places} and not is_sent:
-                    if step.status == "open":
-                        self.end(step, "superseded")
+                is_unsent = step.attempt == 0 and not step.was_collected
+                if step.lane in lanes and step.status == "open" and is_unsent:
+                    self.end(step, "superseded")
         for row in rows:
             step = Step(
                 id=row["id"],

@@ -1,0 +1,65 @@
+"""README.md says how a partner connects; what it says is run here as it stands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker import settings
+from sandbox.process import free_port
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TIMEOUT = 180
+
+# What a reader's shell would do without being told: stop at the first refusal, and end what was
+# started when the terminal is closed.
+PREAMBLE = """
+set -euo pipefail
+trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+curl() { command curl --fail-with-body "$@"; }
+"""
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_every_command_that_the_readme_shows_works_as_it_stands(tmp_path: Path) -> None:
+    port = free_port()
+    script = PREAMBLE + "\n".join(blocks())
+    script = script.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")
+    script = script.replace('"$PWD/.venv/bin:$PATH"', f'"{Path(sys.executable).parent}:$PATH"')
+    (tmp_path / "sandbox").symlink_to(ROOT / "sandbox")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("BROKER_")}
+    environment |= {"BROKER_PORT": str(port), "BROKER_ADMIN_PORT": "0"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    said = done.stdout
+    assert done.returncode == 0, f"{said[-3000:]}\n{done.stderr[-3000:]}"
+    assert "Riverside Medical Practice" in said
+    assert '"outcome":"filed"' in said
+    assert '"state":"accepted"' in said
+    assert '"kind":"notice"' in said.splitlines()[-1]
+
+
+def test_the_readme_names_every_setting_with_its_default_and_meaning() -> None:
+    rows = [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
+        for name, default, meaning in settings.table()
+    ]
+    shown = [line for line in README.splitlines() if line.startswith("| `BROKER_")]
+    assert rows == shown

@@ -1,0 +1,98 @@
+"""A world whose history is judged: wait until it has settled, then ask the checker."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sandbox.ledger import until
+from sandbox.world import World
+from tests.faults import checker
+
+SETTLES_WITHIN = 90.0
+
+_UNDISPATCHED = """
+SELECT 'events are not fanned out: ' || (h.position - coalesce(c.position, 0))
+FROM ledger_head h LEFT JOIN cursor c ON c.name = 'dispatch'
+WHERE h.position > coalesce(c.position, 0)
+"""
+_UNDELIVERED = """
+SELECT id || ' to ' || ods || ' is ' || state || ' ' || coalesce(held_reason, '') FROM delivery
+WHERE state = 'due' OR held_reason = 'receipt' OR (state = 'held' AND held_reason = 'predecessor')
+"""
+_UNDECIDED = """
+SELECT d.id || ' at ' || d.ods || ' is not decided' FROM delivery d
+WHERE d.kind = 'update' AND d.received_at IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM decision WHERE delivery_id = d.id)
+UNION ALL
+SELECT subject_id || ' at ' || receiver || ' is ' || state FROM referral
+WHERE state IN ('requested', 'received')
+"""
+
+
+def database(world: World) -> Path:
+    """Return where a world's database is."""
+    return world.folder / "data" / "broker.db"
+
+
+def ask(world: World, question: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Look into the database of a world from outside, while it runs or after."""
+    with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True, timeout=30)) as found:
+        return found.execute(question, values).fetchall()
+
+
+async def seen(
+    world: World,
+    question: str,
+    *values: Any,
+    is_right: Callable[[Any], Any] = bool,
+    seconds: float = SETTLES_WITHIN,
+) -> list[tuple[Any, ...]]:
+    """Wait until the database of a world answers a question rightly; return that answer."""
+    answers: list[list[tuple[Any, ...]]] = [[]]
+
+    def look() -> bool:
+        answers[0] = ask(world, question, *values)
+        return bool(is_right(answers[0]))
+
+    assert await until(look, seconds), f"after {seconds:g} s still {answers[0]}"
+    return answers[0]
+
+
+async def settled(
+    world: World, *, excused: Collection[str] = (), is_decided: bool = True, **wait: float
+) -> None:
+    """Wait until nothing is under way any more, but what goes to the `excused` destinations.
+
+    Fails with what is left.
+    """
+    left: list[str] = []
+
+    def quiet() -> bool:
+        left[:] = [one for (one,) in ask(world, _UNDISPATCHED)]
+        undelivered = [str(one) for (one,) in ask(world, _UNDELIVERED)]
+        left.extend(one for one in undelivered if not any(f" to {ods} " in one for ods in excused))
+        if is_decided:
+            left.extend(one for (one,) in ask(world, _UNDECIDED))
+        return not left
+
+    ends = asyncio.get_running_loop().time() + wait.get("seconds", SETTLES_WITHIN)
+    while not quiet():
+        assert asyncio.get_running_loop().time() < ends, "not settled:\n" + "\n".join(left[:20])
+        await asyncio.sleep(0.2)
+
+
+def judge(
+    world: World, *, down: Sequence[str] = (), ledgers: Sequence[Path] = ()
+) -> checker.Verdict:
+    """Judge a world as it stands now, by copies of its files only."""
+    copy = checker.copy_of(database(world), world.folder / "judged.db")
+    files = [*(partner.ledger.path for partner in world.partners), *ledgers]
+    return checker.check(copy, files, down=down)
+
+
+def demand_nothing_wrong(verdict: checker.Verdict) -> None:
+    """Fail with every violation that the checker found."""
+    assert not verdict.violations, str(verdict)
