@@ -66,10 +66,10 @@ class Dispatch:
         The cursor moves only once the delivery rows exist.
         """
         position, recorded = await self._store.read(_next)
-        crashpoint("dispatch.read")
         if not recorded:
             DISPATCH_LAG.set(0)
             return 0
+        crashpoint("dispatch.read")
         hints: dict[str, int] = {}
         for event in recorded:
             hints[event.subject] = max(hints.get(event.subject, 0), event.subject_seq)

@@ -1,9 +1,9 @@
-"""The ports: what the broker asks of adapters, consumers, profiles, logs, clocks and key rings.
+"""The ports: what the broker asks of adapters, consumers, outlets and key rings.
 
 Adapters and consumers know only these names, `broker.events`, `broker.errors` and `fhir_profiles`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
@@ -21,13 +21,6 @@ from broker.events import (
     Route,
     SubjectKind,
 )
-
-
-class Clock(Protocol):
-    """Tells the time. Aware, UTC."""
-
-    def now(self) -> datetime: ...
-
 
 # -- adapters ------------------------------------------------------------------------------------
 
@@ -283,40 +276,6 @@ class Consumer(Protocol):
     async def handle(self, delivery: Delivery, outlet: Outlet) -> Outcome:
         """Attempt it once. Raises Retry or Reject."""
         ...
-
-
-# -- logs ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """Something in the log that could not be decoded, kept as it is, with the reason."""
-
-    position: int
-    reason: str
-
-
-class Batch(Protocol):
-    """Events in order, and the promise to go on after them once `commit` returned."""
-
-    @property
-    def items(self) -> Sequence[Recorded | Quarantined]: ...
-
-    async def commit(self) -> None: ...
-
-
-class Reader(Protocol):
-    """Reads the log at least once, in order per subject, from where its group left off."""
-
-    def subscribe(self, group: str) -> AsyncIterator[Batch]: ...
-
-    async def lag(self, group: str) -> int: ...
-
-
-class Publisher(Protocol):
-    """Publishes events. Durable on return. Safe to repeat."""
-
-    async def publish(self, events: Sequence[Recorded]) -> None: ...
 
 
 # -- keys ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Routes each wanted message, translates, composes. Reads nothing but what it is g
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -103,6 +103,7 @@ def plan(
     warnings = list(needs.warnings)
     problems: list[Problem] = []
     left_out: list[str] = []
+    unasked = False
     for want in needs.wants:
         routed = routing.route(
             want,
@@ -116,11 +117,15 @@ def plan(
         warnings += routed.warnings
         if routed.left_out:
             left_out.append(routed.left_out)
+            unasked = unasked or want.priority is Priority.STAT
         elif routed.routes:
             planned.append(Planned(want, routed.routes, routed.agreement or None))
     if problems:
         telephone = next((one.todo for one in problems if "elephone" in one.todo), None)
         raise refusal(adapter, raw, problems, telephone)
+    if unasked:
+        # What still goes is the only word of it, so it is itself same-day and the call a duty.
+        planned = [replace(one, want=replace(one.want, priority=Priority.STAT)) for one in planned]
     return Plan(needs, tuple(planned), tuple(warnings), (*left_out, *needs.advice))
 
 

@@ -64,7 +64,16 @@ class Sent:
 
 
 def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
-    """Read a message that is to be corrected or taken back; None where there is none."""
+    """Read a message that is to be corrected or taken back; None where there is none.
+
+    Raises Conflict where nothing was sent under it.
+    """
+    known = messages.get(connection, message_id)
+    if known is not None and known.event_id is None:
+        raise Conflict(
+            "Nothing was sent under this message: there is nothing to take back, close or correct. "
+            "To send it after all, post it under a reference of its own."
+        )
     about = telling.about(connection, vault, message_id)
     if about is None:
         return None

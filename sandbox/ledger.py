@@ -21,8 +21,9 @@ _LOOK_EVERY: Final = 0.02
 class Ledger:
     """Append-only and on disk: an entry that was written is there after any crash.
 
-    Words used for `what`: sending, answered (by the broker), received, received-again, refused
-    (a bad signature), confirmed, decided, misbehaved, failed.
+    Words used for `what`: sending, answered (by the broker), received, received-again, confirmed,
+    lied, decided; misbehaved (as a sentinel asked), refused (a bad signature), followed (a
+    redirection, which nobody should), failed (the broker refused or never answered).
     """
 
     def __init__(self, path: Path, owner: str) -> None:

@@ -39,6 +39,9 @@ def print_manual(console: Console, world: World) -> None:
     bodies = _bodies(world)
     console.print(f"\n[bold]The broker serves on {world.url}[/bold] (its API: {world.url}/docs)")
     console.print(f"Everything is in {world.folder}; the broker's log is {world.broker.log_path}.")
+    console.print("For the operator's commands (partner, directory, deliveries, overdue, audit):")
+    for name in ("BROKER_DATA_DIR", "BROKER_KEYS_DIR", "BROKER_PUBLIC_URL"):
+        console.print(f"export {name}={shlex.quote(world.broker.settings[name])}", highlight=False)
     _print_partners(console, world)
     console.print("\n[bold]How to call each door[/bold] (tokens are good for 5 minutes)")
     for heading, partner, lines in _doors(world, bodies):
@@ -53,26 +56,17 @@ def print_manual(console: Console, world: World) -> None:
 
 
 def _print_partners(console: Console, world: World) -> None:
-    table = Table(title="Partners", title_justify="left", title_style="bold")
-    for column in ("organisation", "ODS", "client id", "private key", "ledger", "reached by"):
-        table.add_column(column)
     for partner in world.partners:
-        hook = partner.url if isinstance(partner, WebhookPartner) else "its inbox"
         who = partner.identity
-        table.add_row(
-            *map(
-                escape,
-                (
-                    who.name,
-                    who.organisation,
-                    who.client_id,
-                    str(who.key_path),
-                    str(partner.ledger.path),
-                    hook,
-                ),
-            )
-        )
-    console.print(table)
+        reached = f"called at {partner.url}" if isinstance(partner, WebhookPartner) else "an inbox"
+        console.print(f"\n[bold]{escape(who.name)}[/bold] ({who.organisation}, {reached})")
+        for name, value in (
+            ("client id", who.client_id),
+            ("private key", who.key_path),
+            ("scopes", " ".join(who.scopes)),
+            ("its own ledger", partner.ledger.path),
+        ):
+            console.print(f"  {name:15}{escape(str(value))}", highlight=False)
 
 
 def _token(world: World, partner: Partner) -> str:

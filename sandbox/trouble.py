@@ -12,8 +12,9 @@ from sandbox.story import Story
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 
 IN_FLIGHT: Final = 200
-_POSTED: Final = 220
+_POSTED: Final = 230
 _ANSWERED_BEFORE: Final = 60
+_STORED_BEFORE: Final = 3
 _PATIENCE: Final = 60.0
 
 
@@ -53,7 +54,13 @@ async def killed(world: World, story: Story) -> None:
     ]
     references = {body["reference"] for body in bodies}
     posting = [asyncio.create_task(pharmacy.submit(body)) for body in bodies]
-    await until(lambda: len(_answered(world, references)) >= _ANSWERED_BEFORE, _PATIENCE)
+    await until(
+        lambda: (
+            len(_answered(world, references)) >= _ANSWERED_BEFORE
+            and len(_stored(world, references)) >= _STORED_BEFORE
+        ),
+        _PATIENCE,
+    )
     pid = await broker.kill()
     answered, stored = len(_answered(world, references)), len(_stored(world, references))
     flying = len(bodies) - stored

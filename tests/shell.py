@@ -102,10 +102,12 @@ async def _accept(broker: Broker, body: Mapping[str, Any]) -> dict[str, Any]:
     return body_of
 
 
-def consultation(reference: str, practice: str = PRACTICE, **changes: Any) -> dict[str, Any]:
+def consultation(
+    reference: str, practice: str = PRACTICE, *, example: str = "uncomplicated-uti", **changes: Any
+) -> dict[str, Any]:
     """A complete consultation about a patient of a practice."""
     examples = registry.load().adapters["pharmacy"].examples
-    body = copy.deepcopy(dict(examples["uncomplicated-uti"]))
+    body = copy.deepcopy(dict(examples[example]))
     return body | {"reference": reference, "practice": {"ods": practice}} | changes
 
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, RSAKey
 
 from broker.assertion import fit_key
@@ -101,7 +102,9 @@ def _read(path: Path) -> ECKey | RSAKey:
             raise Refused(f"{path} is neither PEM nor JSON.") from None
     for kind in _KINDS:
         try:
-            return kind.import_key(data)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SecurityWarning)  # a weak key is refused below
+                return kind.import_key(data)
         except (JoseError, ValueError, TypeError, KeyError):
             continue
     raise Refused(f"{path} {_NOT_A_KEY}.")

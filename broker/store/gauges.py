@@ -46,7 +46,7 @@ def read(connection: Connection, now: datetime, group: str) -> Gauges:
     )
     return Gauges(
         queue_age={name: max(0.0, (now - since).total_seconds()) for name, since in oldest},
-        deliveries=dict(states.tuples().all()),
-        overdue=dict(codes.tuples().all()),
+        deliveries=dict(states.all()),
+        overdue=dict(codes.all()),
         lag=max(0, ledger.head(connection) - ledger.cursor(connection, group)),
     )

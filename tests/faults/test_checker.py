@@ -1,4 +1,4 @@
-"""The judge is tested before it is trusted: it must find every fault that is put into a good run."""
+"""The judge is tested before it is trusted: it finds every fault that is put into a good run."""
 
 import json
 import shutil
@@ -30,10 +30,14 @@ class Tampered:
             shutil.copyfile(ledger, self.ledgers[-1])
 
     def sql(self, *statements: str) -> None:
-        """Change the broker's word; each statement must change something."""
+        """Change the broker's word. `:update` and `:delivery` are the ids of one of each."""
         with closing(sqlite3.connect(self.database)) as connection, connection:
+            ids = {
+                "update": connection.execute(_ONE_UPDATE).fetchone()[0],
+                "delivery": connection.execute(_ONE_DELIVERY).fetchone()[0],
+            }
             for statement in statements:
-                assert connection.execute(statement).rowcount > 0, statement
+                assert connection.execute(statement, ids).rowcount > 0, statement
 
     def rewrite(self, change: Callable[[Entry], list[Entry] | None]) -> None:
         """Change the partners' word: `change` gives what stands in an entry's place, None once it
@@ -93,26 +97,26 @@ def _swap_webhook_order(run: Tampered) -> None:
     raise AssertionError("no lane with two steps")
 
 
-_ONE_UPDATE = "(SELECT id FROM message WHERE kind = 'update' ORDER BY id LIMIT 1)"
-_ONE_DELIVERY = "(SELECT id FROM delivery WHERE kind = 'update' ORDER BY id LIMIT 1)"
+_ONE_UPDATE = "SELECT id FROM message WHERE kind = 'update' ORDER BY id"
+_ONE_DELIVERY = "SELECT id FROM delivery WHERE kind = 'update' ORDER BY id"
 _RECEIVED = _when("received", kind="update")
 
 BAD: dict[str, tuple[str, Callable[[Tampered], None]]] = {
     "an accepted message is gone": (
         "lost",
-        lambda run: run.sql(f"DELETE FROM message WHERE id = {_ONE_UPDATE}"),
+        lambda run: run.sql("DELETE FROM message WHERE id = :update"),
     ),
     "what was posted is gone": (
         "lost",
-        lambda run: run.sql(f"DELETE FROM payload WHERE role = 'in' AND owner_id = {_ONE_UPDATE}"),
+        lambda run: run.sql("DELETE FROM payload WHERE role = 'in' AND owner_id = :update"),
     ),
     "what was sent is gone": (
         "lost",
-        lambda run: run.sql(f"DELETE FROM payload WHERE owner_id = {_ONE_DELIVERY}"),
+        lambda run: run.sql("DELETE FROM payload WHERE owner_id = :delivery"),
     ),
     "the key of a message is gone": (
         "lost",
-        lambda run: run.sql(f"DELETE FROM message_key WHERE id = {_ONE_UPDATE}"),
+        lambda run: run.sql("DELETE FROM message_key WHERE id = :update"),
     ),
     "the ledger has a gap": ("ledger", lambda run: run.sql("DELETE FROM event WHERE position = 3")),
     "a subject's events have a gap": (
@@ -146,20 +150,18 @@ BAD: dict[str, tuple[str, Callable[[Tampered], None]]] = {
     ),
     "a message has no delivery": (
         "unrouted",
-        lambda run: run.sql(f"DELETE FROM delivery WHERE id = {_ONE_DELIVERY}"),
+        lambda run: run.sql("DELETE FROM delivery WHERE id = :delivery"),
     ),
     "a delivery still waits": (
         "unreceived",
         lambda run: run.sql(
             "UPDATE delivery SET state = 'held', held_reason = 'receipt', received_at = NULL "
-            f"WHERE id = {_ONE_DELIVERY}"
+            "WHERE id = :delivery"
         ),
     ),
     "a delivery died and nobody knows": (
         "silent",
-        lambda run: run.sql(
-            f"UPDATE delivery SET state = 'dead', code = 'x' WHERE id = {_ONE_DELIVERY}"
-        ),
+        lambda run: run.sql("UPDATE delivery SET state = 'dead', code = 'x' WHERE id = :delivery"),
     ),
     "a receipt was made up": (
         "unproved",
@@ -167,9 +169,7 @@ BAD: dict[str, tuple[str, Callable[[Tampered], None]]] = {
     ),
     "a receipt that lies counts as true": (
         "unproved",
-        lambda run: run.sql(
-            f"UPDATE receipt SET named_ods = 'ZZZ99' WHERE delivery_id = {_ONE_DELIVERY}"
-        ),
+        lambda run: run.sql("UPDATE receipt SET named_ods = 'ZZZ99' WHERE delivery_id = :delivery"),
     ),
     "received is shown, but nobody stored it": (
         "unproved",

@@ -1,0 +1,175 @@
+"""The patient says no: nothing is sent, nothing clinical is kept, and nobody is misled about it."""
+
+from typing import Any
+
+import pytest
+
+from adapters.optometry import ADAPTER as OPTOMETRY
+from adapters.pharmacy import ADAPTER as PHARMACY
+from tests.acceptance.place import (
+    Body,
+    Caller,
+    Place,
+    consultation,
+    problem,
+    reading,
+    referral,
+    taken,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SERVICES = sorted(PHARMACY.examples)
+# What a message row may hold where nothing was sent: codes, ids, times and HMACs of our own.
+EMPTY = ("subject_id", "event_id", "key_id", "practice", "patient_pseudonym", "pseudonym_key")
+BARE = ("pathway", "pathway_version")
+
+
+async def sizes(place: Place) -> dict[str, int]:
+    names = [r.name for r in await place.rows("SELECT name FROM sqlite_master WHERE type='table'")]
+    return {
+        name: (await place.rows(f'SELECT count(*) FROM "{name}"'))[0][0]  # noqa: S608
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_without_consent_a_row_a_key_and_an_audit_entry_are_all_that_is_kept(
+    pharmacy: Caller, place: Place, service: str
+) -> None:
+    await pharmacy.get("/messages")
+    before = await sizes(place)
+    body = consultation(service, consent_to_inform_gp=False)
+    sent = taken(await pharmacy.post(PHARMACY.door, body))
+    after = await sizes(place)
+    grown = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert grown == {"message": 1, "audit": 1, "idempotency_key": 1}
+    (message,) = sent["messages"]
+    assert (message["status"], message["destinations"]) == ("withheld", [])
+    (row,) = await place.rows("SELECT * FROM message WHERE id = :id", id=message["id"])
+    assert row.status == "withheld"
+    assert [getattr(row, name) for name in EMPTY] == [None] * len(EMPTY)
+    assert [getattr(row, name) for name in BARE] == ["", ""]
+    assert row.body_hmac and body["clinical_summary"] not in str(row)
+    (entry,) = await place.rows("SELECT * FROM audit WHERE object_id = :id", id=message["id"])
+    assert entry.action == "message.withheld"
+
+
+async def test_a_repeat_gets_the_same_answer_and_another_body_does_not(pharmacy: Caller) -> None:
+    body = consultation(consent_to_inform_gp=False)
+    answers = [await pharmacy.post(PHARMACY.door, body, key="withheld") for _ in range(3)]
+    assert {one.status_code for one in answers} == {202}
+    assert len({one.content for one in answers}) == 1
+    other = body | {"clinical_summary": "Another"}
+    problem(await pharmacy.post(PHARMACY.door, other, key="withheld"), 409, "conflict")
+    agreed = body | {"consent_to_inform_gp": True}
+    problem(await pharmacy.post(PHARMACY.door, agreed), 409, "conflict")  # the reference is used
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blood_pressures": reading(196, 124)["blood_pressures"]},
+        {"red_flags": ["Rigors"]},
+        {"outcome": "gp-same-day"},
+        {"urgency": "urgent"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_where_the_body_held_an_escalation_the_answer_says_that_nobody_has_been_told(
+    pharmacy: Caller, changes: Body
+) -> None:
+    body = reading(120, 80, consent_to_inform_gp=False) | changes
+    sent = taken(await pharmacy.post(PHARMACY.door, body))
+    assert sent["read_first"][0].startswith("Nobody has been told.")
+
+
+async def test_a_routine_refusal_says_so_without_alarm(pharmacy: Caller) -> None:
+    sent = taken(
+        await pharmacy.post(PHARMACY.door, consultation(consent_to_inform_gp=False))
+    )
+    assert not any("Nobody has been told" in line for line in sent["read_first"])
+
+
+async def test_only_organisation_reference_service_and_consent_are_looked_at(
+    pharmacy: Caller,
+) -> None:
+    bare = {
+        "reference": "withheld-and-bare",
+        "service": "shingles",
+        "consent_to_inform_gp": False,
+        "pharmacy": {"ods": "FPH01"},
+        "patient": "whatever",
+        "unheard_of": [1, 2],
+    }
+    taken(await pharmacy.post(PHARMACY.door, bare))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"reference": None}, 422, "invalid"),
+        ({"service": "ear-piercing"}, 422, "invalid"),
+        ({"pharmacy": {"name": "Nobody"}}, 422, "invalid"),
+        ({"pharmacy": {"ods": "FPH02"}}, 403, "forbidden"),
+    ],
+)
+async def test_what_is_looked_at_is_refused_where_it_is_wrong(
+    pharmacy: Caller, change: dict[str, Any], status: int, code: str
+) -> None:
+    body = consultation(consent_to_inform_gp=False) | change
+    problem(await pharmacy.post(PHARMACY.door, body), status, code)
+
+
+async def test_the_sender_sees_that_nothing_was_sent_and_the_practice_sees_nothing(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124, consent_to_inform_gp=False)
+    (message,) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    shown = await pharmacy.tracked(message["id"])
+    assert shown["status"] == "withheld" and shown["deliveries"] == []
+    assert shown["line"].startswith("Nothing was sent")
+    await pharmacy.place.settled()
+    assert message["id"] not in {row["message"] for row in await practice.inbox()}
+    problem(await practice.get(message["url"]), 404, "not-found")
+    listed = taken(await pharmacy.get("/messages", status="withheld"), 200)["messages"]
+    assert message["id"] in {one["id"] for one in listed}
+
+
+@pytest.mark.parametrize("door", ["withdrawal", "closure", "telephone-calls"])
+async def test_there_is_nothing_to_take_back_and_the_answer_says_so(
+    pharmacy: Caller, door: str
+) -> None:
+    body = consultation(consent_to_inform_gp=False)
+    (message,) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    said = {
+        "withdrawal": {},
+        "closure": {"reason": "no-longer-needed"},
+        "telephone-calls": {"outcome": "spoke-to-staff"},
+    }[door]
+    answer = await pharmacy.post(f"{message['url']}/{door}", said)
+    assert "othing was sent" in problem(answer, 409, "conflict")["detail"]
+
+
+async def test_a_correction_of_what_was_withheld_says_so_too(pharmacy: Caller) -> None:
+    body = consultation(consent_to_inform_gp=False)
+    (message,) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    agreed = body | {"consent_to_inform_gp": True}
+    path = f"{PHARMACY.door}/{message['id']}"
+    answer = await pharmacy.put(path, agreed, if_match=await pharmacy.etag(message["url"]))
+    assert "othing was sent" in problem(answer, 409, "conflict")["detail"]
+
+
+async def test_an_optometrists_patient_may_refuse_too(optometrist: Caller, place: Place) -> None:
+    before = await sizes(place)
+    body = referral("retinal-detachment", consent=False)
+    sent = taken(await optometrist.post(OPTOMETRY.door, body))
+    after = await sizes(place)
+    assert {name for name in after if after[name] != before[name]} <= {
+        "message",
+        "audit",
+        "idempotency_key",
+        "jti",
+    }
+    assert sent["messages"][0]["status"] == "withheld"
+    assert sent["read_first"][0].startswith("Nobody has been told.")

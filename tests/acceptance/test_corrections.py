@@ -1,0 +1,506 @@
+"""What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.acceptance.place import (
+    Body,
+    Caller,
+    Place,
+    consultation,
+    eventually,
+    first,
+    kinds,
+    problem,
+    reading,
+    referral,
+    taken,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WITHDRAWN = "record-update-withdrawn"
+
+
+async def correct(
+    sender: Caller, message: str, body: Body, if_match: str | None = None
+) -> httpx2.Response:
+    """Put a whole new body in the place of a message, on the version that stands now."""
+    door = "/pharmacy/consultations" if "service" in body else "/optometry/referrals"
+    tag = if_match or await sender.etag(f"/messages/{message}")
+    return await sender.put(f"{door}/{message}", body, if_match=tag)
+
+
+async def filed(pharmacy: Caller, practice: Caller, body: Body) -> Body:
+    """Return an update that was sent and filed."""
+    update = first(await pharmacy.submit(body))
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    return update
+
+
+async def withdrawals(receiver: Caller, about: str) -> list[Body]:
+    """Return the withdrawals of a message in an inbox."""
+    await receiver.place.settled()
+    found = []
+    for row in await receiver.inbox():
+        if row["kind"] == "update":
+            read = await receiver.collect(row)
+            if (read.event, read.about) == (WITHDRAWN, about):
+                found.append(row)
+    return found
+
+
+# -- replacing -----------------------------------------------------------------------------------
+
+
+async def test_a_correction_reaches_the_practice_as_a_linked_new_version_also_after_filing(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    answer = await correct(pharmacy, old["id"], body | {"plan": "None after all."})
+    said = taken(answer, 200)
+    new = first(said)
+    assert said["replaces"] == old["id"] and new["id"] != old["id"]
+    row = await practice.take(new["id"])
+    bundle = (await practice.get(row["url"])).text
+    assert "None after all." in bundle and old["id"] in bundle
+    taken(await practice.decide(row, outcome="filed"), 200)
+    shown = await pharmacy.tracked(new["id"])
+    assert shown["replaces"] == old["id"] and shown["status"] == "sent"
+    before = await pharmacy.tracked(old["id"])
+    assert before["status"] == "replaced" and "was replaced" in before["line"]
+    # The reference goes over: it still finds the version that stands.
+    listed = taken(await pharmacy.get("/messages", reference=body["reference"]), 200)["messages"]
+    assert [one["id"] for one in listed] == [new["id"]]
+
+
+async def test_a_repeat_of_the_same_correction_gets_the_same_answer(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    tag = await pharmacy.etag(old["url"])
+    changed = body | {"plan": "Changed."}
+    answers = [await correct(pharmacy, old["id"], changed, tag) for _ in range(3)]
+    assert {one.status_code for one in answers} == {200}
+    assert len({one.content for one in answers}) == 1
+
+
+async def test_a_correction_without_if_match_is_428_and_a_stale_one_412(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = first(await pharmacy.submit(body))
+    stale = await pharmacy.etag(old["url"])
+    row = await practice.take(old["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    path = f"/pharmacy/consultations/{old['id']}"
+    problem(await pharmacy.put(path, body | {"plan": "X"}), 428, "precondition-required")
+    problem(await pharmacy.put(path, body | {"plan": "X"}, if_match=stale), 412, "stale")
+
+
+async def test_the_version_that_was_replaced_cannot_be_changed_again(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    taken(await correct(pharmacy, old["id"], body | {"plan": "One."}), 200)
+    problem(await correct(pharmacy, old["id"], body | {"plan": "Two."}), 409, "conflict")
+    problem(await pharmacy.post(f"{old['url']}/withdrawal", {}), 409, "conflict")
+
+
+async def test_a_correction_of_a_correction_goes_on_from_the_newest(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    at = await filed(pharmacy, practice, body)
+    for plan in ("One.", "Two.", "Three."):
+        at = first(taken(await correct(pharmacy, at["id"], body | {"plan": plan}), 200))
+    row = await practice.arrived(at["id"])
+    assert "Three." in (await practice.get(row["url"])).text
+    assert (await pharmacy.tracked(at["id"]))["deliveries"][0]["role"] == "acting"
+
+
+async def test_a_correction_carries_the_reference_and_is_judged_like_a_post(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    other = await correct(pharmacy, old["id"], body | {"reference": "another"})
+    assert problem(other, 422, "invalid")["problems"][0]["field"] == "reference"
+    wrong = body | {"outcome": "cured", "colour": "red"}
+    said = problem(await correct(pharmacy, old["id"], wrong), 422, "invalid")
+    assert {one["field"] for one in said["problems"]} == {"outcome", "colour"}
+    withheld = body | {"consent_to_inform_gp": False}
+    said = problem(await correct(pharmacy, old["id"], withheld), 409, "conflict")
+    assert "withdrawal" in said["detail"]
+    assert (await pharmacy.tracked(old["id"]))["status"] == "sent"
+
+
+# -- another practice ----------------------------------------------------------------------------
+
+
+async def test_a_change_of_practice_withdraws_from_the_old_and_updates_the_new(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    moved = body | {"practice": {"ods": "G99003", "name": "Lakeside Practice"}}
+    tag = await pharmacy.etag(old["url"])
+    answer = await correct(pharmacy, old["id"], moved, tag)
+    new = first(taken(answer, 200))
+    row = await place.of("G99003").take(new["id"])
+    assert row["kind"] == "update"
+    (gone,) = await withdrawals(practice, old["id"])
+    taken(await practice.receipt(gone), 200)
+    assert await withdrawals(place.of("G99003"), old["id"]) == []
+    assert new["id"] not in {one["message"] for one in await practice.inbox()}
+    again = await correct(pharmacy, old["id"], moved, tag)
+    assert (again.status_code, again.content) == (200, answer.content)
+
+
+async def test_a_change_to_a_closed_practice_is_refused_and_nothing_changes(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    old = await filed(pharmacy, practice, body)
+    answer = await correct(pharmacy, old["id"], body | {"practice": {"ods": "G99004"}})
+    assert problem(answer, 422, "invalid")["problems"][0]["code"] == "closed"
+    assert (await pharmacy.tracked(old["id"]))["status"] == "sent"
+    assert await withdrawals(practice, old["id"]) == []
+
+
+async def test_not_registered_here_stays_on_the_list_until_it_is_sent_again(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    assert await pharmacy.heard(update["id"], "update-rejected")
+    assert await pharmacy.overdue(update["id"]) == {"not-registered-here"}
+    again = body | {"practice": {"ods": "G99003"}}
+    new = first(taken(await correct(pharmacy, update["id"], again), 200))
+    assert await pharmacy.overdue(update["id"]) == set()
+    assert await place.of("G99003").arrived(new["id"])
+
+
+async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_reason(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    closure = f"{update['url']}/closure"
+    problem(await pharmacy.post(closure, {}), 422, "invalid")
+    problem(await pharmacy.post(closure, {"reason": "bored"}), 422, "invalid")
+    assert await pharmacy.overdue(update["id"]) == {"not-registered-here"}
+    closed = taken(await pharmacy.post(closure, {"reason": "told-by-telephone"}), 200)
+    assert closed == {"message": update["id"], "closed": "told-by-telephone"}
+    assert await pharmacy.overdue(update["id"]) == set()
+    shown = await pharmacy.tracked(update["id"])
+    assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "moved-away",
+        "deceased",
+        "demographics-do-not-match",
+        "duplicate",
+        "content-query",
+        "does-not-take-this-kind",
+    ],
+)
+async def test_every_other_rejection_is_told_and_leaves_nothing_open(
+    pharmacy: Caller, practice: Caller, reason: str
+) -> None:
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    row = await practice.take(update["id"])
+    answer = await practice.decide(row, outcome="rejected", reason=reason, note="See our letter.")
+    taken(answer, 200)
+    told = await pharmacy.heard(update["id"], "update-rejected")
+    assert told.advice == "See our letter."
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
+async def test_a_loop_is_closed_once_and_again_with_the_same_answer(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    closure = f"{update['url']}/closure"
+    said = {"reason": "patient-told"}
+    answers = [await pharmacy.post(closure, said, key=f"close-{update['id']}") for _ in range(2)]
+    assert answers[0].content == answers[1].content
+    taken(answers[0], 200)
+    # Under another key it is no error of the broker's either.
+    again = await pharmacy.post(closure, said)
+    assert again.status_code in {200, 409}, again.text
+    other = await pharmacy.post(closure, {"reason": "duplicate"})
+    assert other.status_code in {200, 409}, other.text
+
+
+# -- escalations ---------------------------------------------------------------------------------
+
+
+async def test_a_new_escalation_makes_a_new_referral(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(120, 80)
+    old = await filed(pharmacy, practice, body)
+    worse = body | {"blood_pressures": reading(196, 124)["blood_pressures"]}
+    said = taken(await correct(pharmacy, old["id"], worse), 200)
+    assert kinds(said) == ["update", "referral"]
+    task = first(said, "referral")
+    assert task["priority"] == "stat"
+    assert any(line.startswith("A message alone is not enough") for line in said["read_first"])
+    row = await practice.take(task["id"])
+    assert row["kind"] == "referral"
+    taken(await practice.move(task["referral"], "accept"), 200)
+
+
+async def test_an_escalation_that_stands_is_amended_not_made_again(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    said = taken(await correct(pharmacy, first(sent)["id"], body | {"plan": "By noon."}), 200)
+    newer = first(said, "referral")
+    assert newer["referral"] == task["referral"] and newer["id"] != task["id"]
+    assert (await practice.arrived(newer["id"]))["kind"] == "referral"
+    assert (await pharmacy.tracked(task["id"]))["status"] == "replaced"
+
+
+async def test_an_escalation_that_vanished_cancels_what_nobody_has_accepted(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
+    said = taken(await correct(pharmacy, first(sent)["id"], better), 200)
+    assert kinds(said) == ["update"]
+    assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "cancelled"
+    assert await practice.heard(task["id"], "cancelled")
+    problem(await practice.move(task["referral"], "accept"), 409, "conflict")
+    await pharmacy.place.settled()
+    assert await pharmacy.overdue(task["id"]) == set()
+
+
+async def test_an_escalation_that_vanished_after_acceptance_stays_open_and_the_answer_says_so(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    taken(await practice.move(task["referral"], "accept"), 200)
+    better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
+    said = taken(await correct(pharmacy, first(sent)["id"], better), 200)
+    assert any(f"{task['referral']} stays open" in line for line in said["read_first"])
+    assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "accepted"
+
+
+async def test_a_correction_is_of_the_update_and_never_of_the_task_that_came_with_it(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    answer = await correct(pharmacy, task["id"], body | {"plan": "By noon."})
+    said = problem(answer, 409, "conflict")
+    assert first(sent)["id"] in said["detail"]
+    # The same by the referral's own id.
+    tag = await pharmacy.etag(task["url"])
+    path = f"/pharmacy/consultations/{task['referral'].rpartition('/')[2]}"
+    problem(await pharmacy.put(path, body | {"plan": "Now."}, if_match=tag), 409, "conflict")
+    row = await practice.arrived(task["id"])
+    assert row["kind"] == "referral"
+
+
+# -- withdrawing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_filed", [False, True], ids=["before filing", "after filing"])
+async def test_a_withdrawal_reaches_whoever_got_the_message(
+    pharmacy: Caller, practice: Caller, is_filed: bool
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    row = await practice.take(update["id"])
+    if is_filed:
+        taken(await practice.decide(row, outcome="filed"), 200)
+    path = f"{update['url']}/withdrawal"
+    answers = [await pharmacy.post(path, {}, key=f"w-{update['id']}") for _ in range(2)]
+    assert answers[0].content == answers[1].content
+    said = taken(answers[0])
+    assert said["withdraws"] == update["id"] and said["told"] == ["G99001"]
+    (gone,) = await withdrawals(practice, update["id"])
+    assert "entered in error" in (await practice.collect(gone)).text
+    taken(await practice.receipt(gone), 200)
+    taken(await practice.decide(gone, outcome="filed"), 200)
+    shown = await pharmacy.tracked(update["id"])
+    assert shown["status"] == "withdrawn" and "was withdrawn" in shown["line"]
+    problem(await pharmacy.post(path, {}), 409, "conflict")
+
+
+async def test_a_withdrawal_is_not_itself_withdrawn_or_corrected(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    said = taken(await pharmacy.post(f"{update['url']}/withdrawal", {}))
+    problem(await pharmacy.post(f"/messages/{said['message']}/withdrawal", {}), 409, "conflict")
+    problem(await correct(pharmacy, said["message"], body), 409, "conflict")
+
+
+async def test_a_withdrawal_cancels_a_joined_referral_that_nobody_has_accepted(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    sent = await pharmacy.submit(reading(196, 124))
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    said = taken(await pharmacy.post(f"{first(sent)['url']}/withdrawal", {}))
+    assert said["cancelled"] == [task["referral"]]
+    assert taken(await practice.get(task["referral"]), 200)["state"] == "cancelled"
+    assert "Entered in error" in (await practice.heard(task["id"], "cancelled")).text
+
+
+async def test_a_withdrawal_leaves_an_accepted_referral_open_and_says_whom_to_telephone(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    sent = await pharmacy.submit(reading(196, 124))
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    taken(await practice.move(task["referral"], "accept"), 200)
+    said = taken(await pharmacy.post(f"{first(sent)['url']}/withdrawal", {}))
+    assert said["cancelled"] == []
+    (line,) = said["read_first"]
+    assert "stays open" in line and "elephone" in line
+    assert taken(await practice.get(task["referral"]), 200)["state"] == "accepted"
+
+
+@pytest.mark.parametrize("door", ["withdrawal", "closure"])
+async def test_a_referral_is_cancelled_not_withdrawn_or_closed(
+    optometrist: Caller, door: str
+) -> None:
+    (message,) = (await optometrist.submit(referral()))["messages"]
+    body: Any = {"reason": "no-longer-needed"} if door == "closure" else {}
+    said = problem(await optometrist.post(f"{message['url']}/{door}", body), 409, "conflict")
+    assert f"{message['referral']}/cancel" in said["detail"]
+
+
+async def test_only_the_sender_corrects_withdraws_and_closes(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    await practice.take(update["id"])
+    tag = await pharmacy.etag(update["url"])
+    for other, status, code in (
+        (practice, 403, "forbidden"),
+        (place.of("FPH02"), 404, "not-found"),
+    ):
+        problem(await correct(other, update["id"], body, tag), status, code)
+        problem(await other.post(f"{update['url']}/withdrawal", {}), status, code)
+        closure = {"reason": "patient-told"}
+        problem(await other.post(f"{update['url']}/closure", closure), status, code)
+
+
+# -- referrals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["message", "referral"])
+async def test_an_amended_referral_reaches_the_receiver_and_the_gp_copy(
+    optometrist: Caller, hospital: Caller, practice: Caller, named: str
+) -> None:
+    body = referral("raised-pressure")
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    row = await practice.take(old["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    identity = old["id"] if named == "message" else old["referral"].rpartition("/")[2]
+    tag = await optometrist.etag(old["url"])
+    path = f"/optometry/referrals/{identity}"
+    amended = body | {"symptoms": "Haloes since Monday."}
+    answer = await optometrist.put(path, amended, if_match=tag)
+    (new,) = taken(answer, 200)["messages"]
+    assert new["referral"] == old["referral"]
+    for receiver in (hospital, practice):
+        row = await receiver.take(new["id"])
+        assert "Haloes since Monday." in (await receiver.get(row["url"])).text
+    state = taken(await hospital.get(old["referral"]), 200)
+    assert (state["state"], state["message"]) == ("received", new["id"])
+    again = await optometrist.put(path, amended, if_match=tag)
+    assert (again.status_code, again.content) == (200, answer.content)
+    taken(await hospital.move(old["referral"], "accept"), 200)
+
+
+async def test_an_amendment_after_acceptance_says_that_somebody_must_see_it(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    taken(await hospital.move(old["referral"], "accept"), 200)
+    said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
+    assert "has already taken the patient on" in said["read_first"][0]
+    assert taken(await hospital.get(old["referral"]), 200)["state"] == "accepted"
+
+
+async def test_an_amendment_that_would_go_elsewhere_is_409(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    body = referral("raised-pressure")
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    elsewhere = body | {"condition": {"code": "suspected-wet-amd"}}
+    said = problem(await correct(optometrist, old["id"], elsewhere), 409, "conflict")
+    assert "macular" in said["detail"] and f"{old['referral']}/cancel" in said["detail"]
+
+
+async def test_a_referral_that_has_ended_is_not_amended(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    taken(await optometrist.move(old["referral"], "cancel", {"reason": "patient-request"}), 200)
+    said = problem(await correct(optometrist, old["id"], body | {"symptoms": "X"}), 409, "conflict")
+    assert "ended" in said["detail"]
+
+
+async def test_an_amendment_with_another_practice_withdraws_the_copy_from_the_old_one(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    body = referral("raised-pressure")
+    (old,) = (await optometrist.submit(body))["messages"]
+    await practice.take(old["id"])
+    answer = await correct(optometrist, old["id"], body | {"practice": {"ods": "G99003"}})
+    (new,) = taken(answer, 200)["messages"]
+    assert await place.of("G99003").arrived(new["id"])
+    assert await hospital.arrived(new["id"])
+    assert len(await withdrawals(practice, old["id"])) == 1
+    assert await withdrawals(hospital, old["id"]) == []
+    assert new["id"] not in {row["message"] for row in await practice.inbox()}
+
+
+async def test_a_stale_amendment_is_412(optometrist: Caller, hospital: Caller) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    tag = await optometrist.etag(old["url"])
+    await hospital.take(old["id"])
+
+    async def moved() -> bool:
+        return await optometrist.etag(old["url"]) != tag
+
+    await eventually(moved)
+    answer = await correct(optometrist, old["id"], body | {"symptoms": "X"}, tag)
+    problem(answer, 412, "stale")
