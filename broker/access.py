@@ -4,7 +4,7 @@ Every route of every door asks `decide`. What is not in the table is not allowed
 object that the caller need not know of reads as if it were not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -25,13 +25,12 @@ OPEN_ROUTES: Final = (
 """The only paths that answer without a token. A test holds every other route to `decide`."""
 
 NOT_THERE: Final = "There is nothing here for this caller."
+DOORS_OWN: Final = "<door>:submit"
 
 
 class Scope(StrEnum):
-    """What a client may be registered for; one per door and direction."""
+    """What a client may be registered for; each pillar's door has a scope of its own beside."""
 
-    PHARMACY_SUBMIT = "pharmacy:submit"
-    OPTOMETRY_SUBMIT = "optometry:submit"
     MESSAGES_READ = "messages:read"
     MESSAGES_WRITE = "messages:write"
     INBOX_READ = "inbox:read"
@@ -44,10 +43,8 @@ class Scope(StrEnum):
 class Action(StrEnum):
     """Everything that can be done over HTTP."""
 
-    SUBMIT_PHARMACY = "pharmacy.submit"
-    SUBMIT_OPTOMETRY = "optometry.submit"
-    CORRECT_PHARMACY = "pharmacy.correct"
-    CORRECT_OPTOMETRY = "optometry.correct"
+    SUBMIT = "message.submit"
+    CORRECT = "message.correct"
     WITHDRAW = "message.withdraw"
     CLOSE = "message.close"
     RECORD_CALL = "message.telephone-call"
@@ -85,13 +82,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row. No scope: open to all. No relations: not about an object.
+    """One row. No scope: open to all; `DOORS_OWN`: that of the door. No relations: not about an
+    object.
 
     `restricted` are the relations that hold for a restricted label too. `starts` marks what begins
     a new disclosure, which an agreement out of force forbids; what was sent may be seen through.
     """
 
-    scope: Scope | None
+    scope: Scope | str | None
     relations: frozenset[Relation] = frozenset()
     restricted: frozenset[Relation] = frozenset()
     starts: bool = False
@@ -112,10 +110,8 @@ _S = Scope
 # message that nobody can collect would be lost, and its label was weighed before it was delivered.
 TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
     {
-        Action.SUBMIT_PHARMACY: Rule(_S.PHARMACY_SUBMIT, starts=True),
-        Action.SUBMIT_OPTOMETRY: Rule(_S.OPTOMETRY_SUBMIT, starts=True),
-        Action.CORRECT_PHARMACY: Rule(_S.PHARMACY_SUBMIT, _SENDER, _SENDER, starts=True),
-        Action.CORRECT_OPTOMETRY: Rule(_S.OPTOMETRY_SUBMIT, _SENDER, _SENDER, starts=True),
+        Action.SUBMIT: Rule(DOORS_OWN, starts=True),
+        Action.CORRECT: Rule(DOORS_OWN, _SENDER, _SENDER, starts=True),
         Action.WITHDRAW: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
         Action.CLOSE: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
         Action.RECORD_CALL: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
@@ -150,8 +146,11 @@ def decide(
     purpose: str,
     label: str,
     now: datetime,
+    door: str = "",
 ) -> Decision:
     """Decide whether the caller may do this; the reason is for its eyes and for the audit.
+
+    `door` is the pillar's door that is knocked at, where there is one.
 
     `relation` is what the caller's organisation is to the object: NONE where it is nothing to it,
     and where no such object was found, so that both read the same. `agreement` None: it was sent
@@ -163,8 +162,9 @@ def decide(
     if caller is None:
         return Decision(False, "A valid token is needed.")
     # Asked before the object is looked at, so the answer tells nothing about any object.
-    if rule.scope not in caller.scopes:
-        return Decision(False, f"This client has not been given the scope {rule.scope}.")
+    scope = submit_scope(door) if rule.scope == DOORS_OWN else rule.scope
+    if scope not in caller.scopes:
+        return Decision(False, f"This client has not been given the scope {scope}.")
     if rule.relations:
         refusal = _about_object(rule, action, relation, label)
         if refusal is not None:
@@ -175,7 +175,17 @@ def decide(
         reason = f"The agreement {agreement.code} is not in force for {caller.organisation}."
         return Decision(False, reason)
     who = relation if rule.relations else caller.organisation
-    return Decision(True, f"{rule.scope} as {who}.")
+    return Decision(True, f"{scope} as {who}.")
+
+
+def submit_scope(door: str) -> str:
+    """Return the scope that a pillar's door asks for."""
+    return f"{door}:submit"
+
+
+def scopes(doors: Iterable[str]) -> list[str]:
+    """Return every scope that a client may be given, with these doors."""
+    return sorted([*Scope, *(submit_scope(door) for door in doors)])
 
 
 def as_table() -> list[tuple[str, ...]]:

@@ -145,9 +145,10 @@ def _read(body: dict[str, Any], now: datetime) -> tuple[datetime, str, str]:
 
 
 def _moment(text: Any, now: datetime) -> datetime | None:
-    """Return a past time with its offset, or None."""
+    """Return a past time of this century with its offset, or None."""
     try:
         at = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         return None
-    return at if at.tzinfo is not None and at <= now + timedelta(minutes=5) else None
+    is_past = at.tzinfo is not None and at.year >= 2000 and at <= now + timedelta(minutes=5)
+    return at if is_past else None

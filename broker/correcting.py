@@ -85,14 +85,20 @@ class Correcting:
 
         Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
         """
-        request_hmac = self._vault.mac(f"request|PUT {asked.message}", asked.body)
+        request_hmac = self._request_hmac(asked.message, asked.body)
         sent = await self._store.read(lambda c: read(c, self._vault, asked.message))
         if sent is None or sent.message.door != asked.adapter.name:
             raise NotFound("There is nothing here for this caller.")
-        known = await self._store.read(lambda c: self._repeated(c, sent, request_hmac))
+        known = await self._store.read(lambda c: self._repeated(c, sent, asked.body))
         if known is not None:
             return known
         check_standing(sent.message)
+        if sent.message.reference_hmac is None:
+            posted = await self._store.read(lambda c: messages.posted_with(c, sent.message))
+            raise Conflict(
+                "This message came of another one: "
+                f"PUT {asked.adapter.door}/{posted} corrects both."
+            )
         check_version(asked.version, sent.version, f"/messages/{asked.message}")
         raw = read_object(asked.body)
         if asked.adapter.withheld(raw) is not None:
@@ -165,12 +171,20 @@ class Correcting:
         await self._store.write(write)
         return answer
 
-    def _repeated(self, connection: Connection, sent: Sent, request_hmac: str) -> Answer | None:
-        later = messages.replacement_of(connection, sent.message.id)
-        if later is None or later.body_hmac != request_hmac:
-            return None
-        answer = messages.payload(connection, self._vault, later.id, ROLE)
-        return Answer(CORRECTED, answer.body) if answer else None
+    def _request_hmac(self, message: str, body: bytes) -> str:
+        return self._vault.mac(f"request|PUT {message}", body)
+
+    def _repeated(self, connection: Connection, sent: Sent, body: bytes) -> Answer | None:
+        old = sent.message
+        # Named by its referral, it is already the version that this very request made.
+        later = messages.replacement_of(connection, old.id)
+        for made, replaced in ((later, old.id), (old, old.replaces)):
+            if made is None or replaced is None:
+                continue
+            if made.body_hmac == self._request_hmac(replaced, body):
+                answer = messages.payload(connection, self._vault, made.id, ROLE)
+                return Answer(CORRECTED, answer.body) if answer else None
+        return None
 
     def _check_reference(self, sent: Sent, needs: Needs) -> None:
         given = self._vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
@@ -241,7 +255,7 @@ def _slots(
             state,
             referral.MOVES["amend"],
             referral.Relation.SENDER,
-            moves.context(live.row, live.row.sender, live.about.message.accepted_at),
+            moves.context(live.row, live.row.sender, directory, live.about.message.accepted_at),
         )
         if referral.needs_receivers_eye(state):
             name = directory.name(Destination(live.row.receiver, live.row.receiver_service))

@@ -21,8 +21,7 @@ from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages
 from broker.store.messages import Opened
 from broker.store.store import Connection, Store, Tx
-from broker.telemetry import DISPATCH_LAG
-from broker.vault import Binding, MessageKey, Vault
+from broker.vault import Binding, Vault
 
 GROUP: Final = "dispatch"
 BATCH: Final = 64
@@ -41,7 +40,6 @@ class _Source:
 
     event: Recorded
     message: Any
-    key: MessageKey | None
     content: Opened | None
 
 
@@ -65,23 +63,21 @@ class Dispatch:
 
         The cursor moves only once the delivery rows exist.
         """
-        position, recorded = await self._store.read(_next)
+        position, recorded, sources = await self._store.read(self._next)
         if not recorded:
-            DISPATCH_LAG.set(0)
             return 0
         crashpoint("dispatch.read")
-        hints: dict[str, int] = {}
-        for event in recorded:
-            hints[event.subject] = max(hints.get(event.subject, 0), event.subject_seq)
-        await self.fan_out(hints, up_to=recorded[-1].position)
-        head = await self._store.read(ledger.head)
-        DISPATCH_LAG.set(head - recorded[-1].position)
-        return recorded[-1].position - position
+        up_to = recorded[-1].position
+        await self._make(sources, up_to)
+        return up_to - position
 
-    async def fan_out(self, hints: Mapping[str, int], *, up_to: int | None = None) -> int:
+    async def fan_out(self, hints: Mapping[str, int]) -> int:
         """Make the deliveries of these subjects' events up to these places. Safe to repeat."""
-        directory = await self._directory.current()
         sources = await self._store.read(lambda connection: self._load(connection, hints))
+        return await self._make(sources)
+
+    async def _make(self, sources: Sequence[_Source], up_to: int | None = None) -> int:
+        directory = await self._directory.current()
         prepared = [(source, self._deliveries(source, directory)) for source in sources]
         crashpoint("dispatch.composed")
 
@@ -95,21 +91,23 @@ class Dispatch:
         crashpoint("dispatch.fanned-out")
         return made
 
+    def _next(self, connection: Connection) -> tuple[int, list[Recorded], list[_Source]]:
+        position = ledger.cursor(connection, GROUP)
+        recorded = ledger.after(connection, position, BATCH)
+        hints: dict[str, int] = {}
+        for event in recorded:
+            hints[event.subject] = max(hints.get(event.subject, 0), event.subject_seq)
+        return position, recorded, self._load(connection, hints)
+
     def _load(self, connection: Connection, hints: Mapping[str, int]) -> list[_Source]:
         found = ledger.undispatched(connection, hints)
-        wanted = [event for event in found if self._takers(event)]
-        contents = messages.payloads(
-            connection, self._vault, [event.id for event in wanted], CONTENT
-        )
-        sources = []
-        for event in found:
-            message = key = None
-            if event in wanted and event.message_id is not None:
-                message = messages.get(connection, event.message_id)
-                if message is not None and message.key_id is not None:
-                    key = messages.key_of(connection, self._vault, message.key_id)
-            sources.append(_Source(event, message, key, contents.get(event.id)))
-        return sources
+        wanted = {event.id: event.message_id for event in found if self._takers(event)}
+        contents = messages.payloads(connection, self._vault, wanted, CONTENT)
+        rows = messages.by_id(connection, filter(None, wanted.values()))
+        return [
+            _Source(event, rows.get(event.message_id or ""), contents.get(event.id))
+            for event in found
+        ]
 
     def _takers(self, event: Recorded) -> Iterable[tuple[Consumer, Route]]:
         return [
@@ -127,7 +125,7 @@ class Dispatch:
         made = []
         seen: set[str] = set()
         for consumer, route in self._takers(event):
-            if message is None or source.key is None or source.content is None:
+            if message is None or source.content is None:
                 # Erased before it was fanned out: there is nothing left that could be sent.
                 log.error("dispatch.unreadable", event_id=event.id, position=event.position)
                 continue
@@ -150,7 +148,7 @@ class Dispatch:
             now = datetime.now(UTC)
             sent = messages.sealed(
                 self._vault,
-                source.key,
+                source.content.key,
                 Binding(identity, SENT, 1, route.destination.ods, FHIR_JSON),
                 body,
                 digest(body),
@@ -158,11 +156,6 @@ class Dispatch:
             )
             made.append((_row(source, consumer, route, identity, kind, directory, sent), sent))
         return made
-
-
-def _next(connection: Connection) -> tuple[int, list[Recorded]]:
-    position = ledger.cursor(connection, GROUP)
-    return position, ledger.after(connection, position, BATCH)
 
 
 def _row(
@@ -214,13 +207,17 @@ def _write(
     tx: Tx, prepared: Sequence[tuple[_Source, list[tuple[dict[str, Any], dict[str, Any]]]]]
 ) -> int:
     made = 0
+    bodies: list[dict[str, Any]] = []
+    dispatched = ledger.lock_dispatched(tx, {source.event.subject for source, _ in prepared})
     for source, rows in prepared:
         event = source.event
-        subject = tx.lock_subject(event.subject)
-        if subject is None or subject.dispatched_seq >= event.subject_seq:
+        before = dispatched.get(event.subject, event.subject_seq)
+        if before >= event.subject_seq:
             continue
         times = {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
         made += deliveries.insert_new(tx, [row | times for row, _ in rows], event)
-        messages.put_payloads(tx, [sent for _, sent in rows])
-        ledger.mark_dispatched(tx, event.subject, subject.dispatched_seq, event.subject_seq)
+        bodies += [sent for _, sent in rows]
+        ledger.mark_dispatched(tx, event.subject, before, event.subject_seq)
+        dispatched[event.subject] = event.subject_seq
+    messages.put_payloads(tx, bodies)
     return made

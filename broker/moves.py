@@ -58,12 +58,16 @@ def relation(row: Any, organisation: str, directory: Directory) -> Relation:
     return Relation.COPY if organisation == row.practice else Relation.NONE
 
 
-def context(row: Any, organisation: str, now: datetime) -> referral.Context:
-    """Return what the state machine may ask about beside state and relation."""
+def context(row: Any, organisation: str, directory: Directory, now: datetime) -> referral.Context:
+    """Return what the state machine may ask about beside state and relation.
+
+    A successor stands for what it inherited, also for what its predecessor decided.
+    """
+    mover = directory.resolve_successor(row.last_move_by) if row.last_move_by else None
     return referral.Context(
         now=now,
         organisation=organisation,
-        moved_by=row.last_move_by or "",
+        moved_by=mover.ods if mover is not None else row.last_move_by or "",
         moved_at=row.last_move_at,
         before=State(row.state_before) if row.state_before else None,
     )
@@ -190,7 +194,9 @@ class Mover:
         """Draw a move up. Raises Conflict where the state machine forbids it."""
         row = found.row
         by = relation(row, organisation, self.directory)
-        state = referral.apply(State(row.state), move, by, context(row, organisation, self.now))
+        state = referral.apply(
+            State(row.state), move, by, context(row, organisation, self.directory, self.now)
+        )
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
         teller = Teller(self.vault, self.directory, self.source, self.now)
@@ -271,7 +277,7 @@ def view(row: Any, organisation: str, directory: Directory, now: datetime) -> di
     by = relation(row, organisation, directory)
     state = State(row.state)
     stage = referral.STAGES[state]
-    moves = referral.allowed(state, by, context(row, organisation, now))
+    moves = referral.allowed(state, by, context(row, organisation, directory, now))
     return {
         "id": row.subject_id,
         "state": row.state,

@@ -29,6 +29,7 @@ from broker.referral import State
 from broker.store.messages import NewMessage
 from broker.vault import Vault
 from fhir_profiles import structure
+from fhir_profiles.working_days import london
 
 
 class BadTranslation(BrokerError):
@@ -109,7 +110,7 @@ def plan(
             want,
             needs.organisation,
             directory,
-            now.date(),
+            london(now).date(),
             purpose=needs.purpose,
             paths=needs.paths,
         )

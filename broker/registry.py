@@ -78,6 +78,11 @@ def load() -> Registry:
     return Registry(adapters, consumers)
 
 
+def doors() -> list[str]:
+    """Return the names of the pillars' doors, without loading what stands behind them."""
+    return [point.name for point in _points(ADAPTERS)]
+
+
 def commands() -> dict[str, Any]:
     """Load what is plugged in beside `referral-broker`'s own commands, by name."""
     return {point.name: _load(point) for point in _points(COMMANDS)}

@@ -91,7 +91,12 @@ def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
 
 
 def check_standing(message: Any) -> None:
-    """Raise Conflict unless this is the version that stands."""
+    """Raise Conflict unless this was posted, and is the version that stands."""
+    if message.body_hmac is None:
+        raise Conflict(
+            f"Message {message.id} is itself the word about another one: a notice or a withdrawal "
+            "is not changed, withdrawn or closed."
+        )
     if message.status not in {"sent", "closed"}:
         raise Conflict(
             f"Message {message.id} is {message.status}; only the version that stands can be "
@@ -289,11 +294,15 @@ class Retracting:
                 "A referral closes by its moves: complete it, reject it or "
                 f"POST /referrals/{old.subject_id}/cancel."
             )
+        answer = Answer(200, strict_json.dumps({"message": old.id, "closed": reason}))
+        if old.status == "closed":
+            if old.closed_reason != reason:
+                raise Conflict(f"This message was already closed: {old.closed_reason}.")
+            return answer
         now = datetime.now(UTC)
         key = await self._store.read(lambda c: messages.key_of(c, self._vault, old.key_id))
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
-        answer = Answer(200, strict_json.dumps({"message": old.id, "closed": reason}))
         owner = caused_id(old.id, "retracting", organisation, "closure")
         kept = self._answers.seal(key, owner, organisation, answer, now)
 

@@ -46,6 +46,8 @@ _DATETIME: Final = re.compile(
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time is not known."
+# No patient was seen before it; near the calendar's own ends a time cannot be reckoned with.
+_FIRST_YEAR: Final = 1900
 
 
 def _when(value: Any, info: ValidationInfo) -> date | datetime:
@@ -60,6 +62,8 @@ def _when(value: Any, info: ValidationInfo) -> date | datetime:
         raise refusal("no-offset", "This time does not say its offset from UTC.", _WHEN_TODO)
     elif read > now_of(info) + GRACE:
         raise _future()
+    if read.year < _FIRST_YEAR:
+        raise refusal("too-long-ago", f"This lies before the year {_FIRST_YEAR}.", _WHEN_TODO)
     return read
 
 

@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from joserfc.jwk import ECKey, RSAKey
 
-from broker.access import Scope
+from broker.access import Scope, submit_scope
 from broker.directory_file import parse
 from broker.events import uuid7
 from broker.main import open_ring, open_store
@@ -72,13 +72,13 @@ CAST: Final = (
         PHARMACY,
         "riverside-pharmacy-system",
         "Riverside Pharmacy",
-        (Scope.PHARMACY_SUBMIT, Scope.MESSAGES_WRITE, *_EVERYBODY),
+        (submit_scope("pharmacy"), Scope.MESSAGES_WRITE, *_EVERYBODY),
     ),
     Registration(
         OPTOMETRIST,
         "clearview-optometry-system",
         "Clearview Opticians",
-        (Scope.OPTOMETRY_SUBMIT, Scope.MESSAGES_WRITE, *_EVERYBODY),
+        (submit_scope("optometry"), Scope.MESSAGES_WRITE, *_EVERYBODY),
     ),
     Registration(INBOX_PRACTICE, "riverside-gp-system", "Riverside Medical Practice", _EVERYBODY),
     Registration(WEBHOOK_PRACTICE, "hilltop-gp-system", "Hilltop Surgery", _EVERYBODY),

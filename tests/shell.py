@@ -2,16 +2,19 @@
 
 import asyncio
 import copy
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker import registry
+import structlog
+
+from broker import cli, registry
 from broker.access import Caller, Scope
 from broker.intake import Posted
 from broker.main import Broker, open_broker, open_ring, open_store
@@ -77,6 +80,22 @@ class Place:
                     pass
 
         asyncio.run(run())
+
+    def run(self, *arguments: str) -> str:
+        """Run a command in this process, which must succeed, and return what it printed."""
+        out, err = io.StringIO(), io.StringIO()
+        before = dict(os.environ)
+        try:
+            os.environ.clear()
+            os.environ.update(self.environment)
+            with redirect_stdout(out), redirect_stderr(err):
+                code = cli.main(arguments)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+            structlog.reset_defaults()  # it logs to a stream that is gone
+        assert code == 0, err.getvalue()
+        return out.getvalue()
 
     def read(self, fn: Callable[[Any], Any]) -> Any:
         """Run `fn` on a reading connection."""

@@ -46,10 +46,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     adapters = registry.load().adapters
-    for module in (health, token, inbox, referrals, messages, organisations):
-        app.include_router(module.router)
+    app.include_router(token.router)
     for adapter in adapters.values():
         app.include_router(native.router_for(adapter))
+    for module in (messages, referrals, inbox, organisations, health):
+        app.include_router(module.router)
     _document(app, adapters)
     problems.install(app)
     app.add_middleware(Edge)

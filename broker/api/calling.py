@@ -38,6 +38,7 @@ def allow(
     *,
     label: str = "N",
     purpose: str = "direct-care",
+    door: str = "",
 ) -> None:
     """Raise Forbidden or, where even that would tell too much, NotFound."""
     decision = access.decide(
@@ -47,6 +48,7 @@ def allow(
         agreement=None,
         purpose=purpose,
         label=label,
+        door=door,
         now=datetime.now(UTC),
     )
     if decision.allowed:

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -52,7 +54,7 @@ async def listing(
         str | None, Query(pattern="^(sent|withheld|replaced|withdrawn|closed)$")
     ] = None,
     reference: Annotated[str | None, Query(max_length=200)] = None,
-    since: Annotated[datetime | None, Query()] = None,
+    since: Annotated[AwareDatetime | None, Query()] = None,
 ) -> Response:
     """Pages are stable while messages arrive: each goes on exactly where the last one ended."""
     caller = await caller_of(request)
@@ -68,7 +70,7 @@ async def listing(
             kind=kind,
             status=status,
             reference_hmac=hmac,
-            since=since.astimezone(UTC) if since else None,
+            since=_utc("since", since, "Give a time with its offset.") if since else None,
         )
     )
     following = f"{rows[-1].accepted_at.isoformat()}~{rows[-1].id}" if len(rows) == limit else None
@@ -78,14 +80,28 @@ async def listing(
 def _place(before: str) -> tuple[datetime, str] | None:
     if not before:
         return None
+    todo = "Use `next` as it was given."
     moment, _, identity = before.partition("~")
     try:
-        return datetime.fromisoformat(moment.replace(" ", "+")), identity
+        at, identity = datetime.fromisoformat(moment.replace(" ", "+")), str(UUID(identity))
     except ValueError:
-        raise Refused(
-            "The page cannot be found.",
-            [Problem("before", "invalid", "before is not a place.", "Use `next` as it was given.")],
-        ) from None
+        raise _unreadable("before", todo) from None
+    return _utc("before", at, todo), identity
+
+
+def _utc(name: str, moment: datetime, todo: str) -> datetime:
+    """Return a moment in UTC. Raises Refused where it has no offset or leaves the calendar."""
+    try:
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except OverflowError:
+        pass
+    raise _unreadable(name, todo)
+
+
+def _unreadable(name: str, todo: str) -> Refused:
+    found = Problem(name, "invalid", f"{name} cannot be read.", todo)
+    return Refused("A parameter is wrong.", [found])
 
 
 @router.get("/overdue", summary="What of yours is overdue or needs somebody to look at it")

@@ -23,7 +23,7 @@ def router_for(adapter: Adapter) -> APIRouter:
 
     async def post(request: Request) -> Response:
         caller = await caller_of(request)
-        allow(caller, Action(f"{adapter.name}.submit"))
+        allow(caller, Action.SUBMIT, door=adapter.name)
         started = time.perf_counter()
         outcome = "failed"
         try:
@@ -88,7 +88,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         message, relation, label = await broker.store.read(
             lambda c: tracking.addressed(c, identity, caller.organisation)
         )
-        allow(caller, Action(f"{adapter.name}.correct"), relation, label=label)
+        allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         made = await broker.correcting.correct(
             Correction(
                 caller=caller,

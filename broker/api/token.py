@@ -72,7 +72,7 @@ router = APIRouter()
 
 @router.post(
     "/oauth2/token",
-    tags=["Signing in"],
+    tags=["signing in"],
     summary="Get an access token",
     openapi_extra=_REQUEST,
     response_class=JSONResponse,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from broker import operating, tracking
+from broker import tracking
 from broker.commands import showing
 from broker.commands.opening import actor, opened
 from broker.commands.showing import AsJson
@@ -209,6 +209,8 @@ def retry(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Deliveries' ids.")],
 ) -> None:
     """Try deliveries again now: all of them, or none if one of them cannot be."""
+    from broker import operating
+
     wanted = [_id(one) for one in ids]
 
     def write(tx: Tx) -> None:
@@ -229,6 +231,8 @@ def give_up(
     ],
 ) -> None:
     """Give a delivery up for good: what waits behind it goes on, and the sender is told."""
+    from broker import operating
+
     wanted = _id(delivery_id)
     with opened() as broker:
         done = operating.give_up(

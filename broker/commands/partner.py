@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from broker.access import Scope
+from broker import registry
+from broker.access import scopes
 from broker.audit import Entry
 from broker.commands import keys, registering, showing
 from broker.commands.opening import Opened, actor, opened
@@ -69,11 +70,12 @@ Organisations = Annotated[
     list[str], typer.Option("--organisation", help="An ODS code it may act for; may be repeated.")
 ]
 Scopes = Annotated[
-    list[Scope],
+    list[str],
     typer.Option(
         "--scope",
         metavar="SCOPE",
-        help=f"Something it may do; may be repeated. There are: {', '.join(Scope)}.",
+        help="Something it may do; may be repeated. There are: "
+        f"{', '.join(scopes(registry.doors()))}.",
     ),
 ]
 Algorithms = Annotated[
@@ -108,7 +110,7 @@ def add(
         client=client,
         name=name,
         organisations=organisation,
-        scopes=[one.value for one in scope],
+        scopes=scope,
         algorithms=[one.value for one in alg or []],
         keys=[keys.read_public(key, kid)] if key is not None else [],
     )

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from broker.access import Scope
+from broker import registry
+from broker.access import scopes
 from broker.assertion import ALGORITHMS
 from broker.audit import Entry
 from broker.commands.keys import PublicKey, read_public
@@ -46,9 +47,10 @@ def problems(asked: Registration, directory: Directory) -> list[Problem]:
             Problem(f"{place}client", "invalid", "It is 1 to 255 visible ASCII characters.")
         )
     found += organisation_problems(asked.organisations, directory, f"{place}organisations")
+    known = scopes(registry.doors())
     for scope in asked.scopes:
-        if scope not in set(Scope):
-            todo = f"There are: {', '.join(Scope)}."
+        if scope not in known:
+            todo = f"There are: {', '.join(known)}."
             found.append(
                 Problem(f"{place}scopes", "unknown-code", f"There is no scope {scope}.", todo)
             )

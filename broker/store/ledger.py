@@ -1,6 +1,6 @@
 """Reading the ledger: by position without a gap, and by subject in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
@@ -69,6 +69,18 @@ def undispatched(connection: Connection, hints: Mapping[str, int]) -> list[Recor
         .order_by(t.event.c.position)
     ).all()
     return [recorded(row) for row in rows]
+
+
+def lock_dispatched(tx: Tx, subjects: Iterable[str]) -> dict[str, int]:
+    """Return how far each subject is fanned out, held until the end of the transaction."""
+    s = t.subject.c
+    rows = tx.all(
+        select(s.id, s.dispatched_seq)
+        .where(s.id.in_(list(subjects)))
+        .order_by(s.id)
+        .with_for_update()
+    )
+    return {row.id: row.dispatched_seq for row in rows}
 
 
 def mark_dispatched(tx: Tx, subject: str, after_seq: int, up_to: int) -> bool:

@@ -16,11 +16,12 @@ from broker.vault import Binding, MessageKey, Tampered, Vault
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A payload in the clear, with what is known of it."""
+    """A payload in the clear, with what is known of it and the key that it was sealed with."""
 
     body: bytes
     content_type: str
     digest: str
+    key: MessageKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,15 @@ def get(connection: Connection, message_id: str) -> Row[Any] | None:
     return connection.execute(select(t.message).where(t.message.c.id == message_id)).first()
 
 
+def by_id(connection: Connection, message_ids: Iterable[str]) -> dict[str, Row[Any]]:
+    """Return the rows of these messages; one that is not there is absent."""
+    wanted = list(message_ids)
+    if not wanted:
+        return {}
+    rows = connection.execute(select(t.message).where(t.message.c.id.in_(wanted))).all()
+    return {row.id: row for row in rows}
+
+
 def key_of(connection: Connection, vault: Vault, key_id: str) -> MessageKey | None:
     """Return a message's key, or None where the message was erased."""
     row = connection.execute(
@@ -110,10 +120,13 @@ def payloads(
     connection: Connection, vault: Vault, owners: Iterable[str], role: str
 ) -> dict[str, Opened]:
     """Open the newest payload in a role of each owner; an erased one is absent. Raises Tampered."""
+    wanted = list(owners)
+    if not wanted:
+        return {}
     rows = connection.execute(
         select(t.payload, t.message_key.c.kek_id, t.message_key.c.wrapped)
         .join(t.message_key, t.message_key.c.id == t.payload.c.key_id)
-        .where(and_(t.payload.c.owner_id.in_(list(owners)), t.payload.c.role == role))
+        .where(and_(t.payload.c.owner_id.in_(wanted), t.payload.c.role == role))
         .order_by(t.payload.c.version)
     ).all()
     return {row.owner_id: open_row(vault, row) for row in rows}
@@ -126,7 +139,7 @@ def open_row(vault: Vault, row: Row[Any]) -> Opened:
     body = vault.open(key, row.sealed, binding)
     if len(body) != row.size:
         raise Tampered(f"{binding.role} of {binding.owner} has another length than recorded")
-    return Opened(body, row.content_type, row.digest)
+    return Opened(body, row.content_type, row.digest, key)
 
 
 def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) -> None:
@@ -164,10 +177,23 @@ def release_reference(tx: Tx, message_id: str) -> None:
 
 
 def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
-    """Return the version that replaced a message, or None."""
+    """Return the version that replaced a message, or None. Its withdrawal is no version of it."""
+    m = t.message.c
     return connection.execute(
-        select(t.message).where(t.message.c.replaces == message_id).limit(1)
+        select(t.message).where(and_(m.replaces == message_id, m.body_hmac.is_not(None))).limit(1)
     ).first()
+
+
+def posted_with(connection: Connection, message: Row[Any]) -> str:
+    """Return the message of the same post that carries its reference: the one to correct."""
+    m = t.message.c
+    wanted = and_(
+        m.correlation_id == message.correlation_id,
+        m.sender == message.sender,
+        m.reference_hmac.is_not(None),
+    )
+    found: str | None = connection.execute(select(m.id).where(wanted).limit(1)).scalar()
+    return found or message.id
 
 
 def joined(connection: Connection, correlation_id: str) -> Sequence[Row[Any]]:

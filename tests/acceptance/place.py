@@ -29,11 +29,12 @@ from sqlalchemy import Connection, text, update
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
-from broker.access import Scope
+from broker.access import scopes
 from broker.api.app import create_app
 from broker.assertion import ASSERTION_TYPE, signed_assertion
 from broker.directory_file import parse
 from broker.dispatch import GROUP
+from broker.events import uuid7
 from broker.main import Broker
 from broker.settings import Settings
 from broker.store import clients, directory, ledger
@@ -46,7 +47,7 @@ Body = dict[str, Any]
 Row = Mapping[str, Any]
 BASE = "http://broker.test"
 PATIENCE = 10.0
-EVERYTHING = tuple(str(scope) for scope in Scope)
+EVERYTHING = tuple(scopes(("optometry", "pharmacy")))
 CALLERS = (
     *("FPH01", "FPH02", "TPX01", "TPX02", "RXX01", "RYY01"),
     *("G99001", "G99002", "G99003", "G99004", "G99005"),
@@ -106,6 +107,9 @@ class Place:
         def write(tx: Tx) -> None:
             directory.replace(tx, parse(self.directory_text))
             self._register(tx, "acceptance", EVERYTHING)
+            secret_id = uuid7()
+            sealed = self.broker.vault.seal_secret(b"a webhook's secret of 32 bytes..", secret_id)
+            clients.put_secret(tx, secret_id, "G99002", *sealed)
 
         await self.broker.store.write(write)
 
@@ -230,9 +234,7 @@ class Caller:
         """Post a body (a dict as JSON, bytes as they are), under a new key unless one is given."""
         return await self._send("POST", path, body, key or str(uuid4()), if_match, headers)
 
-    async def put(
-        self, path: str, body: Any, *, if_match: str | None = None
-    ) -> httpx2.Response:
+    async def put(self, path: str, body: Any, *, if_match: str | None = None) -> httpx2.Response:
         return await self._send("PUT", path, body, None, if_match, None)
 
     async def _send(
@@ -435,5 +437,3 @@ def problem(answer: httpx2.Response, status: int, code: str) -> Body:
     said: Body = answer.json()
     assert (said["status"], said["code"]) == (status, code), said
     return said
-
-

@@ -85,9 +85,7 @@ async def test_where_the_body_held_an_escalation_the_answer_says_that_nobody_has
 
 
 async def test_a_routine_refusal_says_so_without_alarm(pharmacy: Caller) -> None:
-    sent = taken(
-        await pharmacy.post(PHARMACY.door, consultation(consent_to_inform_gp=False))
-    )
+    sent = taken(await pharmacy.post(PHARMACY.door, consultation(consent_to_inform_gp=False)))
     assert not any("Nobody has been told" in line for line in sent["read_first"])
 
 

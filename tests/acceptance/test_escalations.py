@@ -54,7 +54,9 @@ STOPPED = consultation(
         pytest.param(reading(150, 80, "abpm-average", urgency="same-day"), "stat", id="never less"),
         pytest.param(reading(182, 80, urgency="routine"), "stat", id="the rule is higher"),
         pytest.param(reading(120, 80, outcome="gp-same-day"), "stat", id="the outcome asks"),
-        pytest.param(reading(120, 80, outcome="gp-routine"), "routine", id="the outcome asks, later"),
+        pytest.param(
+            reading(120, 80, outcome="gp-routine"), "routine", id="the outcome asks, later"
+        ),
     ],
 )
 async def test_each_rule_makes_an_update_and_a_joined_referral_of_its_priority(
@@ -270,3 +272,26 @@ async def test_a_call_that_says_nothing_readable_is_refused_with_every_problem(
     answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", body)
     fields = {one["field"] for one in problem(answer, 422, "invalid")["problems"]}
     assert fields == {"outcome", "called_at", "note", "mood"}
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_outside_the_calendar_is_refused_by_name(
+    pharmacy: Caller, optometrist: Caller, when: str
+) -> None:
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    calls = f"/messages/{task['id']}/telephone-calls"
+    for answer, field in (
+        (
+            await pharmacy.post("/pharmacy/consultations", consultation(clinical_time=when)),
+            "clinical_time",
+        ),
+        (
+            await optometrist.post("/optometry/referrals", referral(date_of_sight_test=when)),
+            "date_of_sight_test",
+        ),
+        (
+            await pharmacy.post(calls, {"outcome": "spoke-to-staff", "called_at": when}),
+            "called_at",
+        ),
+    ):
+        assert field in {one["field"] for one in problem(answer, 422, "invalid")["problems"]}

@@ -60,9 +60,7 @@ async def test_a_post_without_a_usable_key_is_400(pharmacy: Caller, key: str | N
         headers["idempotency-key"] = key
     if key and not key.isascii():
         pytest.skip("a header of the client's own library cannot hold it")
-    answer = await pharmacy.call(
-        "POST", PHARMACY.door, json=consultation(), headers=headers
-    )
+    answer = await pharmacy.call("POST", PHARMACY.door, json=consultation(), headers=headers)
     problem(answer, 400, "key-required")
 
 
@@ -230,9 +228,7 @@ def _with(path: str, value: Any) -> Body:
         pytest.param(_with("consent_to_inform_gp", "yes"), "consent_to_inform_gp", id="a word"),
     ],
 )
-async def test_what_is_unsafe_to_file_is_refused(
-    pharmacy: Caller, body: Body, field: str
-) -> None:
+async def test_what_is_unsafe_to_file_is_refused(pharmacy: Caller, body: Body, field: str) -> None:
     said = problem(await pharmacy.post(PHARMACY.door, body), 422, "invalid")
     assert field in {one["field"] for one in said["problems"]}
 
@@ -524,5 +520,7 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
     assert [one["kinds"] for one in said["takes"]] == [["update"]]
     closed = taken(await pharmacy.get("/organisations/G99004"), 200)
     assert (closed["status"], closed["successor"]) == ("closed", "G99001")
-    assert [one["connected"] for one in taken(await pharmacy.get("/organisations/G99005"), 200)["takes"]] == [False]
+    assert [
+        one["connected"] for one in taken(await pharmacy.get("/organisations/G99005"), 200)["takes"]
+    ] == [False]
     problem(await pharmacy.get("/organisations/ZZZ99"), 404, "not-found")

@@ -88,7 +88,9 @@ def test_every_warning_has_words(adapter: Adapter, name: str) -> None:
         st.text(max_size=12) | st.sampled_from(["patient", "practice", "consent", "urgency"]),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+            ),
             max_leaves=6,
         ),
         max_size=8,

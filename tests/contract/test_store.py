@@ -88,9 +88,8 @@ asyncio.run(main())
         ("", True, 1),
         ("store.committed", False, 1),
         ("store.before-commit", False, 0),
-        ("store.recorded", False, 0),
     ],
-    ids=["after the answer", "before the answer", "before the commit", "before the numbering"],
+    ids=["after the answer", "before the answer", "before the commit"],
 )
 def test_what_was_answered_survives_a_kill_and_what_was_not_is_whole_or_absent(
     database: Database, point: str, answered: bool, kept: int

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -62,23 +62,29 @@ async def seen(
 
 
 async def settled(
-    world: World, *, excused: Collection[str] = (), is_decided: bool = True, **wait: float
+    world: World, *, is_decided: bool = True, seconds: float = SETTLES_WITHIN
 ) -> None:
-    """Wait until nothing is under way any more, but what goes to the `excused` destinations.
+    """Wait until nothing is under way any more; fails with what is left.
 
-    Fails with what is left.
+    What its receiver says that it did not take, or lied about, is not waited for.
     """
     left: list[str] = []
 
     def quiet() -> bool:
+        bad = {
+            str(entry.get("delivery"))
+            for partner in world.partners
+            for what in ("misbehaved", "lied")
+            for entry in partner.ledger.entries(what)
+        }
         left[:] = [one for (one,) in ask(world, _UNDISPATCHED)]
         undelivered = [str(one) for (one,) in ask(world, _UNDELIVERED)]
-        left.extend(one for one in undelivered if not any(f" to {ods} " in one for ods in excused))
+        left.extend(one for one in undelivered if one.partition(" ")[0] not in bad)
         if is_decided:
             left.extend(one for (one,) in ask(world, _UNDECIDED))
         return not left
 
-    ends = asyncio.get_running_loop().time() + wait.get("seconds", SETTLES_WITHIN)
+    ends = asyncio.get_running_loop().time() + seconds
     while not quiet():
         assert asyncio.get_running_loop().time() < ends, "not settled:\n" + "\n".join(left[:20])
         await asyncio.sleep(0.2)

@@ -198,7 +198,8 @@ async def rude(world: World, answering: Answering) -> AsyncIterator[Rude]:
         await world.webhook_practice.start()
 
 
-def demand_nothing_wrong_in(world: World) -> None:
+async def demand_nothing_wrong_in(world: World) -> None:
+    await settled(world, is_decided=False)
     demand_nothing_wrong(judge(world))
 
 
@@ -257,8 +258,7 @@ async def test_on_a_full_database_a_post_is_kept_or_leaves_no_trace_and_all_goes
         # One of those may have been taken under another key.
         refused = {k: b for k, b in refused.items() if k != some}
         await taken_after_all(poster, refused)
-        await settled(world)
-        demand_nothing_wrong_in(world)
+        await demand_nothing_wrong_in(world)
 
 
 def may_mount(folder: Path) -> str:
@@ -323,8 +323,7 @@ async def test_on_a_disk_that_is_full_a_post_is_kept_or_leaves_no_trace_even_ove
             ballast.unlink()
             await world.broker.start()
             await taken_after_all(poster, refused)
-            await settled(world)
-            demand_nothing_wrong_in(world)
+            await demand_nothing_wrong_in(world)
             assert ask(world, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -351,8 +350,7 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
             other.execute("ROLLBACK")
         assert (await short).status_code == 202
         await taken_after_all(poster, bodies)
-        await settled(world)
-        demand_nothing_wrong_in(world)
+        await demand_nothing_wrong_in(world)
 
 
 # -- destinations that misbehave -----------------------------------------------------------------
@@ -373,13 +371,7 @@ async def test_what_was_stored_but_not_answered_is_sent_again_and_recognised(
     ledger = hasty.webhook_practice.ledger
     assert len(ledger.entries("received", delivery=delivery)) == 1
     assert len(ledger.entries("received-again", delivery=delivery)) == 1
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
-
-
-async def settled_but_for_the_bad(world: World) -> None:
-    """Wait for the rest: what a bad destination has is its own affair."""
-    await settled(world, excused=[WEBHOOK_PRACTICE, INBOX_PRACTICE], is_decided=False)
+    await demand_nothing_wrong_in(hasty)
 
 
 @pytest.mark.parametrize(
@@ -407,8 +399,7 @@ async def test_what_may_pass_is_tried_again_and_claims_nothing(
     assert set(attempts(hasty, delivery)[:2]) == {("retrying", code, status)}
     assert not hasty.webhook_practice.ledger.entries("followed")
     assert not hasty.webhook_practice.ledger.entries("received", delivery=delivery)
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
 
 
 async def test_a_destination_that_fails_twice_and_recovers_gets_it_once(hasty: World) -> None:
@@ -423,8 +414,7 @@ async def test_a_destination_that_fails_twice_and_recovers_gets_it_once(hasty: W
         ("retrying", "answered-5xx", 500),
         ("received", None, 200),
     ]
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
 
 
 @pytest.mark.parametrize("lie", ["DIGEST", "ODS", "DELIVERY"])
@@ -446,8 +436,7 @@ async def test_a_receipt_that_lies_is_evidence_counts_as_a_bare_2xx_and_is_someb
     assert evidence[0][3] == 0
     true = (delivery, row["digest"], WEBHOOK_PRACTICE)
     assert [a != b for a, b in zip(evidence[0], true, strict=False)].count(True) == 1
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
     await confirmed_from_the_inbox(hasty, hasty.webhook_practice, delivery)
     assert open_items(hasty, delivery) == set()
 
@@ -458,8 +447,7 @@ async def test_a_receipt_that_lies_in_an_inbox_is_evidence_too(hasty: World) -> 
     await seen(hasty, question, delivery, seconds=LONG)
     row = await now_is(hasty, delivery, state="held", held_reason="receipt")
     assert (row["code"], row["received_at"]) == ("receipt-mismatch", None)
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
 
 
 async def confirmed_from_the_inbox(world: World, partner: Partner, delivery: str) -> None:
@@ -480,7 +468,7 @@ async def confirmed_from_the_inbox(world: World, partner: Partner, delivery: str
     assert reply.status == 200, reply.json
     row = await now_is(world, delivery, state="done", done_reason="receipt")
     assert row["received_at"]
-    demand_nothing_wrong_in(world)
+    await demand_nothing_wrong_in(world)
 
 
 async def test_a_bare_2xx_is_not_sent_again_and_is_confirmed_from_the_inbox(hasty: World) -> None:
@@ -505,7 +493,7 @@ async def test_a_refusal_for_good_is_dead_at_once_on_the_work_list_and_still_col
     assert row["code"] == "answered-4xx"
     assert attempts(hasty, delivery) == [("failed", "answered-4xx", status)]
     assert open_items(hasty, delivery) == {"delivery-dead"}
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
     await confirmed_from_the_inbox(hasty, hasty.webhook_practice, delivery)
     assert open_items(hasty, delivery) == set()
 
@@ -517,8 +505,7 @@ async def test_a_connection_reset_in_the_middle_of_a_2xx_is_no_answer(hasty: Wor
         assert row["received_at"] is None
     hurry(hasty, delivery)
     await now_is(hasty, delivery, state="done", done_reason="receipt")
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
 
 
 async def test_an_answer_without_end_is_cut_off_and_counts_as_a_bare_2xx(hasty: World) -> None:
@@ -538,7 +525,114 @@ async def test_a_redirect_is_never_followed(hasty: World) -> None:
             await now_is(hasty, delivery, state="due", code="redirected")
             put_aside(hasty, delivery)
             assert {call.path for call in there.calls} == {"/inbound"}
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
+
+
+async def test_what_a_destination_answered_while_nothing_could_be_written_is_written_down_later(
+    hasty: World,
+) -> None:
+    practice = hasty.webhook_practice
+    delivery = await send(hasty, "XXTEST-SLOW")  # it answers after a second
+    assert await until(lambda: practice.ledger.first("misbehaved", delivery=delivery), LONG)
+    with closing(sqlite3.connect(database(hasty), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await until(lambda: practice.ledger.first("confirmed", delivery=delivery), LONG)
+        await asyncio.sleep(7.0)  # longer than the broker waits for a lock
+        other.execute("ROLLBACK")
+    # Long before its lease ends: the answer was kept, so nothing is sent a second time.
+    row = await now_is(hasty, delivery, state="done", done_reason="receipt")
+    assert row["attempt"] == 1
+    assert not practice.ledger.entries("received-again", delivery=delivery)
+    await demand_nothing_wrong_in(hasty)
+
+
+async def test_a_receipt_for_what_was_given_up_is_kept_and_what_was_stored_can_be_decided_on(
+    hasty: World,
+) -> None:
+    delivery = await send(hasty, "XXTEST-FAIL")
+    await seen(hasty, "SELECT 1 FROM attempt WHERE delivery_id = ?", delivery, seconds=LONG)
+    code, said = await hasty.cli("deliveries", "give-up", delivery, "--reason", "The practice did.")
+    assert code == 0, said
+    practice = hasty.webhook_practice
+    digest = (await now_is(hasty, delivery, state="done", done_reason="given-up"))["digest"]
+    assert (await practice.client.call("GET", f"/inbox/{delivery}")).status == 200
+    for _ in range(2):
+        named = {"delivery": delivery, "digest": digest, "ods": practice.ods}
+        path = f"/inbox/{delivery}/receipt"
+        assert (await practice.client.call("PUT", path, json.dumps(named).encode())).status == 200
+    row = await now_is(hasty, delivery, state="done", done_reason="given-up")
+    assert row["received_at"]
+    audited = "SELECT count(*) FROM audit WHERE action = 'delivery.received' AND object_id = ?"
+    assert ask(hasty, audited, delivery) == [(1,)]
+    ((message,),) = ask(hasty, "SELECT message_id FROM delivery WHERE id = ?", delivery)
+    reference = hasty.pharmacy.ledger.entries("answered", messages=[message])[0]["reference"]
+    practice.ledger.write(
+        "received",
+        delivery=delivery,
+        kind="update",
+        via="inbox",
+        digest=digest,
+        message=message,
+        reference=reference,
+    )
+    practice.ledger.write("confirmed", delivery=delivery, answer="receipt")
+    decided = await practice.client.call(
+        "PUT", f"/inbox/{delivery}/acknowledgement", b'{"outcome": "filed"}'
+    )
+    assert decided.status == 200, decided.json
+    await demand_nothing_wrong_in(hasty)
+
+
+async def test_a_receipt_after_the_deadline_tells_the_sender_so_also_from_a_webhook(
+    hasty: World,
+) -> None:
+    await hasty.webhook_practice.stop()
+    crisis = hasty.pharmacy.crisis(
+        practice=WEBHOOK_PRACTICE, clinical_time="2026-01-05T10:00:00+00:00"
+    )
+    reply = await hasty.pharmacy.submit(crisis)
+    assert reply.status == 202
+    referral = reply.json["messages"][1]["id"]
+    told = hasty.pharmacy.ledger
+    assert await until(
+        lambda: told.first("received", about=referral, topic="deadline-passed"), LONG
+    )
+    await hasty.webhook_practice.start()
+    question = "SELECT id FROM delivery WHERE message_id = ?"
+    ((delivery,),) = ask(hasty, question, referral)
+    hurry(hasty, delivery)
+    await now_is(hasty, delivery, state="done", done_reason="receipt")
+    hurry(hasty, ask(hasty, question, reply.json["messages"][0]["id"])[0][0])
+    found = await until(lambda: told.first("received", about=referral, topic="received-late"), 20.0)
+    assert found, "nobody told the sender that it was received after all"
+    await demand_nothing_wrong_in(hasty)
+
+
+async def test_one_message_that_cannot_be_opened_holds_nobody_else_up_and_is_somebodys_work(
+    tmp_path: Path,
+) -> None:
+    async with World(tmp_path, settings=HASTY, send_timeout=1.5) as world:
+        await world.broker.stop()
+        await world.broker.start(crashpoint="dispatch.read:1")
+        body = world.pharmacy.crisis(
+            practice=WEBHOOK_PRACTICE, clinical_time="2026-01-05T10:00:00+00:00"
+        )
+        posting = asyncio.create_task(world.pharmacy.submit(body))
+        await world.broker.died(LONG)
+        alter(world, "UPDATE payload SET sealed = x'00' WHERE role = 'content'")
+        await world.broker.start()
+        assert (await posting).status == 202
+        assert await send(world)
+        delivery = await send(world)
+        await now_is(world, delivery, state="done", done_reason="receipt")
+        for message in posting.result().json["messages"]:
+            found = "SELECT code FROM work_item WHERE message_id = ? AND closed_at IS NULL"
+            codes = await seen(
+                world, found, message["id"], is_right=lambda rows: len(rows) > 1, seconds=30.0
+            )
+            assert ("unreadable",) in codes
+            assert ("received-overdue",) in codes  # its deadlines are watched all the same
+        await demand_nothing_wrong_in(world)
 
 
 # -- a dead destination --------------------------------------------------------------------------
@@ -661,8 +755,7 @@ async def test_twenty_posts_at_once_with_one_key_make_one_message(hasty: World) 
     message = json.loads(next(iter(taken)))["messages"][0]["id"]
     owners = "SELECT count(*) FROM idempotency_key WHERE owner_id = ?"
     assert ask(hasty, owners, message) == [(1,)]
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)
 
 
 async def test_a_sender_that_goes_away_once_its_body_was_read_is_taken_exactly_once(
@@ -703,5 +796,4 @@ async def test_a_sender_that_goes_away_once_its_body_was_read_is_taken_exactly_o
         again = await poster.post(body, key)
         assert again.status_code == 202
     assert ask(hasty, "SELECT count(*) FROM message WHERE kind = 'update'") == [(before + 1,)]
-    await settled_but_for_the_bad(hasty)
-    demand_nothing_wrong_in(hasty)
+    await demand_nothing_wrong_in(hasty)

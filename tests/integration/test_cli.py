@@ -418,9 +418,10 @@ class TestAPartner:
         assert ran.code == 1 and said in ran.err
         assert listed(loaded) == {} and len(loaded.audited()) == 1
 
-    def test_with_a_scope_that_does_not_exist_is_a_usage_error(self, loaded: Shell) -> None:
+    def test_with_a_scope_that_does_not_exist_is_refused(self, loaded: Shell) -> None:
         ran = add(loaded, "pharmasys", "--scope", "everything")
-        assert ran.code == 2 and listed(loaded) == {}
+        assert ran.code == 1 and "There is no scope everything." in ran.err
+        assert listed(loaded) == {}
 
     def test_may_be_added_before_a_directory_is_loaded(self, shell: Shell) -> None:
         assert add(shell).code == 0

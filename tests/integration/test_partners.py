@@ -236,15 +236,15 @@ async def outcome(world: World, family: str, practice: str, *, seconds: float = 
 
 
 async def delivery(world: World, message: str, *, seconds: float, outcome: str = "") -> Any:
+    """Return the one delivery of a message once it has that outcome, or any sign of one."""
     ends = time.monotonic() + seconds
     while True:
-        (found,) = (await world.pharmacy.track(message))["deliveries"]
-        if outcome:
-            is_over = found["outcome"] == outcome
-        else:
-            is_over = found["outcome"] or found["attempts"] or found["receipts"]
+        found = (await world.pharmacy.track(message))["deliveries"]
+        signs = found and (found[0]["outcome"] or found[0]["attempts"] or found[0]["receipts"])
+        is_over = signs and (not outcome or found[0]["outcome"] == outcome)
         if is_over or time.monotonic() > ends:
-            return found
+            assert len(found) == 1
+            return found[0]
         await asyncio.sleep(0.05)
 
 

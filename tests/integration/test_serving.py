@@ -1,4 +1,4 @@
-"""`referral-broker serve` as a real process: it starts, answers, takes orders from beside, stops."""
+"""`referral-broker serve` as a real process: it starts, answers, hears of commands, and stops."""
 
 import json
 import shutil
@@ -178,9 +178,8 @@ def sent(tmp_path: Path, sqlite_template: Path, hanging: Hanging) -> Place:
     )
     file = tmp_path / "directory.yaml"
     file.write_text(directory_with(hanging.url))
-    for command in (("directory", "load", str(file)), ("partner", "secret", PRACTICE)):
-        ran = run(place, *command)
-        assert ran.returncode == 0, ran.stderr
+    place.run("directory", "load", str(file))
+    place.run("partner", "secret", PRACTICE)
     return place
 
 
@@ -264,28 +263,22 @@ class TestABrokerThatServes:
         self, served: tuple[Serving, str], tmp_path: Path
     ) -> None:
         broker, _ = served
-        scopes = ("--scope", "directory:read")
-        for command in (
-            ("partner", "new-key", str(tmp_path / "key")),
-            (
-                *("partner", "add", "pharmasys", "--name", "P", "--organisation", PHARMACY),
-                *(*scopes, "--key", str(tmp_path / "key" / "public.pem")),
-            ),
-        ):
-            ran = run(broker.place, *command)
-            assert ran.returncode == 0, ran.stderr
-        private = str(tmp_path / "key" / "private.pem")
-        ran = run(broker.place, "token", "pharmasys", "--key", private, "--url", broker.url)
-        assert ran.returncode == 0, ran.stderr
-        bearer = f"Bearer {ran.stdout.strip()}"
-        assert broker.get("/organisations/G99001", authorization=bearer).status_code == 404
-        assert run(broker.place, "directory", "load", str(DIRECTORY)).returncode == 0
-        found = broker.get("/organisations/G99001", authorization=bearer)
+        private, public = (str(tmp_path / name) for name in ("private.pem", "public.pem"))
+        broker.place.run("partner", "new-key", str(tmp_path))
+        who = ("pharmasys", "--name", "PharmaSys", "--organisation", PHARMACY)
+        broker.place.run("partner", "add", *who, "--scope", "directory:read", "--key", public)
+        asked = ("token", "pharmasys", "--key", private, "--url", broker.url)
+        bearer = f"Bearer {broker.place.run(*asked).strip()}"
+        path = "/organisations/G99001"
+        assert broker.get(path, authorization=bearer).status_code == 404
+
+        broker.place.run("directory", "load", str(DIRECTORY))
+        found = broker.get(path, authorization=bearer)
         assert found.status_code == 200 and found.json()["name"] == "Riverside Medical Practice"
 
-        assert run(broker.place, "partner", "revoke", "pharmasys").returncode == 0
-        assert broker.get("/organisations/G99001", authorization=bearer).status_code == 401
-        ran = run(broker.place, "token", "pharmasys", "--key", private, "--url", broker.url)
+        broker.place.run("partner", "revoke", "pharmasys")
+        assert broker.get(path, authorization=bearer).status_code == 401
+        ran = run(broker.place, *asked)
         assert (ran.returncode, ran.stdout) == (1, "") and "No token" in ran.stderr
 
     def test_stays_up_when_a_client_sends_what_is_not_http(
@@ -298,6 +291,7 @@ class TestABrokerThatServes:
             assert client.recv(100).startswith(b"HTTP/1.1 400")
         assert broker.get("/health/live").text == "live"
         assert "Okafor" not in broker.err.read_text()
+        assert any(line["event"] == "library.uvicorn.error" for line in broker.logs)
 
 
 class TestABrokerThatCannotServe:
@@ -343,11 +337,9 @@ class TestABrokerThatCannotServe:
 @pytest.mark.slow
 class TestABrokerThatIsToldToStop:
     @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-    def test_ends_with_0_at_once_where_nothing_is_under_way(
-        self, place: Place, how: signal.Signals
-    ) -> None:
+    def test_ends_with_0_by_either_signal(self, place: Place, how: signal.Signals) -> None:
         with serving(place) as broker:
-            assert broker.stop(how) < 5
+            assert broker.stop(how) < STOPS_WITHIN
             assert [line["event"] for line in broker.logs][-2:] == ["stopping", "stopped"]
             assert "Traceback" not in broker.err.read_text()
 
@@ -418,6 +410,18 @@ class TestABrokerThatIsToldToStop:
             assert broker.process.wait(STOPS_WITHIN) == 0
 
 
+@pytest.mark.slow
+def test_a_process_whose_patience_ran_out_ends_with_0() -> None:
+    hang = (
+        "import threading, broker.serving as serving\n"
+        "with serving._patience(0.1) as last:\n"
+        "    last.start()\n"
+        "    threading.Event().wait(600)\n"
+    )
+    ran = subprocess.run([*COMMAND[:-1], hang], capture_output=True, timeout=60, check=False)
+    assert ran.returncode == 0 and b"stopped.unfinished" in ran.stdout + ran.stderr
+
+
 # -- orders from beside ----------------------------------------------------------------------------
 
 
@@ -437,6 +441,6 @@ def test_a_delivery_retried_from_a_shell_is_attempted_at_once(
     with serving(sent) as broker:
         time.sleep(1)
         assert hanging.called == []
-        assert run(sent, "deliveries", "retry", delivery).returncode == 0
+        sent.run("deliveries", "retry", delivery)
         hanging.wait(seconds=5)
         assert broker.stop() < STOPS_WITHIN

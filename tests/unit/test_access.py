@@ -11,15 +11,15 @@ from broker.access import (
     Action,
     Caller,
     Decision,
-    Scope,
     as_table,
     decide,
+    scopes,
 )
 from broker.directory import Agreement
 from broker.referral import MOVES, Door, Relation
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-EVERYTHING = frozenset(Scope)
+EVERYTHING = frozenset(scopes(("optometry", "pharmacy")))
 R = Relation
 
 # By hand, not derived from the code: action, scope, relations at label N, at label R.
@@ -27,8 +27,7 @@ SENDER = {R.SENDER}
 PARTIES = {R.SENDER, R.ACTING}
 DELIVERED = {R.ACTING, R.COPY, R.NOTICE}
 CELLS: dict[Action, tuple[str, set[Relation], set[Relation]]] = {
-    Action.CORRECT_PHARMACY: ("pharmacy:submit", SENDER, SENDER),
-    Action.CORRECT_OPTOMETRY: ("optometry:submit", SENDER, SENDER),
+    Action.CORRECT: ("pharmacy:submit", SENDER, SENDER),
     Action.WITHDRAW: ("messages:write", SENDER, SENDER),
     Action.CLOSE: ("messages:write", SENDER, SENDER),
     Action.RECORD_CALL: ("messages:write", SENDER, SENDER),
@@ -40,8 +39,7 @@ CELLS: dict[Action, tuple[str, set[Relation], set[Relation]]] = {
     Action.MOVE_REFERRAL: ("referrals:write", PARTIES, PARTIES),
 }
 OWN = {
-    Action.SUBMIT_PHARMACY: "pharmacy:submit",
-    Action.SUBMIT_OPTOMETRY: "optometry:submit",
+    Action.SUBMIT: "pharmacy:submit",
     Action.LIST_MESSAGES: "messages:read",
     Action.LIST_OVERDUE: "messages:read",
     Action.LIST_INBOX: "inbox:read",
@@ -66,6 +64,7 @@ def ask(
         purpose=purpose,
         label=label,
         now=NOW,
+        door="pharmacy",
     )
 
 
@@ -174,8 +173,13 @@ def test_the_broker_serves_direct_care_only() -> None:
 def test_an_agreement_that_is_out_of_force_starts_nothing_new(
     agreement: Agreement | None, holds: bool
 ) -> None:
-    assert ask(Action.SUBMIT_PHARMACY, agreement=agreement).allowed is holds
-    assert ask(Action.CORRECT_PHARMACY, R.SENDER, agreement=agreement).allowed is holds
+    for action, relation in (
+        (Action.SUBMIT, R.NONE),
+        (Action.SUBMIT, R.NONE),
+        (Action.CORRECT, R.SENDER),
+        (Action.CORRECT, R.SENDER),
+    ):
+        assert ask(action, relation, agreement=agreement).allowed is holds
     # What was sent under it can be seen through to its end.
     for action, relation in (
         (Action.COLLECT, R.ACTING),
@@ -218,3 +222,11 @@ def test_the_table_can_be_printed_whole() -> None:
     assert ("message.withdraw", "messages:write", "sender", "sender", "") in rows
     assert ("open", "none", "anybody", "anybody", "") in rows
     assert ("inbox.list", "inbox:read", "own organisation", "own organisation", "") in rows
+
+
+def test_each_door_asks_for_its_own_scope() -> None:
+    caller = Caller("client-1", "TPX01", frozenset({"pharmacy:submit"}))
+    asked = {"relation": R.NONE, "agreement": None, "purpose": "direct-care", "label": "N"}
+    for door, allowed in (("pharmacy", True), ("optometry", False), ("", False)):
+        decision = decide(caller, Action.SUBMIT, now=NOW, door=door, **asked)  # type: ignore[arg-type]
+        assert decision.allowed is allowed

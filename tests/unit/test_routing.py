@@ -16,6 +16,7 @@ DIRECTORY = parse(EXAMPLE)
 TODAY = date(2026, 11, 23)
 SPA = Destination("RXX01", "RXX01-SPA")
 CASUALTY = Destination("RXX01", "RXX01-EYE-CASUALTY")
+OFFERS_SPA_LAST = "receiver_type: spa, subspecialties: [all], rank: 3"
 PATHS = FieldPaths("provider", "patient.practice", "condition")
 
 
@@ -259,6 +260,12 @@ def test_a_named_practice_comes_before_the_registered_one() -> None:
     )
 
 
+def test_a_service_that_the_named_practice_does_not_have_is_refused() -> None:
+    odd = Seek(Role.ACTING, "general-practice", named=Destination("G99001", "RXX01-SPA"))
+    (problem,) = go(odd, kind=Kind.UPDATE).problems
+    assert (problem.field, problem.code) == ("provider", "unknown-destination")
+
+
 def test_a_closed_practice_is_refused_and_its_successor_named() -> None:
     (problem,) = go(gp("G99004"), kind=Kind.UPDATE).problems
     assert problem.code == "closed"
@@ -352,10 +359,16 @@ def test_a_refusal_of_what_is_not_taken_names_others_that_do() -> None:
             "service: RYY01-SPA, channel: inbox, takes: [referral, notice]",
             "service: RYY01-SPA, channel: inbox, takes: [notice]",
         )
+        .replace("receiver_type: macular, subspecialties: [all], rank: 1", OFFERS_SPA_LAST)
+        .replace("  - {organisation: RXX01, service: RXX01-MACULAR, channel: inbox, ", "  # ")
     )
     (problem,) = go(seek(), directory=directory).problems
     assert problem.code == "does-not-take"
-    assert "Name or telephone one of: Northfield Hospital" in problem.todo
+    # The macular service offers it too, but cannot be reached.
+    assert problem.todo.endswith(
+        "Name or telephone one of: Northfield Hospital, ophthalmology single point of access "
+        "(RXX01/RXX01-SPA), 0113 496 0401."
+    )
 
 
 def test_a_named_provider_that_is_not_connected_is_told_under_the_name_it_was_given() -> None:

@@ -47,7 +47,7 @@ def test_what_a_partner_decides_is_what_the_broker_takes(one: Behaviour) -> None
 def test_every_value_is_a_name_that_the_doors_take(adapter: Adapter, family: str) -> None:
     example = next(iter(adapter.examples.values()))
     patient = {**example["patient"], "name": {"family": family, "given": "Test"}}
-    body = strict_json.loads(json.dumps({**example, "patient": patient}))
+    body = strict_json.loads(json.dumps({**example, "patient": patient}).encode())
     now = datetime(2026, 11, 22, tzinfo=UTC)
     taken: Any = adapter.accepts.model_validate(body, context={"now": now})
     assert taken.patient.name.family == family

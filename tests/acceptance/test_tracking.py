@@ -1,0 +1,400 @@
+"""What became of a message: each sees what is its own to see, and nothing before it was proved."""
+
+import json
+from typing import Any
+
+import pytest
+
+from broker.store import trail
+from tests.acceptance.place import (
+    Body,
+    Caller,
+    Place,
+    consultation,
+    eventually,
+    first,
+    kinds,
+    problem,
+    reading,
+    referral,
+    taken,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def sent_to(pharmacy: Caller, **changes: Any) -> Body:
+    return first(await pharmacy.submit(consultation(**{"practice": "G99001", **changes})))
+
+
+# -- the three levels ----------------------------------------------------------------------------
+
+
+async def test_the_three_levels_are_shown_as_they_are_proved_and_never_before(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+
+    async def level() -> tuple[Any, ...]:
+        shown = await pharmacy.tracked(update["id"])
+        (one,) = shown["deliveries"]
+        names = ("accepted_at", "collected_at", "received_at", "acknowledged_at")
+        return (*(one[name] is not None for name in names), shown["line"])
+
+    *proved, line = await level()
+    assert proved == [True, False, False, False]
+    assert line.startswith("Accepted; waiting for Riverside Medical Practice")
+    await practice.collect(row)
+    *proved, line = await level()
+    assert proved == [True, True, False, False]
+    assert "has collected it but not confirmed" in line
+    problem(await practice.decide(row, outcome="filed"), 409, "conflict")
+    taken(await practice.receipt(row), 200)
+    *proved, line = await level()
+    assert proved == [True, True, True, False]
+    assert "has stored it; nobody has acted on it yet" in line
+    assert "Next: filed by Riverside Medical Practice is due by 18:30" in line
+    taken(await practice.decide(row, outcome="filed"), 200)
+    *proved, line = await level()
+    assert proved == [True, True, True, True]
+    assert line == "Riverside Medical Practice filed it in the patient's record."
+
+
+@pytest.mark.parametrize(
+    "lie", [{"digest": "0" * 64}, {"ods": "G99002"}, {"delivery": "another"}], ids=str
+)
+async def test_a_receipt_that_does_not_match_proves_nothing_and_is_kept_as_evidence(
+    pharmacy: Caller, practice: Caller, place: Place, lie: dict[str, str]
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    said = problem(await practice.receipt(row, **lie), 409, "conflict")
+    assert {one["field"] for one in said["problems"]} == set(lie)
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert one["received_at"] is None and [r["matches"] for r in one["receipts"]] == [False]
+    items = await place.rows("SELECT code FROM work_item WHERE delivery_id = :d", d=row["id"])
+    assert [item.code for item in items] == ["receipt-mismatch"]
+    taken(await practice.receipt(row), 200)
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
+
+
+async def test_receipts_and_decisions_may_be_repeated_and_a_decision_stands(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    taken(await practice.receipt(row), 200)
+    one = await practice.decide(row, outcome="filed")
+    two = await practice.decide(row, outcome="filed")
+    assert one.status_code == 200 and one.content == two.content
+    problem(await practice.decide(row, outcome="rejected", reason="duplicate"), 409, "conflict")
+    assert await pharmacy.notices(update["id"]) == ["update-filed"]
+
+
+async def test_an_acknowledgement_that_cannot_be_read_is_refused_with_every_problem(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    row = await practice.take((await sent_to(pharmacy))["id"])
+    answer = await practice.decide(row, outcome="lost", mood="bad")
+    fields = {one["field"] for one in problem(answer, 422, "invalid")["problems"]}
+    assert fields == {"outcome", "mood"}
+    problem(await practice.decide(row, outcome="rejected"), 422, "invalid")
+    problem(await practice.decide(row, outcome="filed", reason="duplicate"), 422, "invalid")
+
+
+async def test_a_webhook_that_is_down_is_shown_as_tried_and_the_inbox_has_it_all_the_same(
+    pharmacy: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy, practice="G99002")
+    hilltop = place.of("G99002")
+
+    async def tried() -> list[Body]:
+        (*found,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+        return [attempt for one in found for attempt in one["attempts"]]
+
+    (attempt, *_) = await eventually(tried)
+    assert (attempt["outcome"], attempt["code"]) == ("retrying", "connection-failed")
+    shown = await pharmacy.tracked(update["id"])
+    assert shown["line"].startswith("Accepted; waiting for Hilltop Surgery")
+    row = await hilltop.take(update["id"])
+    taken(await hilltop.decide(row, outcome="filed"), 200)
+    assert "filed it" in (await pharmacy.tracked(update["id"]))["line"]
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert (one["state"], one["done_reason"]) == ("done", "receipt")
+
+
+# -- who sees what -------------------------------------------------------------------------------
+
+
+async def test_the_sender_sees_all_a_receiver_its_own_and_a_stranger_nothing(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await hospital.take(message["id"])
+    await practice.arrived(message["id"])
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    sender = await optometrist.tracked(message["id"])
+    assert {one["organisation"] for one in sender["deliveries"]} == {"RXX01", "G99001"}
+    assert [one["move"] for one in sender["moves"]] == ["receive", "accept"]
+    assert sender["deadlines"] and sender["next"] and sender["warnings"]
+
+    acting = await hospital.tracked(message["id"])
+    assert {one["organisation"] for one in acting["deliveries"]} == {"RXX01"}
+    assert [one["move"] for one in acting["moves"]] == ["receive", "accept"]
+    assert acting["line"] == "You have confirmed that you stored it."
+
+    copied = await practice.tracked(message["id"])
+    assert {one["organisation"] for one in copied["deliveries"]} == {"G99001"}
+    assert [one["move"] for one in copied["moves"]] == ["accept"]  # it is told outcomes only
+    assert copied["line"] == "It waits for your receipt."
+
+    only_the_senders = {"warnings", "deadlines", "telephone_calls", "open_items", "joined"}
+    for view in (acting, copied):
+        assert not only_the_senders & view.keys()
+    for stranger in ("RYY01", "G99002", "FPH01", "TPX02"):
+        problem(await place.of(stranger).get(message["url"]), 404, "not-found")
+
+
+async def test_what_another_receiver_decided_is_not_a_receivers_to_see(
+    optometrist: Caller, hospital: Caller, practice: Caller
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await hospital.take(message["id"])
+    row = await practice.take(message["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="moved-away"), 200)
+    assert "moved-away" not in json.dumps(await hospital.tracked(message["id"]))
+    assert "moved-away" in json.dumps(await optometrist.tracked(message["id"]))
+
+
+async def test_a_restricted_copy_is_not_tracked_by_its_receiver_but_stays_collectable(
+    optometrist: Caller, hospital: Caller, practice: Caller
+) -> None:
+    body = referral("raised-pressure")
+    body["patient"] = body["patient"] | {"sensitive": True}
+    (message,) = (await optometrist.submit(body))["messages"]
+    row = await practice.take(message["id"])
+    await hospital.take(message["id"])
+    assert (await hospital.tracked(message["id"]))["deliveries"]
+    problem(await practice.get(message["url"]), 404, "not-found")
+    problem(await practice.get(message["referral"]), 404, "not-found")
+    assert (await practice.get(row["url"])).status_code == 200
+
+
+async def test_a_message_and_the_one_joined_to_it_are_told_to_whoever_sent_both(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    sent = await pharmacy.submit(reading(196, 124))
+    assert kinds(sent) == ["update", "referral"]
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    assert "joined" not in await practice.tracked(task["id"])
+    assert [one["id"] for one in (await pharmacy.tracked(task["id"]))["joined"]] == [
+        first(sent)["id"]
+    ]
+
+
+# -- lists ---------------------------------------------------------------------------------------
+
+
+async def test_the_list_is_an_organisations_own_with_filters(
+    place: Place, pharmacy: Caller, optometrist: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+
+    async def ids(caller: Caller, **filters: Any) -> set[str]:
+        answer = await caller.get("/messages", limit=200, **filters)
+        return {one["id"] for one in taken(answer, 200)["messages"]}
+
+    update, task = first(sent)["id"], first(sent, "referral")["id"]
+    assert {update, task} <= await ids(pharmacy)
+    assert update in await ids(pharmacy, kind="update")
+    assert task not in await ids(pharmacy, kind="update")
+    assert task in await ids(pharmacy, kind="referral", status="sent")
+    assert await ids(pharmacy, reference=body["reference"]) == {update}
+    assert await ids(pharmacy, reference="never used") == set()
+    assert update in await ids(pharmacy, since=sent["accepted_at"])
+    assert await ids(pharmacy, since="2999-01-01T00:00:00Z") == set()
+    assert not {update, task} & (await ids(optometrist) | await ids(practice))
+    for kind in taken(await pharmacy.get("/messages", limit=200), 200)["messages"]:
+        assert kind["kind"] != "notice"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "notice"},
+        {"status": "lost"},
+        {"limit": 0},
+        {"limit": 201},
+        {"since": "yesterday"},
+        {"since": "2026-01-01T00:00:00"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"before": "nowhere"},
+        {"before": "2026-01-01~x"},
+        {"before": "2026-01-01T00:00:00+00:00"},
+        {"before": "0001-01-01T00:00:00+14:00~x"},
+    ],
+    ids=str,
+)
+async def test_a_filter_that_cannot_be_read_is_refused_by_name(
+    pharmacy: Caller, wrong: dict[str, Any]
+) -> None:
+    said = problem(await pharmacy.get("/messages", **wrong), 422, "invalid")
+    assert said["problems"][0]["field"] in wrong
+
+
+async def test_pages_are_stable_while_messages_arrive(place: Place) -> None:
+    sender = place.of("FPH02")
+    who = {"ods": "FPH02", "name": "Other Pharmacy"}
+    there = [first(await sender.submit(consultation(pharmacy=who)))["id"] for _ in range(7)]
+    seen: list[str] = []
+    before = ""
+    while True:
+        page = taken(await sender.get("/messages", limit=2, before=before), 200)
+        seen += [one["id"] for one in page["messages"]]
+        await sender.submit(consultation(pharmacy=who))  # arrives while we read
+        before = page["next"]
+        if before is None:
+            break
+    assert seen == there[::-1]
+
+
+async def test_the_inbox_pages_in_ledger_order_while_messages_arrive(
+    pharmacy: Caller, place: Place
+) -> None:
+    lakeside = place.of("G99003")
+    sent = [(await sent_to(pharmacy, practice="G99003"))["id"] for _ in range(5)]
+    await place.settled()
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None and len(seen) < 5:
+        page = taken(await lakeside.get("/inbox", limit=2, after=after), 200)
+        seen += [one["message"] for one in page["deliveries"]]
+        await sent_to(pharmacy, practice="G99003")
+        after = page["next"]
+    assert seen[:5] == sent
+    problem(await lakeside.get("/inbox", after="nowhere"), 422, "invalid")
+
+
+async def test_an_open_inbox_lists_what_has_no_receipt_yet(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    await practice.arrived(update["id"])
+    assert update["id"] in {row["message"] for row in await practice.inbox("open")}
+    await practice.take(update["id"])
+    assert update["id"] not in {row["message"] for row in await practice.inbox("open")}
+
+
+async def test_a_hospital_asks_for_one_of_its_services(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    (amd,) = (await optometrist.submit(referral("suspected-wet-amd")))["messages"]
+    await hospital.arrived(amd["id"])
+    for service, is_there in (("RXX01-MACULAR", True), ("RXX01-SPA", False)):
+        page = taken(await hospital.get("/inbox", service=service, limit=200), 200)
+        assert (amd["id"] in {one["message"] for one in page["deliveries"]}) is is_there
+
+
+# -- deadlines -----------------------------------------------------------------------------------
+
+
+async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    await practice.arrived(update["id"])
+    await place.move_deadline_back(update["id"], "received")
+
+    async def listed() -> bool:
+        return "received-overdue" in await pharmacy.overdue(update["id"])
+
+    await eventually(listed)
+    told = await pharmacy.heard(update["id"], "deadline-passed")
+    assert "not confirmed as stored" in told.text and "Riverside Medical Practice" in told.text
+    for _ in range(3):
+        await place.broker.safety.run_once()
+    assert await pharmacy.notices(update["id"]) == ["deadline-passed"]
+    items = await place.rows("SELECT code FROM work_item WHERE message_id = :m", m=update["id"])
+    assert [item.code for item in items] == ["received-overdue"]
+    assert "was due" in (await pharmacy.tracked(update["id"]))["line"]
+
+    # It stays collectable, and a receipt that comes late tells the sender so, once.
+    row = await practice.take(update["id"])
+    late = await pharmacy.heard(update["id"], "received-late")
+    assert "has now stored your update, after its deadline" in late.text
+    taken(await practice.receipt(row), 200)
+    assert await pharmacy.overdue(update["id"]) == set()
+    assert sorted(await pharmacy.notices(update["id"])) == ["deadline-passed", "received-late"]
+
+
+async def test_each_deadline_of_a_message_is_its_own(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    await place.move_deadline_back(update["id"], "filed")
+    told = await pharmacy.heard(update["id"], "deadline-passed")
+    assert "neither filed nor rejected" in told.text
+    assert await pharmacy.overdue(update["id"]) == {"filed-overdue"}
+    taken(await practice.decide(row, outcome="filed"), 200)
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
+async def test_a_copy_that_is_late_is_told_as_a_copy(
+    optometrist: Caller, practice: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await practice.arrived(message["id"])
+    await place.move_deadline_back(message["id"], "copy-received")
+    told = await optometrist.heard(message["id"], "deadline-passed")
+    assert "The copy of your referral was not confirmed" in told.text
+    await practice.take(message["id"])
+    assert await optometrist.heard(message["id"], "received-late")
+
+
+async def test_a_clinical_clock_that_passes_is_told_as_not_known_to_have_happened(
+    optometrist: Caller, hospital: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral("suspected-wet-amd")))["messages"]
+    await hospital.take(message["id"])
+    await place.move_deadline_back(message["id"], "seen")
+    told = await optometrist.heard(message["id"], "deadline-passed")
+    assert "Nothing says yet that the patient was seen" in told.text
+
+
+async def test_a_notice_that_nobody_collects_is_on_the_operators_list_and_never_told_by_notice(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    notice = (await pharmacy.heard(update["id"], "update-filed")).message
+    await place.move_deadline_back(notice)
+
+    async def listed() -> bool:
+        found = await place.rows("SELECT code FROM work_item WHERE message_id = :m", m=notice)
+        return bool(found)
+
+    await eventually(listed)
+    assert await pharmacy.notices(notice) == []
+    assert await practice.notices(notice) == []
+
+
+async def test_a_referral_decided_in_time_has_nothing_overdue_when_the_clock_would_have_run_out(
+    optometrist: Caller, hospital: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral()))["messages"]
+    await hospital.take(message["id"])
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    shown = await optometrist.tracked(message["id"])
+    assert all(one["met_at"] for one in shown["deadlines"] if one["kind"] != "copy-received")
+
+
+async def test_the_audit_chain_holds_over_all_of_this(place: Place) -> None:
+    await place.settled()
+    verdict = await place.broker.store.read(trail.verify_audit)
+    assert verdict.broken_at is None and verdict.checked, verdict
