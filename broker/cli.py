@@ -3,6 +3,7 @@
 Exit codes: 0 it is done, 1 something was found wrong or is not there, 2 it could not be run.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; what goes wrong is said in a sentence."""
     set_up_logging("warning")
     try:
-        build()(args=arguments, prog_name=NAME)
+        asked = list(sys.argv[1:] if arguments is None else arguments)
+        build(asked[0] if asked else "")(args=asked, prog_name=NAME)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else WRONG
     except Refused as refused:
@@ -55,8 +57,10 @@ def _complain(sentence: str) -> None:
     typer.echo(sentence.rstrip(), err=True)
 
 
-def build() -> typer.Typer:
-    """Return every command, those that are plugged in among them. Raises BadWiring."""
+def build(asked: str = "") -> typer.Typer:
+    """Return every command. What is plugged in is left out where one of ours is `asked` for: it
+    may take long to load. Raises BadWiring.
+    """
     from broker.commands import deliveries, directory, looking, partner, token
 
     app = typer.Typer(
@@ -79,9 +83,12 @@ def build() -> typer.Typer:
         app.command(name)(command)
     for name, group in groups.items():
         app.add_typer(group, name=name)
-    for name, plugged in registry.commands().items():
+    for name, load in registry.commands().items():
         if name in commands or name in groups:
             raise BadWiring(f"The command {name} is plugged in, but {NAME} has one: rename it.")
+        if asked in commands or asked in groups:
+            continue
+        plugged = load()
         if isinstance(plugged, typer.Typer):
             app.add_typer(plugged, name=name)
         else:
@@ -107,7 +114,7 @@ def migrate() -> None:
 
     On PostgreSQL the backup is yours to make.
     """
-    from broker.main import migrate_store
+    from broker.opening import migrate_store
 
     done = migrate_store(settings.load())
     typer.echo(f"Applied: {', '.join(done)}." if done else "The database is up to date.")

@@ -65,7 +65,9 @@ def settle(
         return False
     if row.received_at is not None:
         return True
-    if row.state != "done":
+    if row.state == "done":
+        deliveries.note_received(tx, row.id)  # given up or superseded, and it arrived after all
+    else:
         deliveries.finish(tx, row, "receipt")
     tx.audit(Entry("delivery.received", client, row.ods, "delivery", row.id, {"via": via}))
     work.close_items(tx, "received", delivery_id=row.id)

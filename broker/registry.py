@@ -3,8 +3,9 @@
 The broker knows no pillar by name. A wiring mistake stops start-up with a sentence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -83,9 +84,9 @@ def doors() -> list[str]:
     return [point.name for point in _points(ADAPTERS)]
 
 
-def commands() -> dict[str, Any]:
-    """Load what is plugged in beside `referral-broker`'s own commands, by name."""
-    return {point.name: _load(point) for point in _points(COMMANDS)}
+def commands() -> dict[str, Callable[[], Any]]:
+    """Return what is plugged in beside our own commands: by name, how to load it."""
+    return {point.name: partial(_load, point) for point in _points(COMMANDS)}
 
 
 def _points(group: str) -> list[EntryPoint]:

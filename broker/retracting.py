@@ -4,7 +4,7 @@
 place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -235,7 +235,7 @@ class Retracting:
         request = f"POST /messages/{asked.message}/withdrawal"
         organisation = asked.caller.organisation
         async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
-            return claimed.known or await self._withdraw(asked, claimed)
+            return claimed.known or await _until_it_stands(lambda: self._withdraw(asked, claimed))
 
     async def _withdraw(self, asked: Retraction, claimed: Claimed) -> Answer:
         _nothing_but(asked.body, {})
@@ -283,7 +283,7 @@ class Retracting:
         request = f"POST /messages/{asked.message}/closure"
         organisation = asked.caller.organisation
         async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
-            return claimed.known or await self._close(asked, claimed)
+            return claimed.known or await _until_it_stands(lambda: self._close(asked, claimed))
 
     async def _close(self, asked: Retraction, claimed: Claimed) -> Answer:
         reason = _nothing_but(asked.body, CLOSURES)
@@ -333,6 +333,15 @@ class Retracting:
             raise NotFound("There is nothing here for this caller.")
         check_standing(sent.message)
         return sent
+
+
+async def _until_it_stands(draw_up: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Draw up and write, anew where the message changed in between: the caller named no version."""
+    while True:
+        try:
+            return await draw_up()
+        except Stale:
+            continue
 
 
 def lock(tx: Tx, sent: Sent) -> None:

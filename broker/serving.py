@@ -30,7 +30,7 @@ from broker.api.app import create_app
 from broker.dispatch import GROUP
 from broker.errors import BrokerError, Unavailable
 from broker.events import Priority
-from broker.main import serving_lock
+from broker.opening import serving_lock
 from broker.settings import PREFIX, Settings
 from broker.store import gauges
 from broker.store.store import Store

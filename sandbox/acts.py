@@ -6,6 +6,7 @@ Verified means: read from the broker's API, or found in a partner's own ledger, 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from sandbox import sentinels
@@ -34,7 +35,7 @@ async def routine(world: World, story: Story) -> None:
         proved and stored["digest"],
         f"{practice.name} collected it, stored it, and proved it: SHA-256 {stored['digest'][:12]}…",
     )
-    shown = await tracked(pharmacy, message, lambda view: "filed" in view["line"])
+    shown = await tracked(pharmacy, message, lambda view: "filed it" in view["line"])
     story.see(
         shown["deliveries"][0]["outcome"] == "filed",
         f"the pharmacist asked what became of it: “{shown['line']}”",
@@ -246,10 +247,12 @@ async def heard(partner: Partner, about: str, topic: str) -> Entry:
 async def tracked(partner: Partner, message: str, is_so: Callable[[Any], Any]) -> Any:
     """Return what the sender is shown of a message once it is so. Raises LookupError."""
     ends = time.monotonic() + _PATIENCE
+    shown: Any = None
     while time.monotonic() < ends:
         shown = await partner.get(f"/messages/{message}")
-        if shown is not None and is_so(shown):
-            return shown
+        with suppress(LookupError):  # what is asked about is not there yet
+            if is_so(shown):
+                return shown
         await asyncio.sleep(0.05)
     raise LookupError(f"{partner.name} still sees “{(shown or {}).get('line')}” of {message}")
 

@@ -26,7 +26,7 @@ from joserfc.jwk import ECKey, RSAKey
 from broker.access import Scope, submit_scope
 from broker.directory_file import parse
 from broker.events import uuid7
-from broker.main import open_ring, open_store
+from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory
 from broker.store.store import Tx

@@ -17,7 +17,8 @@ import structlog
 from broker import cli, registry
 from broker.access import Caller, Scope
 from broker.intake import Posted
-from broker.main import Broker, open_broker, open_ring, open_store
+from broker.main import Broker, open_broker
+from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store.store import Store
 from broker.vault import Vault

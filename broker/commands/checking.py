@@ -35,7 +35,8 @@ def check() -> Iterator[Finding]:
     """Yield every finding. Changes nothing; what hangs on something that failed is left out."""
     try:
         registry.load()
-        registry.commands()
+        for load in registry.commands().values():
+            load()
         yield Finding("registry", "ok", "Every adapter, consumer and command fits.")
     except BrokerError as error:
         yield Finding("registry", "fail", str(error))
@@ -92,7 +93,7 @@ def _is_local(host: str) -> bool:
 
 
 def _ring(found: Settings, store: Store) -> Finding:
-    from broker.main import prove_ring, ring_checks
+    from broker.opening import prove_ring, ring_checks
 
     sealed_with = ring_checks(store)
     if not found.ring_path.exists() and not sealed_with and found.is_embedded:
@@ -137,7 +138,7 @@ def _partners(store: Store) -> Iterator[Finding]:
             "webhook secrets",
             "fail",
             "There is no secret to sign the webhooks to",
-            "referral-broker partner secret ODS",
+            "referral-broker partner key --webhook ODS",
         ),
         without_secret,
     )

@@ -40,7 +40,7 @@ class Opened:
 
     def vault(self) -> Vault:
         """Return the vault, its ring proved to be the one that the data was sealed with."""
-        from broker.main import open_ring  # the whole broker: loaded where it is needed
+        from broker.opening import open_ring
 
         ring: FileKeyRing = open_ring(self.settings, self.store)
         return Vault(ring)
@@ -49,7 +49,7 @@ class Opened:
 @contextmanager
 def opened() -> Iterator[Opened]:
     """Open the store that the settings name. Makes nothing: where none is, WrongSchema says so."""
-    from broker.main import open_store
+    from broker.opening import open_store
 
     found = settings.load()
     demand_database(found)

@@ -33,7 +33,7 @@ HELP: Final = """Register partners' systems, their keys, and the organisations t
   referral-broker partner add pharmasys --name "PharmaSys" --organisation FPH01
     --scope pharmacy:submit --scope inbox:read --key ~/pharmasys/public.pem
   referral-broker partner grant pharmasys FPH02 --until 2027-03-31
-  referral-broker partner secret G99002
+  referral-broker partner key --webhook G99002
 """
 IMPORT_HELP: Final = """Register many partners from a CSV file: all, or none if a line is wrong.
 
@@ -210,16 +210,34 @@ def revoke(
 
 @app.command()
 def key(
-    client: Client,
-    file: Annotated[Path, typer.Argument(help="The public key, PEM or JWK.")],
+    client: Annotated[str | None, typer.Argument(help="The client id.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="Its public key, PEM or JWK.")] = None,
     *,
+    webhook: Annotated[
+        str | None,
+        typer.Option("--webhook", metavar="ODS", help="Make the secret of this one's webhooks."),
+    ] = None,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Take that secret (whsec_…) from standard input.")
+    ] = False,
+    as_json: AsJson = False,
     kid: Kid = None,
     alg: Annotated[
         list[Algorithm] | None,
         typer.Option("--alg", metavar="ALG", help="Let the client sign with this one too."),
     ] = None,
 ) -> None:
-    """Add a public key to a client; those it has stay valid until they are revoked."""
+    """Add a public key to a client, or make the secret that signs an organisation's webhooks.
+
+    Keys that a client has stay valid until they are revoked. A secret is shown once and kept
+    sealed; the one before it stays valid until the next, so give the new one to the organisation
+    and make another only when it has it.
+    """
+    if webhook is not None and client is None:
+        _make_secret(webhook, stdin=stdin, as_json=as_json)
+        return
+    if client is None or file is None or webhook is not None:
+        raise typer.BadParameter("Name a client and the file of its key, or --webhook ODS alone.")
     found = keys.read_public(file, kid)
 
     def put(tx: Tx) -> None:
@@ -252,20 +270,7 @@ def new_key(
     showing.say(f"The key id (kid) is {kid}.")
 
 
-@app.command()
-def secret(
-    ods: Annotated[str, typer.Argument(help="The organisation that receives webhooks.")],
-    *,
-    stdin: Annotated[
-        bool, typer.Option("--stdin", help="Take the secret (whsec_…) from standard input.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make the secret that signs an organisation's webhooks, show it once, and keep it sealed.
-
-    The one before it stays valid until the next: give the new one to the organisation, and make
-    another only when it has it.
-    """
+def _make_secret(ods: str, *, stdin: bool, as_json: bool) -> None:
     raw = _read_secret(sys.stdin.readline()) if stdin else secrets.token_bytes(32)
     secret_id = uuid7()
     with opened() as broker:

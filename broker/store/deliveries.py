@@ -170,6 +170,11 @@ def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> No
     promote(tx, _lane_of(row))
 
 
+def note_received(tx: Tx, delivery_id: str) -> None:
+    """Note the receipt of a delivery that had ended without one; it stays as it ended."""
+    tx.execute(update(t.delivery).where(d.id == delivery_id).values(received_at=tx.now))
+
+
 def hold_for_receipt(tx: Tx, row: Row[Any], code: str | None) -> None:
     """Sent, but not proved stored: not sent again, and no block to what follows."""
     tx.wake(DELIVERIES)

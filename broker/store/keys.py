@@ -1,11 +1,23 @@
 """Remembered answers: which keys were used, by whom, for what body, and with what answer."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy import Connection, and_, bindparam, insert, select
 
 from broker.store import tables as t
 from broker.store.store import Tx
+
+k = t.idempotency_key.c
+
+# Built once: what it asks never changes, and it is asked for every request.
+_FIND: Final = select(k.body_hmac, k.owner_id, k.status).where(
+    and_(
+        k.organisation == bindparam("organisation"),
+        k.family == bindparam("family"),
+        k.key_hmac == bindparam("key_hmac"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +41,12 @@ class Used:
 def find(connection: Connection, scope: Scope) -> Used | None:
     """Return what a key was used for, or None."""
     row = connection.execute(
-        select(
-            t.idempotency_key.c.body_hmac,
-            t.idempotency_key.c.owner_id,
-            t.idempotency_key.c.status,
-        ).where(
-            and_(
-                t.idempotency_key.c.organisation == scope.organisation,
-                t.idempotency_key.c.family == scope.family,
-                t.idempotency_key.c.key_hmac == scope.key_hmac,
-            )
-        )
+        _FIND,
+        {
+            "organisation": scope.organisation,
+            "family": scope.family,
+            "key_hmac": scope.key_hmac,
+        },
     ).first()
     return None if row is None else Used(row.body_hmac, row.owner_id, row.status)
 

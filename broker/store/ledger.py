@@ -1,15 +1,54 @@
 """Reading the ledger: by position without a gap, and by subject in order."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from sqlalchemy.engine import Row
 
 from broker.errors import BrokerError
 from broker.events import Destination, Priority, Recorded, Role, Route
 from broker.store import tables as t
 from broker.store.store import Tx
+
+e, s = t.event.c, t.subject.c
+
+# What dispatch asks for every event, built once: building costs more than asking.
+_AFTER: Final = (
+    select(t.event)
+    .where(e.position > bindparam("after"))
+    .order_by(e.position)
+    .limit(bindparam("most"))
+)
+_UNDISPATCHED: Final = (
+    select(t.event)
+    .join(t.subject, s.id == e.subject_id)
+    .where(
+        and_(
+            e.subject_id.in_(bindparam("subjects", expanding=True)),
+            e.subject_seq > s.dispatched_seq,
+        )
+    )
+    .order_by(e.position)
+)
+_LOCK_DISPATCHED: Final = (
+    select(s.id, s.dispatched_seq)
+    .where(s.id.in_(bindparam("subjects", expanding=True)))
+    .order_by(s.id)
+    .with_for_update()
+)
+_MARK_DISPATCHED: Final = (
+    update(t.subject)
+    .where(and_(s.id == bindparam("subject"), s.dispatched_seq == bindparam("after")))
+    .values(dispatched_seq=bindparam("up_to"))
+)
+_HEAD: Final = select(t.ledger_head.c.position)
+_CURSOR: Final = select(t.cursor.c.position).where(t.cursor.c.name == bindparam("group"))
+_MOVE_CURSOR: Final = (
+    update(t.cursor)
+    .where(and_(t.cursor.c.name == bindparam("group"), t.cursor.c.position < bindparam("to")))
+    .values(position=bindparam("to"))
+)
 
 
 class LedgerGap(BrokerError):
@@ -42,12 +81,7 @@ def recorded(row: Row[Any]) -> Recorded:
 
 def after(connection: Connection, position: int, limit: int) -> list[Recorded]:
     """Return the events after a position, in order. Raises LedgerGap where one is missing."""
-    rows = connection.execute(
-        select(t.event)
-        .where(t.event.c.position > position)
-        .order_by(t.event.c.position)
-        .limit(limit)
-    ).all()
+    rows = connection.execute(_AFTER, {"after": position, "most": limit}).all()
     for expected, row in enumerate(rows, start=position + 1):
         if row.position != expected:
             raise LedgerGap(f"position {expected} of the ledger is missing")
@@ -58,41 +92,20 @@ def undispatched(connection: Connection, hints: Mapping[str, int]) -> list[Recor
     """Return the events of these subjects, up to these places, that were not fanned out yet."""
     if not hints:
         return []
-    wanted = [
-        and_(t.event.c.subject_id == subject, t.event.c.subject_seq <= up_to)
-        for subject, up_to in hints.items()
-    ]
-    rows = connection.execute(
-        select(t.event)
-        .join(t.subject, t.subject.c.id == t.event.c.subject_id)
-        .where(and_(or_(*wanted), t.event.c.subject_seq > t.subject.c.dispatched_seq))
-        .order_by(t.event.c.position)
-    ).all()
-    return [recorded(row) for row in rows]
+    rows = connection.execute(_UNDISPATCHED, {"subjects": list(hints)}).all()
+    return [recorded(row) for row in rows if row.subject_seq <= hints[row.subject_id]]
 
 
 def lock_dispatched(tx: Tx, subjects: Iterable[str]) -> dict[str, int]:
     """Return how far each subject is fanned out, held until the end of the transaction."""
-    s = t.subject.c
-    rows = tx.all(
-        select(s.id, s.dispatched_seq)
-        .where(s.id.in_(list(subjects)))
-        .order_by(s.id)
-        .with_for_update()
-    )
+    rows = tx.execute(_LOCK_DISPATCHED, {"subjects": list(subjects)}).all()
     return {row.id: row.dispatched_seq for row in rows}
 
 
 def mark_dispatched(tx: Tx, subject: str, after_seq: int, up_to: int) -> bool:
     """Say that a subject's events are fanned out; False where another was first."""
-    return (
-        tx.execute(
-            update(t.subject)
-            .where(and_(t.subject.c.id == subject, t.subject.c.dispatched_seq == after_seq))
-            .values(dispatched_seq=up_to)
-        ).rowcount
-        == 1
-    )
+    values = {"subject": subject, "after": after_seq, "up_to": up_to}
+    return tx.execute(_MARK_DISPATCHED, values).rowcount == 1
 
 
 def events_of(connection: Connection, subject: str) -> Sequence[Recorded]:
@@ -116,21 +129,16 @@ def subject(connection: Connection, subject_id: str) -> Row[Any]:
 
 def head(connection: Connection) -> int:
     """Return the last position given out."""
-    return int(connection.execute(select(t.ledger_head.c.position)).scalar_one())
+    return int(connection.execute(_HEAD).scalar_one())
 
 
 def cursor(connection: Connection, group: str) -> int:
     """Return a reader's place in the ledger; 0 where it never read."""
-    place = connection.execute(select(t.cursor.c.position).where(t.cursor.c.name == group)).scalar()
-    return int(place or 0)
+    return int(connection.execute(_CURSOR, {"group": group}).scalar() or 0)
 
 
 def move_cursor(tx: Tx, group: str, position: int) -> None:
     """Move a reader's place forwards; never backwards."""
-    moved = tx.execute(
-        update(t.cursor)
-        .where(and_(t.cursor.c.name == group, t.cursor.c.position < position))
-        .values(position=position)
-    ).rowcount
-    if not moved and tx.first(select(t.cursor).where(t.cursor.c.name == group)) is None:
+    moved = tx.execute(_MOVE_CURSOR, {"group": group, "to": position}).rowcount
+    if not moved and tx.execute(_CURSOR, {"group": group}).first() is None:
         tx.execute(insert(t.cursor), {"name": group, "position": position})

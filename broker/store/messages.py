@@ -3,15 +3,30 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Event, SubjectKind
 from broker.store import tables as t
 from broker.store.store import Tx
 from broker.vault import Binding, MessageKey, Tampered, Vault
+
+m, p = t.message.c, t.payload.c
+
+# What is asked for every message, built once: building costs more than asking.
+_GET: Final = select(t.message).where(m.id == bindparam("message"))
+_BY_ID: Final = select(t.message).where(m.id.in_(bindparam("messages", expanding=True)))
+_OF_REFERENCE: Final = select(m.id).where(
+    and_(m.sender == bindparam("sender"), m.reference_hmac == bindparam("reference_hmac"))
+)
+_PAYLOADS: Final = (
+    select(t.payload, t.message_key.c.kek_id, t.message_key.c.wrapped)
+    .join(t.message_key, t.message_key.c.id == p.key_id)
+    .where(and_(p.owner_id.in_(bindparam("owners", expanding=True)), p.role == bindparam("role")))
+    .order_by(p.version)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,7 @@ def sealed(
 
 def get(connection: Connection, message_id: str) -> Row[Any] | None:
     """Return a message's row."""
-    return connection.execute(select(t.message).where(t.message.c.id == message_id)).first()
+    return connection.execute(_GET, {"message": message_id}).first()
 
 
 def by_id(connection: Connection, message_ids: Iterable[str]) -> dict[str, Row[Any]]:
@@ -98,7 +113,7 @@ def by_id(connection: Connection, message_ids: Iterable[str]) -> dict[str, Row[A
     wanted = list(message_ids)
     if not wanted:
         return {}
-    rows = connection.execute(select(t.message).where(t.message.c.id.in_(wanted))).all()
+    rows = connection.execute(_BY_ID, {"messages": wanted}).all()
     return {row.id: row for row in rows}
 
 
@@ -123,12 +138,7 @@ def payloads(
     wanted = list(owners)
     if not wanted:
         return {}
-    rows = connection.execute(
-        select(t.payload, t.message_key.c.kek_id, t.message_key.c.wrapped)
-        .join(t.message_key, t.message_key.c.id == t.payload.c.key_id)
-        .where(and_(t.payload.c.owner_id.in_(wanted), t.payload.c.role == role))
-        .order_by(t.payload.c.version)
-    ).all()
+    rows = connection.execute(_PAYLOADS, {"owners": wanted, "role": role}).all()
     return {row.owner_id: open_row(vault, row) for row in rows}
 
 
@@ -153,7 +163,6 @@ def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) 
 
 def exists(tx: Tx, message_id: str) -> bool:
     """Whether a message is stored already."""
-    m = t.message.c
     return tx.first(select(m.id).where(m.id == message_id)) is not None
 
 
@@ -164,10 +173,8 @@ def put_withheld(tx: Tx, row: dict[str, Any]) -> None:
 
 def of_reference(tx: Tx, sender: str, reference_hmac: str | None) -> str | None:
     """Return the message that stands for a sender's own reference, or None."""
-    m = t.message.c
-    found: str | None = tx.execute(
-        select(m.id).where(and_(m.sender == sender, m.reference_hmac == reference_hmac))
-    ).scalar()
+    values = {"sender": sender, "reference_hmac": reference_hmac}
+    found: str | None = tx.execute(_OF_REFERENCE, values).scalar()
     return found
 
 
@@ -178,7 +185,6 @@ def release_reference(tx: Tx, message_id: str) -> None:
 
 def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
     """Return the version that replaced a message, or None. Its withdrawal is no version of it."""
-    m = t.message.c
     return connection.execute(
         select(t.message).where(and_(m.replaces == message_id, m.body_hmac.is_not(None))).limit(1)
     ).first()
@@ -186,7 +192,6 @@ def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
 
 def posted_with(connection: Connection, message: Row[Any]) -> str:
     """Return the message of the same post that carries its reference: the one to correct."""
-    m = t.message.c
     wanted = and_(
         m.correlation_id == message.correlation_id,
         m.sender == message.sender,

@@ -1,5 +1,6 @@
 """What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -358,6 +359,22 @@ async def test_a_withdrawal_reaches_whoever_got_the_message(
     shown = await pharmacy.tracked(update["id"])
     assert shown["status"] == "withdrawn" and "was withdrawn" in shown["line"]
     problem(await pharmacy.post(path, {}), 409, "conflict")
+
+
+async def test_a_withdrawal_names_no_version_so_what_the_practice_does_meanwhile_never_stops_it(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    for _ in range(10):
+        sent = await pharmacy.submit(reading(196, 124))
+        update, task = sent["messages"]
+        rows = [await practice.arrived(one["id"]) for one in (update, task)]
+        withdrawn, *receipts = await asyncio.gather(
+            pharmacy.post(f"{update['url']}/withdrawal", {}),
+            *(practice.receipt(row) for row in rows),
+        )
+        taken(withdrawn)
+        assert [one.status_code for one in receipts] == [200, 200]
+        assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "cancelled"
 
 
 async def test_a_withdrawal_is_not_itself_withdrawn_or_corrected(

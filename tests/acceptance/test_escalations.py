@@ -1,6 +1,6 @@
 """A consultation that asks the practice to act: what is made of it, for whom, and by when."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -121,17 +121,11 @@ async def test_the_other_levels_have_their_own_clocks(
     start = by(task, "received") - timedelta(hours=4)
     if received:
         shown = await pharmacy.tracked(task["id"])
-        start = _moment(shown["clinical_at"])
+        start = datetime.fromisoformat(shown["clinical_at"])
         assert by(task, "received") == next_working_day_end(start, received)
     assert by(task, "decided") == next_working_day_end(start, decided)
     assert by(first(sent), "filed") == next_working_day_end(start, 5)
     assert "telephone" not in {one["kind"] for one in task["deadlines"]}
-
-
-def _moment(text: str) -> Any:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text)
 
 
 async def test_what_is_past_already_is_overdue_at_once_and_the_answer_says_so(
@@ -192,7 +186,7 @@ async def test_a_practice_that_is_not_connected_is_refused_with_its_telephone_nu
     said = problem(answer, 422, "invalid")
     assert said["detail"].startswith("Nothing was sent. Telephone Orchard Practice")
     assert "0113 496 0205" in said["detail"]
-    assert [one["field"] for one in said["problems"]][0] == "practice.ods"
+    assert said["problems"][0]["field"] == "practice.ods"
 
 
 async def test_a_closed_practice_is_refused_with_its_successor_named(pharmacy: Caller) -> None:

@@ -53,13 +53,11 @@ async def test_each_of_the_twelve_services_has_an_example() -> None:
 # -- keys and references -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [None, "", "x" * 256, "with a space", "naïve".encode().decode()])
+@pytest.mark.parametrize("key", [None, "", "x" * 256, "with a space", "tab\tbed"])
 async def test_a_post_without_a_usable_key_is_400(pharmacy: Caller, key: str | None) -> None:
     headers = {"content-type": "application/json"}
     if key is not None:
         headers["idempotency-key"] = key
-    if key and not key.isascii():
-        pytest.skip("a header of the client's own library cannot hold it")
     answer = await pharmacy.call("POST", PHARMACY.door, json=consultation(), headers=headers)
     problem(answer, 400, "key-required")
 
@@ -400,16 +398,9 @@ async def test_the_reason_for_a_destination_is_answered_and_kept(
     assert (copied["organisation"], copied["role"]) == ("G99001", "copy")
     assert "QXX" in acting["reason"]
 
-    async def reasons() -> set[str]:
-        shown = await optometrist.tracked(message["id"])
-        return {one["reason"] for one in shown["deliveries"]}
-
-    await place_settled(optometrist)
-    assert await reasons() == {acting["reason"], copied["reason"]}
-
-
-async def place_settled(caller: Caller) -> None:
-    await caller.place.settled()
+    await optometrist.place.settled()
+    shown = await optometrist.tracked(message["id"])
+    assert {one["reason"] for one in shown["deliveries"]} == {acting["reason"], copied["reason"]}
 
 
 async def test_a_named_provider_that_does_not_take_it_is_refused_with_the_candidates(

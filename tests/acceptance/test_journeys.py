@@ -47,7 +47,7 @@ async def test_a_consultation_is_filed_without_the_practice_asking_and_the_pharm
     (stored,) = await world.received(sent, practice)
     assert (stored["kind"], stored["via"]) == ("update", VIA[ods])
     assert stored["reference"] == body["reference"]
-    shown = await tracked(pharmacy, message["id"], lambda view: "filed" in view["line"])
+    shown = await tracked(pharmacy, message["id"], lambda view: "filed it" in view["line"])
     assert shown["line"] == f"{practice.name} filed it in the patient's record."
     (delivery,) = shown["deliveries"]
     assert (delivery["channel"], delivery["outcome"]) == (VIA[ods], "filed")
@@ -187,6 +187,7 @@ async def test_what_is_not_proved_is_not_shown_as_received(
     assert delivery["received_at"] is None and delivery["acknowledged_at"] is None
 
 
+@pytest.mark.slow
 async def test_after_a_restart_the_trail_stands_and_a_repeat_gets_the_same_bytes(
     world: World,
 ) -> None:

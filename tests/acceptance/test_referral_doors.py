@@ -191,7 +191,7 @@ async def test_only_the_receiver_decides_and_only_the_sender_cancels(
     cancel = {"reason": "no-longer-needed"}
     said = await hospital.move(at, "cancel", cancel, if_match=tag)
     assert "Only the sender may cancel" in problem(said, 409, "conflict")["detail"]
-    # The practice may read it, so it is told that it is not its to move; a stranger is told nothing.
+    # The practice may read it, so it hears that it is not its to move; a stranger hears nothing.
     problem(await practice.move(at, "accept", if_match=tag), 403, "forbidden")
     for stranger in ("RYY01", "TPX02", "G99002"):
         problem(await place.of(stranger).move(at, "accept", if_match=tag), 404, "not-found")

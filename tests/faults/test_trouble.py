@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from broker.directory_file import parse
 from broker.events import uuid7
-from broker.main import open_ring, open_store
+from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory
 from broker.vault import Vault

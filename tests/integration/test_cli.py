@@ -263,7 +263,7 @@ class TestEveryCommand:
             """Say something."""
             typer.echo("single was run")
 
-        plugged = {"more": group, "single": single}
+        plugged = {"more": lambda: group, "single": lambda: single}
         monkeypatch.setattr(registry, "commands", lambda: plugged)
         assert empty.ok("more", "inner").out == "inner was run\n"
         assert empty.ok("single").out == "single was run\n"
@@ -271,7 +271,7 @@ class TestEveryCommand:
     def test_cannot_be_replaced_by_one_that_is_plugged_in(
         self, empty: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(registry, "commands", lambda: {"serve": print})
+        monkeypatch.setattr(registry, "commands", lambda: {"serve": lambda: print})
         ran = empty("--help")
         assert ran.code == 2 and "The command serve is plugged in" in ran.err
 
@@ -678,7 +678,7 @@ class TestASecret:
             return [vault.open_secret(row.kek_id, row.sealed, row.id) for row in rows]
 
     def test_is_made_shown_once_and_kept_sealed(self, loaded: Shell) -> None:
-        ran = loaded.ok("partner", "secret", PRACTICE)
+        ran = loaded.ok("partner", "key", "--webhook", PRACTICE)
         secret = ran.out.strip()
         assert secret.startswith("whsec_") and "once only" in ran.err
         assert Webhook(secret)._whsecret == self.kept(loaded)[0]
@@ -690,23 +690,26 @@ class TestASecret:
     def test_is_read_from_standard_input_and_never_shown(self, loaded: Shell) -> None:
         raw = bytes(range(32))
         secret = "whsec_" + base64.b64encode(raw).decode()
-        ran = loaded.ok("partner", "secret", PRACTICE, "--stdin", stdin=f"{secret}\n")
+        ran = loaded.ok("partner", "key", "--webhook", PRACTICE, "--stdin", stdin=f"{secret}\n")
         assert secret not in ran.out + ran.err
         assert self.kept(loaded) == [raw]
 
     def test_leaves_the_one_before_it_valid_and_no_more(self, loaded: Shell) -> None:
-        made = [loaded.ok("partner", "secret", PRACTICE, "--json").json["secret"] for _ in range(3)]
+        made = [
+            loaded.ok("partner", "key", "--webhook", PRACTICE, "--json").json["secret"]
+            for _ in range(3)
+        ]
         assert self.kept(loaded) == [Webhook(one)._whsecret for one in made[:0:-1]]
 
     @pytest.mark.parametrize("text", ["", "whsec_", "whsec_AAAA", "whsec_!!", "MfKQ9r8GKYqrTwjU"])
     def test_that_is_none_is_refused_without_repeating_it(self, loaded: Shell, text: str) -> None:
-        ran = loaded("partner", "secret", PRACTICE, "--stdin", stdin=text)
+        ran = loaded("partner", "key", "--webhook", PRACTICE, "--stdin", stdin=text)
         assert ran.code == 1 and "This is not a secret for webhooks." in ran.err
         assert not text or text == "whsec_" or text not in ran.err
         assert self.kept(loaded) == []
 
     def test_for_an_organisation_that_is_not_there_is_refused(self, loaded: Shell) -> None:
-        assert loaded("partner", "secret", "Z9").code == 1
+        assert loaded("partner", "key", "--webhook", "Z9").code == 1
 
 
 # -- deliveries ------------------------------------------------------------------------------------
@@ -905,7 +908,7 @@ class TestCheck:
 
     def test_passes_where_all_is_well(self, loaded: Shell, pair: tuple[Path, Path]) -> None:
         add(loaded, "pharmasys", "--key", str(pair[1]))
-        loaded.ok("partner", "secret", PRACTICE)
+        loaded.ok("partner", "key", "--webhook", PRACTICE)
         states = self.states(loaded, 0)
         assert states.pop("endpoints") == "warn"  # the example has one that is not connected
         assert set(states.values()) == {"ok"} and len(states) >= 10
@@ -926,7 +929,7 @@ class TestCheck:
         assert not (shell.place.folder / "keys").exists(), "looking made a key ring"
 
     def test_finds_a_key_ring_that_is_not_the_one(self, loaded: Shell) -> None:
-        loaded.ok("partner", "secret", PRACTICE)
+        loaded.ok("partner", "key", "--webhook", PRACTICE)
         ring = loaded.place.settings.ring_path
         ring.rename(ring.with_suffix(".kept"))
         assert self.states(loaded, 1)["key ring"] == "fail"
@@ -954,7 +957,7 @@ class TestCheck:
     def test_looks_at_the_settings(
         self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: int
     ) -> None:
-        loaded.ok("partner", "secret", PRACTICE)
+        loaded.ok("partner", "key", "--webhook", PRACTICE)
         monkeypatch.setenv(name, value)
         assert self.states(loaded, code)["settings"] == ("fail" if code else "warn")
 

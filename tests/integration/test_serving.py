@@ -179,7 +179,7 @@ def sent(tmp_path: Path, sqlite_template: Path, hanging: Hanging) -> Place:
     file = tmp_path / "directory.yaml"
     file.write_text(directory_with(hanging.url))
     place.run("directory", "load", str(file))
-    place.run("partner", "secret", PRACTICE)
+    place.run("partner", "key", "--webhook", PRACTICE)
     return place
 
 

@@ -131,4 +131,4 @@ def test_entries_are_found_by_what_they_say(opened: Opened) -> None:
 async def test_until_waits_for_what_comes_and_not_for_what_does_not() -> None:
     looks = iter([None, 0, "there"])
     assert await until(lambda: next(looks)) == "there"
-    assert await until(lambda: None, 0.05) is None
+    assert await until(lambda: 0, 0.05) is None
