@@ -334,6 +334,17 @@ class Directory:
         organisation = self.organisations.get(destination.ods)
         return organisation.telephone if organisation is not None else ""
 
+    def stands_for(self, ods: str) -> frozenset[str]:
+        """Return the codes that an open organisation answers for: its own, and those of the closed
+        ones that it succeeds."""
+        closed = (one.ods for one in self.entries.organisations if not one.is_open)
+        inherited = {
+            code
+            for code in closed
+            if (successor := self.resolve_successor(code)) is not None and successor.ods == ods
+        }
+        return frozenset({ods, *inherited})
+
     def party(self, destination: Destination) -> Party:
         """Return the place as a message names it; only its code if it is not known."""
         organisation = self.organisations.get(destination.ods)

@@ -4,6 +4,7 @@ A wake-up is a hint, a slow poll the safety net; `fan_out` always works from the
 repeated: what is there already is skipped.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +19,10 @@ from broker.directory import Directory
 from broker.errors import BrokerError
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer
-from broker.store import deliveries, ledger, messages
+from broker.store import deliveries, ledger, messages, work
 from broker.store.messages import Opened
 from broker.store.store import Connection, Store, Tx
-from broker.vault import Binding, Vault
+from broker.vault import Binding, Tampered, Vault
 
 GROUP: Final = "dispatch"
 BATCH: Final = 64
@@ -41,6 +42,7 @@ class _Source:
     event: Recorded
     message: Any
     content: Opened | None
+    is_wanted: bool
 
 
 class Dispatch:
@@ -102,12 +104,29 @@ class Dispatch:
     def _load(self, connection: Connection, hints: Mapping[str, int]) -> list[_Source]:
         found = ledger.undispatched(connection, hints)
         wanted = {event.id: event.message_id for event in found if self._takers(event)}
-        contents = messages.payloads(connection, self._vault, wanted, CONTENT)
+        contents = self._contents(connection, wanted)
         rows = messages.by_id(connection, filter(None, wanted.values()))
         return [
-            _Source(event, rows.get(event.message_id or ""), contents.get(event.id))
+            _Source(
+                event,
+                rows.get(event.message_id or ""),
+                contents.get(event.id),
+                event.id in wanted,
+            )
             for event in found
         ]
+
+    def _contents(self, connection: Connection, events: Iterable[str]) -> Mapping[str, Opened]:
+        """Open what is to be sent; what cannot be opened is left out, and holds up nothing else."""
+        wanted = list(events)
+        try:
+            return messages.payloads(connection, self._vault, wanted, CONTENT)
+        except Tampered:
+            found: dict[str, Opened] = {}
+            for one in wanted:
+                with contextlib.suppress(Tampered):
+                    found |= messages.payloads(connection, self._vault, [one], CONTENT)
+            return found
 
     def _takers(self, event: Recorded) -> Iterable[tuple[Consumer, Route]]:
         return [
@@ -126,7 +145,7 @@ class Dispatch:
         seen: set[str] = set()
         for consumer, route in self._takers(event):
             if message is None or source.content is None:
-                # Erased before it was fanned out: there is nothing left that could be sent.
+                # Erased or altered before it was fanned out: there is nothing that could be sent.
                 log.error("dispatch.unreadable", event_id=event.id, position=event.position)
                 continue
             identity = delivery_id(consumer.name, event.id, route.destination)
@@ -217,6 +236,15 @@ def _write(
         times = {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
         made += deliveries.insert_new(tx, [row | times for row, _ in rows], event)
         bodies += [sent for _, sent in rows]
+        if source.is_wanted and not rows:
+            work.put_item(
+                tx,
+                "unreadable",
+                event.id,
+                message_id=event.message_id,
+                organisation=None,
+                priority=event.priority.value,
+            )
         ledger.mark_dispatched(tx, event.subject, before, event.subject_seq)
         dispatched[event.subject] = event.subject_seq
     messages.put_payloads(tx, bodies)

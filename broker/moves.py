@@ -14,8 +14,10 @@ from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
 from broker.directory import Directory
 from broker.errors import Gone, Stale
-from broker.events import REFERRAL_MOVED, Destination, Event, Priority, caused_id, digest
+from broker.events import REFERRAL_MOVED, Destination, Event, Kind, Priority, caused_id, digest
+from broker.ports import Endpoint
 from broker.referral import Audience, Move, Relation, State
+from broker.routing import recheck
 from broker.store import messages, referrals, work
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
@@ -250,8 +252,8 @@ class Mover:
             ),
         }
         practice = Destination(row.practice or "")
-        # The sender was warned at submission that a practice without a connection hears nothing.
-        if practice in self.directory.connections:
+        # The sender was warned at submission that a practice that is not connected hears nothing.
+        if isinstance(recheck(practice, Kind.NOTICE, self.directory), Endpoint):
             places[Audience.PRACTICE] = (practice, "keeps the patient's record")
         to: dict[str, tuple[Destination, str]] = {}
         for audience in sorted(referral.told(move, by)):

@@ -5,16 +5,29 @@ receipt says that the bytes are stored, not that anybody acted.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import deadlines, notices, referral
+from broker import deadlines, notices, referral, telling
 from broker.audit import Entry
 from broker.crashpoints import crashpoint
-from broker.events import REFERRAL_MOVED, Event, Kind, Priority, Role, caused_id, uuid7
+from broker.current_directory import CurrentDirectory
+from broker.events import (
+    REFERRAL_MOVED,
+    Destination,
+    Event,
+    Kind,
+    Priority,
+    Role,
+    caused_id,
+    uuid7,
+)
 from broker.ports import Receipt
 from broker.store import deliveries, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Tx
+from broker.store.store import Store, Tx
+from broker.telling import Teller
+from broker.vault import Vault
 
 _CLOCK: Final = {
     Role.ACTING: deadlines.DeadlineKind.RECEIVED,
@@ -26,6 +39,28 @@ _CLOCK: Final = {
 def matches(receipt: Receipt, row: Any) -> bool:
     """Whether a receipt names this very delivery, these very bytes and this very organisation."""
     return (receipt.delivery, receipt.digest, receipt.ods) == (row.id, row.digest, row.ods)
+
+
+async def late_word(
+    store: Store, vault: Vault, directory: CurrentDirectory, row: Any, *, source: str
+) -> list[NewMessage]:
+    """Draw up the word to the sender that what it was told was missing has arrived after all."""
+    if row.role == Role.NOTICE or row.received_at is not None:
+        return []
+    kind = _CLOCK[Role(row.role)]
+    found = await store.read(lambda c: telling.raised(c, vault, row.message_id, kind))
+    if found is None:
+        return []
+    known = await directory.current()
+    who = known.name(Destination(row.ods, row.service))
+    return Teller(vault, known, source, datetime.now(UTC)).notices(
+        found,
+        cause=row.id,
+        topic="received-late",
+        text=f"{who} has now stored your {found.message.kind}, after its deadline.",
+        by=row.ods,
+        to=[(Destination(found.message.sender), "was told that it was not received in time")],
+    )
 
 
 def settle(
@@ -81,7 +116,7 @@ def settle(
 
 def _mismatch(tx: Tx, row: Any, client: str) -> None:
     tx.audit(Entry("receipt.mismatched", client, row.ods, "delivery", row.id))
-    if row.state == "due":
+    if row.state == "due" or row.held_reason == "receipt":
         deliveries.hold_for_receipt(tx, row, "receipt-mismatch")
     work.put_item(
         tx,

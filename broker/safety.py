@@ -15,11 +15,11 @@ from broker.crashpoints import crashpoint
 from broker.current_directory import CurrentDirectory
 from broker.deadlines import DeadlineKind
 from broker.events import Destination, Kind
-from broker.store import work
+from broker.store import messages, work
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Store, Tx
 from broker.telling import About, Teller
-from broker.vault import Vault
+from broker.vault import Tampered, Vault
 
 BATCH: Final = 50
 # Whose telephone duty it is knows it from the answer; the list is enough.
@@ -62,9 +62,17 @@ class Safety:
         return [
             (row, about)
             for row in work.due_deadlines(connection, now, BATCH)
-            for about in [telling.about(connection, self._vault, row.message_id)]
+            for about in [self._about(connection, row.message_id)]
             if about is not None
         ]
+
+    def _about(self, connection: Connection, message_id: str) -> About | None:
+        """Open the message; one that cannot be opened has its deadlines watched all the same."""
+        try:
+            return telling.about(connection, self._vault, message_id)
+        except Tampered:
+            log.error("deadlines.tampered", message_id=message_id)
+            return About(messages.get(connection, message_id), None)
 
     def _notices(self, teller: Teller, row: Any, about: About, name: Any) -> list[NewMessage]:
         """Tell the sender; but never send a notice about a notice."""

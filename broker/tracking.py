@@ -4,7 +4,7 @@ The sender sees the whole trail; a receiver its own deliveries and the moves tha
 anybody else nothing. No status claims more than was proved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -77,23 +77,23 @@ def read(connection: Connection, message_id: str) -> Trail | None:
 
 
 def addressed(
-    connection: Connection, identity: str, organisation: str
+    connection: Connection, identity: str, own: Collection[str]
 ) -> tuple[str, Relation, str]:
-    """Return (message, what the organisation is to it, its label) for the id of a message or of a
+    """Return (message, what who asks is to it, its label) for the id of a message or of a
     referral, which stands for its newest message."""
     referral = referrals.get(connection, identity)
     message_id = referral.message_id if referral is not None else identity
     found = read(connection, message_id)
     if found is None:
         return message_id, Relation.NONE, "N"
-    return message_id, relation(found, organisation), found.message.label
+    return message_id, relation(found, own), found.message.label
 
 
-def relation(trail: Trail, organisation: str) -> Relation:
-    """Return what an organisation is to a message: the closest of all that it is."""
-    if organisation == trail.message.sender:
+def relation(trail: Trail, own: Collection[str]) -> Relation:
+    """Return what who answers for these ODS codes is to a message: the closest of all it is."""
+    if trail.message.sender in own:
         return Relation.SENDER
-    roles = {row.role for row in trail.deliveries if row.ods == organisation}
+    roles = {row.role for row in trail.deliveries if row.ods in own}
     for role, found in _RELATIONS.items():
         if role in roles:
             return found
@@ -103,9 +103,10 @@ def relation(trail: Trail, organisation: str) -> Relation:
 def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
     """Return what an organisation may see of a message."""
     message = trail.message
-    role = relation(trail, organisation)
+    own = directory.stands_for(organisation)
+    role = relation(trail, own)
     is_sender = role is Relation.SENDER
-    shown = [row for row in trail.deliveries if is_sender or row.ods == organisation]
+    shown = [row for row in trail.deliveries if is_sender or row.ods in own]
     view: dict[str, Any] = {
         "id": message.id,
         "kind": message.kind,
@@ -141,7 +142,7 @@ def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -
             "joined": [
                 {"id": one.id, "kind": one.kind, "url": f"/messages/{one.id}"}
                 for one in trail.joined
-                if one.sender == organisation
+                if one.sender in own
             ],
         }
     return view

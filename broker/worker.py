@@ -5,9 +5,9 @@ No lock is held across the network. Wake-ups are immediate; polling is the safet
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -17,7 +17,7 @@ from broker.audit import Entry
 from broker.crashpoints import crashpoint
 from broker.current_directory import CurrentDirectory
 from broker.dispatch import SENT
-from broker.errors import Reject, Retry
+from broker.errors import Reject, Retry, Unavailable
 from broker.events import (
     DELIVERY_DIED,
     Destination,
@@ -35,13 +35,14 @@ from broker.retry import POLICIES, decide
 from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
-from broker.store.messages import Opened
+from broker.store.messages import NewMessage, Opened
 from broker.store.store import Connection, Store, Tx
 from broker.telemetry import ATTEMPTS
 from broker.vault import Tampered, Vault
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
+SETTLE_AGAIN: Final = timedelta(seconds=1)
 FULL_SECONDS: Final = 1.0
 
 
@@ -137,10 +138,48 @@ class Worker:
         except Exception as error:  # a handler's bug is a failed attempt, kept and retried
             log.error("worker.handler-failed", delivery_id=row.id, error=type(error).__name__)
             failure = Retry("handler-failed")
-        await self._store.write(
-            lambda tx: self._settle(tx, row, started, outcome, failure, inbox=inbox)
-        )
+        await self._write_down(row, started, outcome, failure, inbox=inbox)
         crashpoint("worker.settled")
+
+    async def _write_down(
+        self,
+        row: Any,
+        started: datetime,
+        outcome: Outcome,
+        failure: Retry | Reject | None,
+        *,
+        inbox: bool,
+    ) -> None:
+        """Settle an attempt, if need be again and again for as long as its lease lasts.
+
+        A disk that is full or a database that is locked must not make the broker forget what it
+        was answered. After that the lease is over, and the delivery is attempted again.
+        """
+        good = outcome.receipt is not None and receipts.matches(outcome.receipt, row)
+        while True:
+            try:
+                late = await self._late_word(row) if good else []
+                await self._store.write(
+                    lambda tx, late=late: self._settle(  # type: ignore[misc]
+                        tx, row, started, outcome, failure, inbox=inbox, late=late
+                    )
+                )
+            except Unavailable:
+                if datetime.now(UTC) + SETTLE_AGAIN >= row.lease_until:
+                    log.error("worker.unsettled", delivery_id=row.id)
+                    return
+                await asyncio.sleep(SETTLE_AGAIN.total_seconds())
+            else:
+                return
+
+    async def _late_word(self, row: Any) -> list[NewMessage]:
+        try:
+            return await receipts.late_word(
+                self._store, self._vault, self._directory, row, source=self._source
+            )
+        except Tampered:  # what cannot be opened cannot be told of; the receipt counts all the same
+            log.error("worker.tampered", delivery_id=row.id)
+            return []
 
     async def _load(self, row: Any) -> Delivery:
         """Read what is to be sent and look the endpoint up afresh. Raises Retry or Reject."""
@@ -182,6 +221,7 @@ class Worker:
         failure: Retry | Reject | None,
         *,
         inbox: bool,
+        late: Sequence[NewMessage],
     ) -> None:
         """Write the outcome: done, due again or dead, with what follows from it."""
         row = deliveries.lock(tx, claimed.id)
@@ -193,17 +233,31 @@ class Worker:
                 deliveries.hold_for_receipt(tx, row, None)
             return
         if failure is None:
-            self._answered(tx, row, claimed, started, outcome, held=held)
+            self._answered(tx, row, claimed, started, outcome, late, held=held)
         else:
             self._failed(tx, row, claimed, started, failure, held=held)
 
     def _answered(
-        self, tx: Tx, row: Any, claimed: Any, started: datetime, outcome: Outcome, *, held: bool
+        self,
+        tx: Tx,
+        row: Any,
+        claimed: Any,
+        started: datetime,
+        outcome: Outcome,
+        late: Sequence[NewMessage],
+        *,
+        held: bool,
     ) -> None:
         code = None
         if outcome.receipt is not None:
             good = receipts.settle(
-                tx, row, outcome.receipt, via="webhook", client=CLIENT, source=self._source
+                tx,
+                row,
+                outcome.receipt,
+                via="webhook",
+                client=CLIENT,
+                source=self._source,
+                late=late,
             )
             name = "received" if good else "answered"
             code = None if good else "receipt-mismatch"

@@ -37,6 +37,7 @@ class RecordUpdate:
                 receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
                 focus=(event.facts["focus"],),
                 reason=event.facts.get("reason"),
+                replaces=event.facts.get("about"),
             ),
         )
 

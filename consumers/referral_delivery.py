@@ -39,6 +39,7 @@ class ReferralDelivery:
                 receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
                 focus=(event.facts["focus"],),
                 reason=event.facts.get("reason"),
+                replaces=event.facts.get("about"),
             ),
         )
 

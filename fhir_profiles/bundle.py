@@ -14,7 +14,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from fhir.resources.R4B.coding import Coding
+from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
+from fhir.resources.R4B.identifier import Identifier
 from fhir.resources.R4B.messageheader import (
     MessageHeader,
     MessageHeaderDestination,
@@ -172,7 +174,8 @@ class Header:
     """What makes a message of a content: who tells whom, what it is about, and why.
 
     `event` and `reason` are codes of the systems `message-event` and `message-reason`; `focus` are
-    fullUrls of the content; `response_to` is the id of the Bundle that this one answers.
+    fullUrls of the content; `response_to` is the id of the Bundle that this one answers;
+    `replaces` is the id of the message that this one takes the place of.
     """
 
     bundle_id: str
@@ -186,6 +189,7 @@ class Header:
     focus: tuple[str, ...]
     reason: str | None = None
     response_to: str | None = None
+    replaces: str | None = None
 
 
 def address(content: bytes, header: Header) -> bytes:
@@ -255,7 +259,13 @@ def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader
         if header.response_to
         else None,
         focus=[resources.reference(url) for url in header.focus] or None,
+        extension=[_replaces(header.replaces)] if header.replaces else None,
     )
+
+
+def _replaces(message_id: str) -> Extension:
+    replaced = Identifier(system=codes.MESSAGE_ID, value=message_id)
+    return resources.extension(codes.EXT_REPLACES, valueIdentifier=replaced)
 
 
 # -- searching -----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ SUPPLY_TYPE: Final = f"{UK_CORE_CODES}UKCore-MedicationSupplyType"
 # Ours. A heading's code stands on the payload that it heads; a warning's on the note that tells it.
 EXT_HEADING: Final = f"{BASE}StructureDefinition/heading"
 EXT_WARNING: Final = f"{BASE}StructureDefinition/warning"
+EXT_REPLACES: Final = f"{BASE}StructureDefinition/replaces"
 
 HL7: Final = "http://terminology.hl7.org/CodeSystem/"
 

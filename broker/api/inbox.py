@@ -48,10 +48,12 @@ async def list_inbox(
     allow(caller, Action.LIST_INBOX)
     position, _, identity = after.partition(".")
     place = (int(position or 0), identity or FIRST)
-    rows = await broker_of(request).store.read(
+    broker = broker_of(request)
+    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    rows = await broker.store.read(
         lambda c: deliveries.inbox(
             c,
-            caller.organisation,
+            codes,
             after=place,
             limit=limit,
             every=state == "all",
@@ -68,6 +70,7 @@ def _listed(row: Any) -> dict[str, Any]:
         "url": f"/inbox/{row.id}",
         "kind": row.kind,
         "role": row.role,
+        "organisation": row.ods,
         "priority": row.priority,
         "service": row.service or None,
         "digest": row.digest,
@@ -82,11 +85,8 @@ def _listed(row: Any) -> dict[str, Any]:
 async def _own(broker: Broker, caller: Caller, delivery_id: str, action: Action) -> Any:
     """Return a delivery of the caller's own inbox. Anything else is not there."""
     row: Any = await broker.store.read(lambda c: deliveries.get(c, delivery_id))
-    is_shown = (
-        row is not None
-        and row.ods == caller.organisation
-        and row.held_reason not in deliveries.HIDDEN
-    )
+    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    is_shown = row is not None and row.ods in codes and row.held_reason not in deliveries.HIDDEN
     relation = _RELATIONS[Role(row.role)] if is_shown else Relation.NONE
     allow(caller, action, relation, label=row.label if is_shown else "N")
     return row

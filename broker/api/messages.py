@@ -28,7 +28,8 @@ async def _seen(broker: Broker, caller: Caller, action: Action, message: str) ->
     if found is None:
         allow(caller, action)
         raise NotFound("There is nothing here for this caller.")
-    relation = tracking.relation(found, caller.organisation)
+    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    relation = tracking.relation(found, codes)
     allow(caller, action, relation, label=found.message.label)
     return found
 

@@ -85,8 +85,9 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
     async def put(request: Request, identity: Identity) -> Response:
         caller = await caller_of(request)
         broker = broker_of(request)
+        codes = (await broker.directory.current()).stands_for(caller.organisation)
         message, relation, label = await broker.store.read(
-            lambda c: tracking.addressed(c, identity, caller.organisation)
+            lambda c: tracking.addressed(c, identity, codes)
         )
         allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         made = await broker.correcting.correct(

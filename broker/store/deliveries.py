@@ -4,7 +4,7 @@ States: due, held (predecessor, receipt, human, consent, label), done (receipt, 
 given-up), dead. A lane is (destination, subject); only its lowest unfinished step is due.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
@@ -201,20 +201,20 @@ def collect(tx: Tx, delivery_id: str) -> None:
 
 def inbox(
     connection: Connection,
-    ods: str,
+    codes: Collection[str],
     *,
     after: tuple[int, str],
     limit: int,
     every: bool,
     service: str | None = None,
 ) -> Sequence[Row[Any]]:
-    """Return what stands in an organisation's inbox after a place in it, in ledger order.
+    """Return what stands in the inbox of these ODS codes after a place in it, in ledger order.
 
     Without `every`, only what has no receipt yet.
     """
     position, delivery_id = after
     wanted = [
-        d.ods == ods,
+        d.ods.in_(sorted(codes)),
         or_(d.position > position, and_(d.position == position, d.id > delivery_id)),
         or_(d.held_reason.is_(None), d.held_reason.not_in(HIDDEN)),
     ]

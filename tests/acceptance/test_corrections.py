@@ -71,6 +71,7 @@ async def test_a_correction_reaches_the_practice_as_a_linked_new_version_also_af
     bundle = (await practice.get(row["url"])).json()
     header = bundle["entry"][0]["resource"]
     assert header["reason"]["coding"][0]["code"] == "update"
+    assert [one["valueIdentifier"]["value"] for one in header["extension"]] == [old["id"]]
     # A practice links the versions by the sender's own reference, which stays the same.
     before, after = [
         await practice.collect(await practice.arrived(one["id"])) for one in (old, new)

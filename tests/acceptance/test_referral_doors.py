@@ -309,3 +309,21 @@ async def test_a_move_of_a_pharmacys_task_is_told_to_the_pharmacy_once(
     assert "Riverside Medical Practice" in told.body.decode()
     assert await pharmacy.notices(task["id"]) == ["accepted"]
     assert await practice.notices(task["id"]) == []  # the decider is not told its own decision
+
+
+async def test_a_successor_collects_and_confirms_what_its_predecessor_never_took(
+    place: Place, optometrist: Caller
+) -> None:
+    (message,) = (await optometrist.submit(referral()))["messages"]
+    await place.settled()
+    successor = place.of("RYY01")
+    assert await successor.inbox() == []
+    closed = "ods: RXX01\n    name: Northfield Hospital"
+    async with place.directory((closed, f"{closed}\n    status: closed\n    successor: RYY01")):
+        row = next(one for one in await successor.inbox() if one["message"] == message["id"])
+        assert row["organisation"] == "RXX01"
+        assert (await successor.get(row["url"])).status_code == 200
+        said = {"delivery": row["id"], "digest": row["digest"], "ods": "RXX01"}
+        taken(await successor.put(f"{row['url']}/receipt", said), 200)
+        taken(await successor.move(message["referral"], "accept"), 200)
+        assert taken(await successor.get(f"/messages/{message['id']}"), 200)["state"] == "accepted"

@@ -99,6 +99,19 @@ def judge(
     return checker.check(copy, files, down=down)
 
 
+async def found_right(world: World, *, is_decided: bool = True, said: str = "") -> None:
+    """Wait until a world has settled and demand that the checker finds nothing.
+
+    A partner may decide between the two, so what is found has to be found again and again.
+    """
+    for _ in range(5):
+        await settled(world, is_decided=is_decided)
+        verdict = judge(world)
+        if not verdict.violations:
+            return
+    raise AssertionError(f"{said} {verdict}")
+
+
 def demand_nothing_wrong(verdict: checker.Verdict) -> None:
     """Fail with every violation that the checker found."""
     assert not verdict.violations, str(verdict)

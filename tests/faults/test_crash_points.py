@@ -21,7 +21,7 @@ from sandbox.client import Reply
 from sandbox.ledger import until
 from sandbox.process import NotServing
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
-from tests.faults.judged import demand_nothing_wrong, judge, settled
+from tests.faults.judged import found_right
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -160,8 +160,7 @@ async def test_a_broker_that_dies_at_a_point_loses_nothing_and_doubles_nothing(
         for task in posting:
             task.cancel()
         await asyncio.gather(*posting, return_exceptions=True)
-    await settled(world)
-    demand_nothing_wrong(judge(world))
+    await found_right(world)
     worlds.give_back(world)
 
 
@@ -190,9 +189,7 @@ async def test_a_broker_killed_at_random_moments_under_load_loses_and_doubles_no
         await world.broker.kill()
         await world.broker.start()
         await all_taken(posting)
-    await settled(world)
-    verdict = judge(world)
-    assert not verdict.violations, f"killed after {kills}: {verdict}"
+    await found_right(world, said=f"killed after {kills} answers")
     worlds.give_back(world)
 
 
@@ -209,8 +206,7 @@ async def test_a_broker_that_dies_in_its_first_transaction_starts_again(
     assert code == -signal.SIGKILL
     await world.broker.start()
     await all_taken([asyncio.create_task(one) for one in to_webhook(world)])
-    await settled(world)
-    demand_nothing_wrong(judge(world))
+    await found_right(world)
     worlds.give_back(world)
 
 
@@ -230,8 +226,7 @@ async def test_a_broker_killed_while_it_starts_with_work_left_over_starts_again(
         await asyncio.gather(starting, return_exceptions=True)
     await world.broker.start()
     await all_taken(posting)
-    await settled(world)
-    demand_nothing_wrong(judge(world))
+    await found_right(world)
     worlds.give_back(world)
 
 
@@ -246,8 +241,7 @@ async def test_keys_that_were_used_before_a_kill_are_known_after_it(worlds: Worl
     assert (again.status, again.body) == (first.status, first.body) == (202, first.body)
     other = await world.pharmacy.submit({**body, "advice": "Something else."}, key=key)
     assert other.status == 409
-    await settled(world)
-    demand_nothing_wrong(judge(world))
+    await found_right(world)
     worlds.give_back(world)
 
 
