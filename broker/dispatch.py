@@ -91,6 +91,15 @@ class Dispatch:
 
         made = await self._store.write(write)
         crashpoint("dispatch.fanned-out")
+        for source, rows in prepared:
+            if rows:
+                log.info(
+                    "event.fanned-out",
+                    correlation_id=source.event.correlation_id,
+                    event_id=source.event.id,
+                    position=source.event.position,
+                    count=len(rows),
+                )
         return made
 
     def _next(self, connection: Connection) -> tuple[int, list[Recorded], list[_Source]]:

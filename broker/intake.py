@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import structlog
+
 from broker.access import Caller
 from broker.answers import Answer, Answers, Claimed, Kept
 from broker.audit import Entry
@@ -25,6 +27,7 @@ from broker.vault import Vault
 from fhir_profiles import strict_json
 
 ACCEPTED: Final = 202
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,16 @@ class Intake:
             except StaleDirectory:
                 continue
             crashpoint("intake.before-answer")
+            for new in prepared.messages:
+                log.info(
+                    "message.accepted",
+                    correlation_id=origin.correlation_id,
+                    message_id=new.row["id"],
+                    kind=new.row["kind"],
+                    priority=new.row["priority"],
+                    door=new.row["door"],
+                    organisation=organisation,
+                )
             return answer
 
     def reference(self, organisation: str, reference: str) -> str:

@@ -258,6 +258,11 @@ def answer(
     """Return what the sender is told: what was made, where each goes and why, and by when."""
     said = list(plan.read_first)
     for message in made:
+        said += [
+            f"Overdue already: {one['kind']}, {deadlines.in_words(one['due_at'])}."
+            for one in message.deadlines
+            if deadlines.is_overdue(one["due_at"], now)
+        ]
         if message.row["priority"] != Priority.STAT:
             continue
         acting = next((r.destination for r in message.event.routes if r.role is Role.ACTING), None)

@@ -192,6 +192,8 @@ def _standing(trail: Trail, directory: Directory) -> str:
         return "Accepted; not yet on its way." if message.event_id else "Nothing was sent."
     if all(row.received_at is not None for row in acting):
         return f"{names} has stored it; nobody has acted on it yet."
+    if any(row.done_reason == "given-up" for row in acting):
+        return f"It could not be delivered to {names} and was given up."
     if any(row.state == "dead" for row in acting):
         return f"It could not be delivered to {names}; an operator is looking at it."
     if any(row.collected_at is not None for row in acting):

@@ -120,8 +120,10 @@ class Worker:
         failure: Retry | Reject | None = None
         outcome = Outcome()
         inbox = False
+        correlation_id: str | None = None
         try:
             delivery = await self._load(row)
+            correlation_id = delivery.event.correlation_id
             if delivery.endpoint.channel == "inbox":
                 inbox = True
             else:
@@ -138,6 +140,15 @@ class Worker:
         except Exception as error:  # a handler's bug is a failed attempt, kept and retried
             log.error("worker.handler-failed", delivery_id=row.id, error=type(error).__name__)
             failure = Retry("handler-failed")
+        log.info(
+            "delivery.attempted",
+            correlation_id=correlation_id,
+            delivery_id=row.id,
+            organisation=row.ods,
+            attempt=row.attempt,
+            status=outcome.status if failure is None else failure.status,
+            code=failure.code if failure is not None else None,
+        )
         await self._write_down(row, started, outcome, failure, inbox=inbox)
         crashpoint("worker.settled")
 

@@ -38,7 +38,7 @@ class Edge:
             return
         given = next((value for name, value in scope["headers"] if name == HEADER), b"")
         correlation = given.decode() if _PLAIN.fullmatch(given) else uuid7()
-        structlog.contextvars.bind_contextvars(correlation_id=correlation)
+        structlog.contextvars.bind_contextvars(request_id=correlation)
         started = time.perf_counter()
         status = 500
 
@@ -65,4 +65,4 @@ class Edge:
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
-            structlog.contextvars.unbind_contextvars("correlation_id")
+            structlog.contextvars.unbind_contextvars("request_id")
