@@ -1,27 +1,24 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker import receipts, telling
+from broker import receipts
 from broker.access import Action, Caller
 from broker.acknowledging import read as read_acknowledgement
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
-from broker.deadlines import DeadlineKind
 from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
-from broker.events import Destination, Kind, Role
+from broker.events import Kind, Role
 from broker.main import Broker
 from broker.ports import Receipt
 from broker.reading import read_object
 from broker.referral import Relation
 from broker.store import deliveries, messages
 from broker.store.store import Tx
-from broker.telling import Teller
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
@@ -119,7 +116,9 @@ async def receipt(request: Request, delivery: Identity) -> Response:
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
     named = _receipt(read_object(await body_of(request)))
-    late = await _late(broker, row)
+    late = await receipts.late_word(
+        broker.store, broker.vault, broker.directory, row, source=broker.settings.source
+    )
 
     def write(tx: Tx) -> bool:
         locked = deliveries.lock(tx, delivery)
@@ -150,27 +149,6 @@ async def receipt(request: Request, delivery: Identity) -> Response:
             ],
         )
     return answer({"delivery": delivery, "received": True})
-
-
-async def _late(broker: Broker, row: Any) -> list[Any]:
-    """Draw up the word to the sender that what it was told was missing has arrived after all."""
-    if row.role == Role.NOTICE or row.received_at is not None:
-        return []
-    kind = DeadlineKind.RECEIVED if row.role == Role.ACTING else DeadlineKind.COPY_RECEIVED
-    found = await broker.store.read(lambda c: telling.raised(c, broker.vault, row.message_id, kind))
-    if found is None:
-        return []
-    directory = await broker.directory.current()
-    who = directory.name(Destination(row.ods, row.service))
-    teller = Teller(broker.vault, directory, broker.settings.source, datetime.now(UTC))
-    return teller.notices(
-        found,
-        cause=row.id,
-        topic="received-late",
-        text=f"{who} has now stored your {found.message.kind}, after its deadline.",
-        by=row.ods,
-        to=[(Destination(found.message.sender), "was told that it was not received in time")],
-    )
 
 
 def _receipt(body: dict[str, Any]) -> Receipt:

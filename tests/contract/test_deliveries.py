@@ -412,7 +412,7 @@ def test_every_delivery_stands_in_its_inbox_unless_a_person_holds_it_back(post: 
         while True:
             page = post.store.read_now(
                 lambda c, after=after: deliveries.inbox(
-                    c, PRACTICE, after=place(after), limit=2, every=every
+                    c, {PRACTICE}, after=place(after), limit=2, every=every
                 )
             )
             if not page:
