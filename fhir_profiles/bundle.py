@@ -34,19 +34,23 @@ _URN: Final = "urn:uuid:"
 
 def entry_id(message_id: str, name: str) -> str:
     """Return the fullUrl of an entry: the same message and name give the same one for ever."""
-    return f"{_URN}{uuid.uuid5(uuid.UUID(message_id), name)}"
+    return _entry_id(uuid.UUID(message_id), name)
+
+
+def _entry_id(message: uuid.UUID, name: str) -> str:
+    return f"{_URN}{uuid.uuid5(message, name)}"
 
 
 class Entries:
     """Collects the entries of one message's content, each under a name that gives its fullUrl."""
 
     def __init__(self, message_id: str) -> None:
-        self._message_id = message_id
+        self._message = uuid.UUID(message_id)
         self._entries: dict[str, FHIRResourceModel] = {}
 
     def url(self, name: str) -> str:
         """Return the fullUrl that the entry of this name has, or will have."""
-        return entry_id(self._message_id, name)
+        return _entry_id(self._message, name)
 
     def add(self, name: str, resource: FHIRResourceModel) -> str:
         """Add a resource and return its fullUrl. Raises ValueError if the name is taken."""

@@ -7,7 +7,7 @@ once and shared: nothing changes a resource after it is built.
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from fhir.resources.R4B.address import Address
@@ -163,18 +163,17 @@ def _nhs_number(block: blocks.Patient) -> list[Identifier] | None:
     status = block.nhs_number_status
     return [
         Identifier(
-            extension=[
-                extension(
-                    codes.EXT_NHS_NUMBER_STATUS,
-                    valueCodeableConcept=defined("nhs-number-verification-status", status),
-                )
-            ]
-            if status
-            else None,
+            extension=[_number_status(status)] if status else None,
             system=codes.NHS_NUMBER,
             value=block.nhs_number,
         )
     ]
+
+
+@cache
+def _number_status(status: str) -> Extension:
+    words = defined("nhs-number-verification-status", status)
+    return extension(codes.EXT_NHS_NUMBER_STATUS, valueCodeableConcept=words)
 
 
 def _address(block: blocks.Address | None) -> list[Address] | None:
@@ -193,26 +192,29 @@ def _communication(block: blocks.Patient) -> list[PatientCommunication] | None:
 def _patient_extensions(block: blocks.Patient) -> list[Extension]:
     found = []
     if block.ethnicity is not None:
-        found.append(
-            extension(
-                codes.EXT_ETHNIC_CATEGORY,
-                valueCodeableConcept=defined("ethnic-category", block.ethnicity),
-            )
-        )
+        found.append(_ethnic_category(block.ethnicity))
     if block.preferred_contact is not None:
-        methods = codes.system("preferred-contact-method")
-        code = methods.properties[block.preferred_contact]["uk-core"]
-        words = methods.display(block.preferred_contact)
-        method = concept(codes.PREFERRED_CONTACT, code, words)
-        found.append(
-            Extension(
-                url=codes.EXT_CONTACT_PREFERENCE,
-                extension=[extension("PreferredContactMethod", valueCodeableConcept=method)],
-            )
-        )
+        found.append(_contact_preference(block.preferred_contact))
     if block.interpreter_required is not None:
         found.append(extension(codes.EXT_INTERPRETER, valueBoolean=block.interpreter_required))
     return found
+
+
+@cache
+def _ethnic_category(code: str) -> Extension:
+    words = defined("ethnic-category", code)
+    return extension(codes.EXT_ETHNIC_CATEGORY, valueCodeableConcept=words)
+
+
+@cache
+def _contact_preference(preferred: str) -> Extension:
+    methods = codes.system("preferred-contact-method")
+    code = methods.properties[preferred]["uk-core"]
+    method = concept(codes.PREFERRED_CONTACT, code, methods.display(preferred))
+    return Extension(
+        url=codes.EXT_CONTACT_PREFERENCE,
+        extension=[extension("PreferredContactMethod", valueCodeableConcept=method)],
+    )
 
 
 def related_person(block: blocks.Guardian, patient: str) -> RelatedPerson:
@@ -227,8 +229,12 @@ def related_person(block: blocks.Guardian, patient: str) -> RelatedPerson:
     )
 
 
+@lru_cache(maxsize=4096)
 def organization(ods: str, name: str | None = None, number: str | None = None) -> Organization:
-    """Return an organisation, known by its ODS code; `number` is its telephone's."""
+    """Return an organisation, known by its ODS code; `number` is its telephone's.
+
+    Built once: the same few send and get every message.
+    """
     return Organization(
         meta=meta("UKCore-Organization"),
         identifier=[Identifier(system=codes.ODS, value=ods)],
