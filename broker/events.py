@@ -6,6 +6,7 @@ held by golden tests.
 
 import hashlib
 import os
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -170,10 +171,34 @@ class Recorded:
     routes: tuple[Route, ...]
 
 
+_POOLED: Final = 4_000
+_pool = b""
+_pool_lock = threading.Lock()
+
+
+def _random_bytes(count: int) -> bytes:
+    """Return bytes of the system's generator, fetched many at a time: each call to it is slow."""
+    global _pool
+    with _pool_lock:
+        if len(_pool) < count:
+            _pool = os.urandom(_POOLED)
+        taken, _pool = _pool[:count], _pool[count:]
+    return taken
+
+
+def _forget() -> None:
+    """A forked process must not give out its parent's bytes again."""
+    global _pool
+    _pool = b""
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def uuid7() -> str:
     """Return a new RFC 9562 UUIDv7: random, roughly in the order of making."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds << 80) | int.from_bytes(_random_bytes(10), "big")
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
     return str(uuid.UUID(int=value))

@@ -1,0 +1,110 @@
+"""The benchmarks: what they leave behind, and that each can be run. No figure is judged here."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import rig
+from benchmarks.rig import Result
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["end-to-end", "intake"]
+QUICK = {
+    "intake": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--samples", "5"),
+    "end-to-end": ("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
+}
+MACHINE = {
+    "cores",
+    "processor",
+    "system",
+    "python",
+    "sqlite",
+    "load_before",
+    "bare_commit_ms",
+}
+SPREAD = {"p50", "p90", "p99", "p99.9", "max"}
+
+
+def test_scripts_bench_lists_every_benchmark_and_nothing_else() -> None:
+    said = subprocess.run(
+        [ROOT / "scripts/bench"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert sorted(said[1:]) == NAMES
+
+
+def test_a_result_is_told_in_one_line_and_written_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Result("intake", 0.0625, "≥ 0.05", True, {"rounds": [1, 2]})
+    result.tell(tmp_path / "results", {"cores": 2})
+    assert capsys.readouterr().out == "intake: 0.0625 (aim ≥ 0.05)\n"
+    written = json.loads((tmp_path / "results" / "intake.json").read_text())
+    assert written.pop("at")
+    assert written == {
+        "name": "intake",
+        "figure": 0.0625,
+        "aim": "≥ 0.05",
+        "met": True,
+        "machine": {"cores": 2},
+        "raw": {"rounds": [1, 2]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100), (0.0, 1)]
+)
+def test_a_percentile_is_one_of_the_values(share: float, expected: int) -> None:
+    assert rig.percentile(range(100, 0, -1), share) == expected
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def quick_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One benchmark, run for a second or two: its name, its last line and its result."""
+    name: str = request.param
+    folder = tmp_path_factory.mktemp(name)
+    module = f"benchmarks.{name.replace('-', '_')}"
+    ran = subprocess.run(
+        [sys.executable, "-m", module, *QUICK[name], "--results", folder, "--folder", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return name, ran.stdout.splitlines()[-1], json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_benchmark_ends_with_its_figure_and_leaves_it_behind(quick_run: Any) -> None:
+    name, last, result = quick_run
+    assert re.fullmatch(rf"{name}: \d+(\.\d+)?(e-\d+)? \(aim .+\)", last)
+    assert last == f"{name}: {result['figure']:g} (aim {result['aim']})"
+    assert result["name"] == name
+    assert isinstance(result["figure"], float)
+    assert isinstance(result["met"], bool)
+    assert set(result["machine"]) == MACHINE
+
+
+@pytest.mark.slow
+def test_a_benchmark_stands_next_to_its_ceiling(quick_run: Any) -> None:
+    name, _, result = quick_run
+    raw = result["raw"]
+    if name == "intake":
+        (one,) = raw["rounds"]
+        assert one["ratio"] == result["figure"]
+        assert one["intake_per_second"] > 0
+        assert one["empty_per_second"] > 0
+        assert set(one["intake_ms"]) == set(one["empty_ms"]) == SPREAD
+        assert list(raw["stages_ms"])[:3] == ["authenticate", "key look-up", "parse"]
+        assert list(raw["stages_ms"])[-1] == "whole"
+        assert all(took > 0 for took in raw["stages_ms"].values())
+    else:
+        for side in ("broker", "ceiling"):
+            assert raw[side]["counted"] == 10
+            assert set(raw[side]["visible_ms"]) == SPREAD
+        assert raw["broker"]["visible_ms"]["p99"] == result["figure"]
