@@ -750,6 +750,22 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(identifier(key.public_key()), critical=False)
         )
+        if ca:  # Python 3.13 demands it of an authority
+            usage = dict.fromkeys(
+                (
+                    "content_commitment",
+                    "key_encipherment",
+                    "data_encipherment",
+                    "key_agreement",
+                    "encipher_only",
+                    "decipher_only",
+                ),
+                False,
+            )
+            signing = x509.KeyUsage(
+                digital_signature=True, key_cert_sign=True, crl_sign=True, **usage
+            )
+            builder = builder.add_extension(signing, critical=True)
         if san:
             issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
             builder = builder.add_extension(
