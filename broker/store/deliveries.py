@@ -5,9 +5,9 @@ given-up), dead. A lane is (destination, subject); only its lowest unfinished st
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Recorded
@@ -18,6 +18,8 @@ d = t.delivery.c
 
 # Held for one of these a delivery is not shown to its destination.
 HIDDEN = ("human", "consent", "label")
+
+_KNOWN: Final = select(d.id).where(d.id.in_(bindparam("ids", expanding=True)))
 
 
 def unfinished() -> Any:
@@ -32,9 +34,7 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
     """
     if not rows:
         return 0
-    known = set(
-        tx.connection.execute(select(d.id).where(d.id.in_([row["id"] for row in rows]))).scalars()
-    )
+    known = set(tx.execute(_KNOWN, {"ids": [row["id"] for row in rows]}).scalars())
     fresh = [dict(row) for row in rows if row["id"] not in known]
     begun: set[tuple[str, str]] = set()  # lanes that have a step of this very event already
     for row in sorted(fresh, key=lambda row: str(row["consumer"])):
@@ -45,7 +45,8 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
             begun.add((row["ods"], row["service"]))
     if fresh:
         tx.execute(insert(t.delivery), fresh)
-        tx.wake(DELIVERIES)
+        if any(row["state"] == "due" for row in fresh):
+            tx.wake(DELIVERIES)
     return len(fresh)
 
 

@@ -1,5 +1,7 @@
 """The directory in the database: replaced whole, with a version that every acceptance checks."""
 
+from typing import Final
+
 from sqlalchemy import Connection, delete, insert, select, update
 
 from broker.directory import Directory
@@ -7,10 +9,12 @@ from broker.directory_file import from_rows, rows
 from broker.store import tables as t
 from broker.store.store import DIRECTORY, Tx
 
+_VERSION: Final = select(t.directory_head.c.version)  # built once: asked for every request
+
 
 def version(connection: Connection) -> int:
     """Return the version in force; 0 where none was ever loaded."""
-    return int(connection.execute(select(t.directory_head.c.version)).scalar() or 0)
+    return int(connection.execute(_VERSION).scalar() or 0)
 
 
 def load(connection: Connection) -> tuple[int, Directory]:

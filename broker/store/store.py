@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection as Connection  # what reads are given, for their signatures
-from sqlalchemy import CursorResult, Executable, insert, select, text, update
+from sqlalchemy import CursorResult, Executable, bindparam, insert, select, text, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -34,6 +34,23 @@ LONGEST_QUEUE: Final = 2_000
 LEDGER: Final = "ledger"
 DELIVERIES: Final = "deliveries"
 DIRECTORY: Final = "directory"
+
+# What every transaction asks, built once: building costs more than asking.
+_SUBJECT: Final = t.subject.c.id == bindparam("subject")
+_LOCK_SUBJECT: Final = select(t.subject).where(_SUBJECT).with_for_update()
+_NEXT_SEQ: Final = (
+    update(t.subject)
+    .where(_SUBJECT)
+    .values(last_seq=t.subject.c.last_seq + 1)
+    .returning(t.subject.c.last_seq)
+)
+_BUMP: Final = (
+    update(t.subject)
+    .where(_SUBJECT)
+    .values(version=t.subject.c.version + 1)
+    .returning(t.subject.c.version)
+)
+_LOCK_HEAD: Final = select(t.ledger_head).with_for_update()
 
 log = structlog.get_logger()
 
@@ -77,29 +94,15 @@ class Tx:
 
     def lock_subject(self, subject: str) -> Row[Any] | None:
         """Return the subject's row, held until the end of the transaction."""
-        return self.first(select(t.subject).where(t.subject.c.id == subject).with_for_update())
+        return self.execute(_LOCK_SUBJECT, {"subject": subject}).first()
 
     def bump(self, subject: str) -> int:
         """Raise the subject's version (its ETag) and return the new one."""
-        return int(
-            self.execute(
-                update(t.subject)
-                .where(t.subject.c.id == subject)
-                .values(version=t.subject.c.version + 1)
-                .returning(t.subject.c.version)
-            ).scalar_one()
-        )
+        return int(self.execute(_BUMP, {"subject": subject}).scalar_one())
 
     def record(self, event: Event) -> int:
         """Queue an event for the ledger; return its place among its subject's events."""
-        seq = int(
-            self.execute(
-                update(t.subject)
-                .where(t.subject.c.id == event.subject)
-                .values(last_seq=t.subject.c.last_seq + 1)
-                .returning(t.subject.c.last_seq)
-            ).scalar_one()
-        )
+        seq = int(self.execute(_NEXT_SEQ, {"subject": event.subject}).scalar_one())
         self.events.append((event, seq))
         self.wakes.add(LEDGER)
         return seq
@@ -296,7 +299,7 @@ def _number(
     entries: list[Entry],
 ) -> None:
     """Lock the head, give out the next positions without a gap, and insert what was queued."""
-    head = connection.execute(select(t.ledger_head).with_for_update()).one()
+    head = connection.execute(_LOCK_HEAD).one()
     position, seq, previous = head.position, head.audit_seq, head.audit_hash
     rows = []
     for event, subject_seq in events:
