@@ -76,7 +76,7 @@ class Answers:
         self._in_flight.add(scope)
         try:
             request_hmac = self._vault.mac(f"request|{request}", body)
-            known = await self._store.read(lambda c: self._recall(c, scope, request_hmac))
+            known = await self._store.look_up(lambda c: self._recall(c, scope, request_hmac))
             yield Claimed(scope, request_hmac, known)
         finally:
             self._in_flight.discard(scope)

@@ -231,7 +231,7 @@ class Authority:
         """
         claims = self._verify(_bearer(authorization_header))
         now = self._now()
-        standing = await self._store.read(
+        standing = await self._store.look_up(
             lambda connection: clients.standing(
                 connection, claims.client, claims.kid, claims.organisation, now
             )

@@ -24,7 +24,7 @@ class CurrentDirectory:
 
     async def current(self) -> Directory:
         """Return the directory that is in force at this moment."""
-        if await self._store.read(stored.version) != self._version:
+        if await self._store.look_up(stored.version) != self._version:
             self._version, self._snapshot = await self._store.read(stored.load)
         return self._snapshot
 

@@ -201,7 +201,8 @@ def uuid7() -> str:
     value = (milliseconds << 80) | int.from_bytes(_random_bytes(10), "big")
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def caused_id(cause: str, consumer: str, destination: str, kind: str, ordinal: int = 0) -> str:

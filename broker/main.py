@@ -25,9 +25,9 @@ from broker.outbound import Http
 from broker.retracting import Retracting
 from broker.safety import Safety
 from broker.settings import Settings
-from broker.store import clients
+from broker.store import clients, work
 from broker.store.claims import Slots
-from broker.store.store import DELIVERIES, LEDGER, Store
+from broker.store.store import DEADLINES, DELIVERIES, LEDGER, Store
 from broker.vault import FileKeyRing, Vault
 from broker.worker import Worker
 
@@ -68,8 +68,7 @@ class Broker:
         )
         self.safety = Safety(store, self.vault, self.directory, source=source)
         self._stopping = asyncio.Event()
-        self._wakes = {LEDGER: asyncio.Event(), DELIVERIES: asyncio.Event()}
-        self._deadlines = asyncio.Event()
+        self._wakes = {topic: asyncio.Event() for topic in (LEDGER, DELIVERIES, DEADLINES)}
 
     async def _webhook_secrets(self, ods: str) -> list[bytes]:
         rows = await self.store.read(lambda c: clients.secrets(c, ods))
@@ -81,7 +80,7 @@ class Broker:
 
     def wake(self) -> None:
         """Look at the database now: something may have changed that nobody told us of."""
-        for event in (*self._wakes.values(), self._deadlines):
+        for event in self._wakes.values():
             event.set()
 
     @asynccontextmanager
@@ -99,12 +98,13 @@ class Broker:
             bell.hang()
         try:
             async with asyncio.TaskGroup() as group:
-                for name, event, work, next_due in (
-                    ("dispatch", self._wakes[LEDGER], self.dispatch.run_once, None),
-                    ("worker", self._wakes[DELIVERIES], self.worker.run_once, self.worker.next_due),
-                    ("deadlines", self._deadlines, self.safety.run_once, self.safety.next_due),
+                for name, topic, run_once, next_due in (
+                    ("dispatch", LEDGER, self.dispatch.run_once, None),
+                    ("worker", DELIVERIES, self.worker.run_once, self.worker.next_due),
+                    ("deadlines", DEADLINES, self.safety.run_once, self.safety.next_due),
                 ):
-                    group.create_task(self._loop(name, event, work, next_due), name=name)
+                    task = self._loop(name, self._wakes[topic], run_once, next_due)
+                    group.create_task(task, name=name)
                 yield
                 self._stopping.set()
                 self.wake()
@@ -117,22 +117,20 @@ class Broker:
     def _woken(self, topics: set[str]) -> None:
         for topic in topics & self._wakes.keys():
             self._wakes[topic].set()
-        if LEDGER in topics:
-            self._deadlines.set()
 
     async def _loop(
         self,
         name: str,
         wake: asyncio.Event,
-        work: Callable[[], Awaitable[int]],
+        run_once: Callable[[], Awaitable[int]],
         next_due: Callable[[], Awaitable[datetime | None]] | None,
     ) -> None:
         """Work while there is something to do, then sleep until woken, due, or the next poll."""
         while not self._stopping.is_set():
             wake.clear()
-            pause = self.settings.poll_seconds
+            pause = min(self.settings.poll_seconds, work.SOON.total_seconds())
             try:
-                if await work():
+                if await run_once():
                     continue
                 due = await next_due() if next_due is not None else None
                 if due is not None:

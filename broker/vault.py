@@ -58,6 +58,10 @@ class MessageKey:
     kek_id: str
     wrapped: bytes
     raw: bytes = field(repr=False)
+    jwk: OctKey = field(init=False, repr=False, compare=False)  # made once: making it is dear
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jwk", OctKey.import_key(self.raw))
 
 
 class Vault:
@@ -79,13 +83,13 @@ class Vault:
     def seal(self, key: MessageKey, body: bytes, binding: Binding) -> bytes:
         """Seal bytes as JWE (RFC 7516) `dir`/A256GCM with what they belong to in the header."""
         header = {"alg": "dir", "enc": "A256GCM", "kid": key.id, "b": str(binding)}
-        sealed = jwe.encrypt_compact(header, body, OctKey.import_key(key.raw), registry=_REGISTRY)
+        sealed = jwe.encrypt_compact(header, body, key.jwk, registry=_REGISTRY)
         return sealed.encode("ascii")
 
     def open(self, key: MessageKey, sealed: bytes, binding: Binding) -> bytes:
         """Open sealed bytes as what they are asked for. Raises Tampered."""
         try:
-            opened = jwe.decrypt_compact(sealed, OctKey.import_key(key.raw), registry=_REGISTRY)
+            opened = jwe.decrypt_compact(sealed, key.jwk, registry=_REGISTRY)
         except (JoseError, ValueError, InvalidTag) as error:
             raise Tampered(f"{binding.role} of {binding.owner} does not open") from error
         if opened.protected.get("b") != str(binding) or opened.plaintext is None:

@@ -8,25 +8,22 @@ the same bytes.
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from fhir.resources.R4B.coding import Coding
 from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
-from fhir.resources.R4B.identifier import Identifier
 from fhir.resources.R4B.messageheader import (
     MessageHeader,
-    MessageHeaderDestination,
-    MessageHeaderResponse,
-    MessageHeaderSource,
 )
 
-from fhir_profiles import codes, resources, strict_json, wire
+from fhir_profiles import codes, make, resources, strict_json, wire
 
 _URN: Final = "urn:uuid:"
+_OPENING: Final = b'{"resourceType":"Bundle","type":"collection","entry":['
+_CLOSING: Final = b"]}"
 
 
 # -- making --------------------------------------------------------------------------------------
@@ -74,8 +71,7 @@ def content(
     stand elsewhere already (see `lend`) and keep their every byte.
     """
     written = [_entry(url, resource) for url, resource in entries]
-    opening = b'{"resourceType":"Bundle","type":"collection","entry":['
-    return opening + b",".join([*written, *carried]) + b"]}"
+    return _OPENING + b",".join([*written, *carried]) + _CLOSING
 
 
 def _entry(url: str, resource: FHIRResourceModel) -> bytes:
@@ -198,8 +194,7 @@ class Header:
 
 def address(content: bytes, header: Header) -> bytes:
     """Make the message that one destination gets. The content's entries keep their every byte."""
-    carried = _raw_entries(content)
-    known = organizations(carried)
+    carried, known = _carried(content)
     added: list[bytes] = []
     ends = []
     for site in (header.sender, header.receiver):
@@ -219,16 +214,23 @@ def address(content: bytes, header: Header) -> bytes:
             "timestamp": header.timestamp.isoformat(),
         }
     )
-    return opening[:-1] + b',"entry":[' + b",".join([first, *added, *carried]) + b"]}"
+    parts = [first, *added, carried] if carried else [first, *added]
+    return opening[:-1] + b',"entry":[' + b",".join(parts) + _CLOSING
 
 
-def organizations(raw: Sequence[bytes]) -> dict[str, str]:
-    """Return the fullUrl of each organisation among whole entries, by its ODS code."""
+def _carried(content: bytes) -> tuple[bytes, dict[str, str]]:
+    """Return all entries of a content as they stand there, and where its organisations are."""
+    bundle = json.loads(content)  # checked when it came in, so it is read without suspicion
+    known = organizations(bundle.get("entry", ()))
+    if content.startswith(_OPENING) and list(bundle) == ["resourceType", "type", "entry"]:
+        return content[len(_OPENING) : -len(_CLOSING)], known
+    return b",".join(_raw_entries(content)), known
+
+
+def organizations(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the fullUrl of each organisation among entries, by its ODS code."""
     found: dict[str, str] = {}
-    for each in raw:
-        if b"Organization" not in each:  # spares most entries the reading
-            continue
-        entry = strict_json.loads(each)
+    for entry in entries:
         resource = entry.get("resource", {})
         if resource.get("resourceType") == "Organization":
             for identifier in resource.get("identifier", ()):
@@ -240,26 +242,26 @@ def organizations(raw: Sequence[bytes]) -> dict[str, str]:
 def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader:
     events = codes.system("message-event")
     event: dict[str, Any] = {
-        "eventCoding": Coding(
+        "eventCoding": make.Coding(
             system=events.url, code=header.event, display=events.display(header.event)
         )
     }
     to = header.receiver
     endpoint = f"{codes.SERVICE_ID}|{to.service}" if to.service else f"{codes.ODS}|{to.ods}"
-    return MessageHeader(
+    return make.MessageHeader(
         meta=resources.meta("UKCore-MessageHeader"),
         **event,
         destination=[
-            MessageHeaderDestination(
+            make.MessageHeaderDestination(
                 name=to.name or None,
                 endpoint=endpoint,
                 receiver=resources.reference(receiver),
             )
         ],
         sender=resources.reference(sender),
-        source=MessageHeaderSource(name=header.source_name, endpoint=header.source_endpoint),
+        source=make.MessageHeaderSource(name=header.source_name, endpoint=header.source_endpoint),
         reason=resources.defined("message-reason", header.reason) if header.reason else None,
-        response=MessageHeaderResponse(identifier=header.response_to, code="ok")
+        response=make.MessageHeaderResponse(identifier=header.response_to, code="ok")
         if header.response_to
         else None,
         focus=[resources.reference(url) for url in header.focus] or None,
@@ -268,7 +270,7 @@ def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader
 
 
 def _replaces(message_id: str) -> Extension:
-    replaced = Identifier(system=codes.MESSAGE_ID, value=message_id)
+    replaced = make.Identifier(system=codes.MESSAGE_ID, value=message_id)
     return resources.extension(codes.EXT_REPLACES, valueIdentifier=replaced)
 
 
@@ -277,26 +279,23 @@ def _replaces(message_id: str) -> Extension:
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """What one entry can be found by. `identifiers` are `system|value`: the caller hides them."""
+    """What one entry can be found by."""
 
     resource_id: str
     type: str
     status: str = ""
     code: str = ""
-    authored: str = ""
     priority: str = ""
     requester: str = ""
-    identifiers: tuple[str, ...] = ()
 
 
 def index(content: bytes) -> list[IndexRow]:
-    """Return one row per entry, in order. Codes and dates only; nothing that a person typed."""
+    """Return one row per entry, in order. Codes only; nothing that a person typed."""
     bundle = json.loads(content)  # our own, so it need not be read with suspicion
     held = {entry["fullUrl"]: entry["resource"] for entry in bundle.get("entry", ())}
     return [_row(resource, held) for resource in held.values()]
 
 
-_AUTHORED: Final = ("authoredOn", "sent", "effectiveDateTime", "recordedDate", "whenHandedOver")
 _REQUESTER: Final = ("requester", "sender", "author")
 
 
@@ -307,14 +306,8 @@ def _row(resource: Mapping[str, Any], held: Mapping[str, Any]) -> IndexRow:
         type=resource["resourceType"],
         status=status if isinstance(status, str) else "",
         code=_first_code(resource.get("code")) or _first_code(resource.get("category")),
-        authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
         priority=resource.get("priority", ""),
         requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
-        identifiers=tuple(
-            f"{identifier.get('system', '')}|{identifier['value']}"
-            for identifier in resource.get("identifier", ())
-            if "value" in identifier
-        ),
     )
 
 

@@ -4,6 +4,7 @@
 they repeat the patient of the original and name the original by identifier.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +19,8 @@ from fhir.resources.R4B.identifier import Identifier
 from fhir.resources.R4B.period import Period
 from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.servicerequest import ServiceRequest
-from fhir.resources.R4B.task import Task
 
-from fhir_profiles import codes
+from fhir_profiles import codes, make
 from fhir_profiles.bundle import Entries, Site, lend, organizations
 from fhir_profiles.resources import (
     When,
@@ -42,8 +42,8 @@ _TASK_CODE: Final = "http://hl7.org/fhir/CodeSystem/task-code"
 def message_identifiers(message_id: str, ods: str, own_reference: str) -> list[Identifier]:
     """Return how both sides know a message: by the broker's id, and by the sender's reference."""
     return [
-        Identifier(system=codes.MESSAGE_ID, value=message_id),
-        Identifier(
+        make.Identifier(system=codes.MESSAGE_ID, value=message_id),
+        make.Identifier(
             system=codes.SENDER_REFERENCE,
             value=own_reference,
             assigner=by_identifier("Organization", codes.ODS, ods),
@@ -53,7 +53,7 @@ def message_identifiers(message_id: str, ods: str, own_reference: str) -> list[I
 
 def headed(heading: str, text: str) -> CommunicationPayload:
     """Return one payload under a PRSB heading (a code of `record-standard-headings`)."""
-    return CommunicationPayload(extension=[_heading(heading)], contentString=text)
+    return make.CommunicationPayload(extension=[_heading(heading)], contentString=text)
 
 
 @cache
@@ -81,7 +81,7 @@ def communication(
     label: str | None = None,
 ) -> Communication:
     """Return something told by one organisation to another: complete, not a request."""
-    return Communication(
+    return make.Communication(
         meta=meta("UKCore-Communication", label),
         identifier=list(identifiers),
         inResponseTo=[in_response_to] if in_response_to else None,
@@ -121,7 +121,7 @@ def service_request(
     label: str | None = None,
 ) -> ServiceRequest:
     """Return an active request to take a patient on; `window` is by when they are to be seen."""
-    return ServiceRequest(
+    return make.ServiceRequest(
         meta=meta("UKCore-ServiceRequest", label),
         identifier=list(identifiers),
         status="active",
@@ -188,7 +188,7 @@ def notice(
     focus = telling.entries.add(
         "communication",
         communication(
-            identifiers=[Identifier(system=codes.MESSAGE_ID, value=message_id)],
+            identifiers=[make.Identifier(system=codes.MESSAGE_ID, value=message_id)],
             category=category,
             topic=defined("notice-topic", topic),
             status_reason=defined(*reason) if reason else None,
@@ -198,7 +198,7 @@ def notice(
             patient=telling.patient,
             about=about,
             in_response_to=by_identifier(original.kind, codes.MESSAGE_ID, original.message_id),
-            payload=[CommunicationPayload(contentString=text)],
+            payload=[make.CommunicationPayload(contentString=text)],
             notes=[note(advice)] if advice else [],
         ),
     )
@@ -228,12 +228,12 @@ def task(
     subject: dict[str, Any] = {"for": reference(telling.patient) if telling.patient else None}
     focus = telling.entries.add(
         "task",
-        Task(
+        make.Task(
             meta=meta("UKCore-Task"),
-            identifier=[Identifier(system=codes.MESSAGE_ID, value=message_id)],
-            groupIdentifier=Identifier(system=codes.SUBJECT_ID, value=referral),
+            identifier=[make.Identifier(system=codes.MESSAGE_ID, value=message_id)],
+            groupIdentifier=make.Identifier(system=codes.SUBJECT_ID, value=referral),
             status=states.properties[state]["task-status"],
-            statusReason=CodeableConcept(text=reason) if reason else None,
+            statusReason=make.CodeableConcept(text=reason) if reason else None,
             businessStatus=defined("referral-state", state),
             intent="order",
             priority=priority,
@@ -257,7 +257,7 @@ class _Telling:
         carried = lend(original.content, "Patient", message_id) if original.content else []
         self.carried = [entry.resource for entry in carried]
         self.patient = carried[0].full_url if carried else None
-        self._sites = organizations(self.carried)
+        self._sites = organizations(json.loads(entry) for entry in self.carried)
         for site in sites:
             if site.ods not in self._sites:
                 resource = organization(site.ods, site.name)

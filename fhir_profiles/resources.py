@@ -11,13 +11,13 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 from fhir.resources.R4B.address import Address
-from fhir.resources.R4B.allergyintolerance import AllergyIntolerance, AllergyIntoleranceReaction
+from fhir.resources.R4B.allergyintolerance import AllergyIntolerance
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.coding import Coding
 from fhir.resources.R4B.condition import Condition
 from fhir.resources.R4B.contactpoint import ContactPoint
-from fhir.resources.R4B.encounter import Encounter, EncounterParticipant
+from fhir.resources.R4B.encounter import Encounter
 from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.flag import Flag
 from fhir.resources.R4B.humanname import HumanName
@@ -33,7 +33,7 @@ from fhir.resources.R4B.quantity import Quantity
 from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.relatedperson import RelatedPerson
 
-from fhir_profiles import blocks, codes
+from fhir_profiles import blocks, codes, make
 
 When = date | datetime
 
@@ -46,7 +46,7 @@ _RESTRICTED: Final = "R"
 @lru_cache(maxsize=4096)
 def coding(system: str, code: str, display: str | None = None) -> Coding:
     """Return a coding of our own tables, built once. Never for words that a sender typed."""
-    return Coding(system=system, code=code, display=display)
+    return make.Coding(system=system, code=code, display=display)
 
 
 @lru_cache(maxsize=4096)
@@ -54,7 +54,7 @@ def concept(
     system: str, code: str, display: str | None = None, text: str | None = None
 ) -> CodeableConcept:
     """Return a concept of our own tables, built once. Never for words that a sender typed."""
-    return CodeableConcept(coding=[coding(system, code, display)], text=text)
+    return make.CodeableConcept(coding=[coding(system, code, display)], text=text)
 
 
 def defined(name: str, code: str) -> CodeableConcept:
@@ -66,48 +66,52 @@ def defined(name: str, code: str) -> CodeableConcept:
 def coded(block: blocks.Coded, system: str = codes.SNOMED) -> CodeableConcept:
     """Return the sender's words, with their code beside them where there is one."""
     if block.code is None:
-        return CodeableConcept(text=block.text)
-    return CodeableConcept(coding=[Coding(system=system, code=block.code)], text=block.text)
+        return make.CodeableConcept(text=block.text)
+    return make.CodeableConcept(
+        coding=[make.Coding(system=system, code=block.code)], text=block.text
+    )
 
 
 @lru_cache(maxsize=128)
 def meta(profile: str, label: str | None = None) -> Meta:
     """Return the claim of a UK Core profile, and the confidentiality label R where it is given."""
     security = [coding(f"{codes.HL7}v3-Confidentiality", label)] if label == _RESTRICTED else None
-    return Meta(profile=[f"{codes.UK_CORE}{profile}"], security=security)
+    return make.Meta(profile=[f"{codes.UK_CORE}{profile}"], security=security)
 
 
 @lru_cache(maxsize=1024)
 def reference(full_url: str) -> Reference:
     """Return a reference to another entry of the same Bundle; built once, for it is used often."""
-    return Reference(reference=full_url)
+    return make.Reference(reference=full_url)
 
 
 def by_identifier(kind: str, system: str, value: str, display: str | None = None) -> Reference:
     """Return a reference to something that is not in the Bundle."""
-    return Reference(type=kind, identifier=Identifier(system=system, value=value), display=display)
+    return make.Reference(
+        type=kind, identifier=make.Identifier(system=system, value=value), display=display
+    )
 
 
 def extension(url: str, **value: Any) -> Extension:
     """Return an extension with one `value…`."""
-    return Extension(url=url, **value)
+    return make.Extension(url=url, **value)
 
 
 def quantity(value: Decimal, unit: str | None) -> Quantity:
     """Return a number with its unit: UCUM where our table knows it, else the sender's word."""
     known = codes.system("unit")
     if unit is None or unit not in known:
-        return Quantity(value=value, unit=unit)
-    return Quantity(value=value, unit=known.display(unit), system=codes.UCUM, code=unit)
+        return make.Quantity(value=value, unit=unit)
+    return make.Quantity(value=value, unit=known.display(unit), system=codes.UCUM, code=unit)
 
 
 def note(text: str, code: str | None = None) -> Annotation:
     """Return a note; a code of the system `warning` lets software tell it from others."""
     if code is None:
-        return Annotation(text=text)
+        return make.Annotation(text=text)
     warning = codes.system("warning")
     words = warning.displays.get(code)
-    return Annotation(
+    return make.Annotation(
         extension=[extension(codes.EXT_WARNING, valueCoding=coding(warning.url, code, words))],
         text=text,
     )
@@ -120,12 +124,12 @@ def moment(when: When) -> Any:
 
 def period(start: When | None = None, end: When | None = None) -> Period:
     """Return a period; either end may be open."""
-    return Period(start=moment(start) if start else None, end=moment(end) if end else None)
+    return make.Period(start=moment(start) if start else None, end=moment(end) if end else None)
 
 
 def human_name(name: blocks.PersonName, use: str | None = None) -> HumanName:
     """Return a name in its parts."""
-    return HumanName(
+    return make.HumanName(
         use=use,
         family=name.family,
         given=[name.given] if name.given else None,
@@ -135,7 +139,7 @@ def human_name(name: blocks.PersonName, use: str | None = None) -> HumanName:
 
 def telephone(number: str | None) -> list[ContactPoint] | None:
     """Return a telephone number as the list that FHIR wants, or None."""
-    return [ContactPoint(system="phone", value=number)] if number else None
+    return [make.ContactPoint(system="phone", value=number)] if number else None
 
 
 # -- who and where -------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ def telephone(number: str | None) -> list[ContactPoint] | None:
 
 def patient(block: blocks.Patient, practice: str | None = None) -> Patient:
     """Return the patient; `practice` is the fullUrl of the registered practice."""
-    return Patient(
+    return make.Patient(
         meta=meta("UKCore-Patient", _RESTRICTED if block.sensitive else None),
         extension=_patient_extensions(block) or None,
         identifier=_nhs_number(block),
@@ -162,7 +166,7 @@ def _nhs_number(block: blocks.Patient) -> list[Identifier] | None:
         return None
     status = block.nhs_number_status
     return [
-        Identifier(
+        make.Identifier(
             extension=[_number_status(status)] if status else None,
             system=codes.NHS_NUMBER,
             value=block.nhs_number,
@@ -179,14 +183,14 @@ def _number_status(status: str) -> Extension:
 def _address(block: blocks.Address | None) -> list[Address] | None:
     if block is None or not (block.lines or block.postcode):
         return None
-    return [Address(line=list(block.lines) or None, postalCode=block.postcode)]
+    return [make.Address(line=list(block.lines) or None, postalCode=block.postcode)]
 
 
 def _communication(block: blocks.Patient) -> list[PatientCommunication] | None:
     if block.language is None:
         return None
-    language = CodeableConcept(coding=[Coding(system=codes.BCP47, code=block.language)])
-    return [PatientCommunication(language=language, preferred=True)]
+    language = make.CodeableConcept(coding=[make.Coding(system=codes.BCP47, code=block.language)])
+    return [make.PatientCommunication(language=language, preferred=True)]
 
 
 def _patient_extensions(block: blocks.Patient) -> list[Extension]:
@@ -211,7 +215,7 @@ def _contact_preference(preferred: str) -> Extension:
     methods = codes.system("preferred-contact-method")
     code = methods.properties[preferred]["uk-core"]
     method = concept(codes.PREFERRED_CONTACT, code, methods.display(preferred))
-    return Extension(
+    return make.Extension(
         url=codes.EXT_CONTACT_PREFERENCE,
         extension=[extension("PreferredContactMethod", valueCodeableConcept=method)],
     )
@@ -219,11 +223,11 @@ def _contact_preference(preferred: str) -> Extension:
 
 def related_person(block: blocks.Guardian, patient: str) -> RelatedPerson:
     """Return who speaks for the patient."""
-    return RelatedPerson(
+    return make.RelatedPerson(
         meta=meta("UKCore-RelatedPerson"),
         active=True,
         patient=reference(patient),
-        relationship=[CodeableConcept(text=block.relationship)],
+        relationship=[make.CodeableConcept(text=block.relationship)],
         name=[human_name(block.name)],
         telecom=telephone(block.telephone),
     )
@@ -235,9 +239,9 @@ def organization(ods: str, name: str | None = None, number: str | None = None) -
 
     Built once: the same few send and get every message.
     """
-    return Organization(
+    return make.Organization(
         meta=meta("UKCore-Organization"),
-        identifier=[Identifier(system=codes.ODS, value=ods)],
+        identifier=[make.Identifier(system=codes.ODS, value=ods)],
         name=name or None,
         telecom=telephone(number),
     )
@@ -245,9 +249,9 @@ def organization(ods: str, name: str | None = None, number: str | None = None) -
 
 def practitioner(name: blocks.PersonName, system: str, number: str | None) -> Practitioner:
     """Return a clinician with the number under which the regulator `system` knows them."""
-    return Practitioner(
+    return make.Practitioner(
         meta=meta("UKCore-Practitioner"),
-        identifier=[Identifier(system=system, value=number)] if number else None,
+        identifier=[make.Identifier(system=system, value=number)] if number else None,
         name=[human_name(name)],
     )
 
@@ -256,7 +260,7 @@ def practitioner_role(
     practitioner: str, organization: str, role: CodeableConcept
 ) -> PractitionerRole:
     """Return what a clinician is at an organisation."""
-    return PractitionerRole(
+    return make.PractitionerRole(
         meta=meta("UKCore-PractitionerRole"),
         practitioner=reference(practitioner),
         organization=reference(organization),
@@ -281,7 +285,7 @@ def encounter(
 ) -> Encounter:
     """Return a finished encounter. `mode` is its class: in person, or virtual."""
     in_class: dict[str, Any] = {"class": mode}  # a word that Python keeps for itself
-    return Encounter(
+    return make.Encounter(
         meta=meta("UKCore-Encounter"),
         identifier=list(identifiers) or None,
         status="finished",
@@ -289,7 +293,7 @@ def encounter(
         type=[kind] if kind else None,
         serviceType=service,
         subject=reference(patient),
-        participant=[EncounterParticipant(individual=reference(performer))],
+        participant=[make.EncounterParticipant(individual=reference(performer))],
         period=period(start),
         reasonCode=list(reasons) or None,
         serviceProvider=reference(provider),
@@ -310,7 +314,7 @@ def observation(
     components: Sequence[ObservationComponent] = (),
 ) -> Observation:
     """Return a final observation; its value is a quantity, a finding in words, or yes or no."""
-    return Observation(
+    return make.Observation(
         meta=meta("UKCore-Observation"),
         status="final",
         category=[concept(f"{codes.HL7}observation-category", category)],
@@ -330,7 +334,7 @@ def observation(
 
 def component(code: CodeableConcept, value: Quantity | CodeableConcept) -> ObservationComponent:
     """Return one part of an observation that has several."""
-    return ObservationComponent(
+    return make.ObservationComponent(
         code=code,
         valueQuantity=value if isinstance(value, Quantity) else None,
         valueCodeableConcept=value if isinstance(value, CodeableConcept) else None,
@@ -353,7 +357,7 @@ def observed(
     if block.value is not None and block.unit is not None:
         value = quantity(block.value, block.unit)
     else:
-        value = CodeableConcept(text=block.finding)
+        value = make.CodeableConcept(text=block.finding)
     return observation(
         code=code,
         patient=patient,
@@ -378,7 +382,7 @@ def condition(
 ) -> Condition:
     """Return an active condition; one with a category of its own says nothing of certainty."""
     status = "provisional" if suspected else "confirmed"
-    return Condition(
+    return make.Condition(
         meta=meta("UKCore-Condition"),
         clinicalStatus=concept(f"{codes.HL7}condition-clinical", "active"),
         verificationStatus=concept(f"{codes.HL7}condition-ver-status", status)
@@ -399,7 +403,7 @@ def allergy(
 ) -> AllergyIntolerance:
     """Return an allergy as the patient tells it: active, not confirmed."""
     reaction = block.reaction
-    return AllergyIntolerance(
+    return make.AllergyIntolerance(
         meta=meta("UKCore-AllergyIntolerance"),
         clinicalStatus=concept(f"{codes.HL7}allergyintolerance-clinical", "active"),
         verificationStatus=concept(f"{codes.HL7}allergyintolerance-verification", "unconfirmed"),
@@ -407,7 +411,9 @@ def allergy(
         patient=reference(patient),
         recordedDate=moment(recorded),
         recorder=reference(recorder),
-        reaction=[AllergyIntoleranceReaction(manifestation=[CodeableConcept(text=reaction)])]
+        reaction=[
+            make.AllergyIntoleranceReaction(manifestation=[make.CodeableConcept(text=reaction)])
+        ]
         if reaction
         else None,
     )
@@ -415,7 +421,7 @@ def allergy(
 
 def flag(code: CodeableConcept, patient: str, author: str, start: When, category: str) -> Flag:
     """Return something to know before anything else: `category` of the flag-category system."""
-    return Flag(
+    return make.Flag(
         meta=meta("UKCore-Flag"),
         status="active",
         category=[concept(f"{codes.HL7}flag-category", category)],

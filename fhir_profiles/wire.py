@@ -6,7 +6,7 @@ The library's own writer turns 1.50 into 1.5, and takes several times as long.
 import base64
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -27,16 +27,28 @@ def write(resource: FHIRAbstractModel, resource_id: str) -> str:
 
 
 def _members(model: FHIRAbstractModel, out: list[str], separator: str, skip: str = "") -> None:
-    places = _places(type(model))
     values = model.__dict__
     # Only what was set: most of a resource's elements never are.
-    for attribute in sorted(model.__pydantic_fields_set__, key=places.__getitem__):
+    for attribute, name in _in_order(type(model), frozenset(model.__pydantic_fields_set__)):
         value = values[attribute]
         if value is None or attribute == skip or (type(value) is list and not value):
             continue
-        out.append(f'{separator}"{places[attribute][1]}":')
-        _value(value, out)
+        out.append(separator + name)
+        if type(value) is str:
+            out.append(encode_basestring(value))
+        else:
+            _value(value, out)
         separator = ","
+
+
+@lru_cache(maxsize=4096)
+def _in_order(
+    model: type[FHIRAbstractModel], attributes: frozenset[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return (attribute, its name as it is written) in the order of the specification."""
+    places = _places(model)
+    ordered = sorted(attributes, key=places.__getitem__)
+    return tuple((attribute, f'"{places[attribute][1]}":') for attribute in ordered)
 
 
 @cache

@@ -214,12 +214,11 @@ class PostgreSQL:
 
 def migrate(url: str) -> list[str]:
     """Migrate a database and let go of it; return the revisions applied."""
-    writer, reader = database.connect(url)
+    engines = database.connect(url)
     try:
-        return schema.migrate(writer)
+        return schema.migrate(engines.writer)
     finally:
-        writer.dispose()
-        reader.dispose()
+        engines.dispose()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from adapters.optometry.request import (
     Refraction,
     Side,
 )
-from fhir_profiles import codes, resources
+from fhir_profiles import codes, make, resources
 
 # data/bars/england-medicines/outpatient-prescriber-ophthalmology.json and
 # data/bars/ukcore-examples-json/UKCore-MedicationRequest-EyeDrops-Example.json
@@ -73,7 +73,7 @@ def observations(request: OptometryReferral, patient: str, performer: str) -> It
     for code, field in _TOLD:
         words = getattr(request, field)
         if words is not None:
-            yield code, made.observation(code, CodeableConcept(text=words))
+            yield code, made.observation(code, make.CodeableConcept(text=words))
 
 
 class _Maker:
@@ -112,11 +112,11 @@ def _of_eye(made: _Maker, side: Side, found: EyeFindings) -> Iterator[Named]:
     for code, field in _WORDED:
         words = getattr(found, field)
         if words is not None:
-            yield f"{code} {side}", made.observation(code, CodeableConcept(text=words), side)
+            yield f"{code} {side}", made.observation(code, make.CodeableConcept(text=words), side)
     if found.previous_acuity is not None:
         earlier = made.observation(
             "previous-acuity",
-            CodeableConcept(text=found.previous_acuity),
+            make.CodeableConcept(text=found.previous_acuity),
             side,
             taken=found.previous_acuity_date,
         )
@@ -134,12 +134,12 @@ def _of_eye(made: _Maker, side: Side, found: EyeFindings) -> Iterator[Named]:
     for at, pressure in enumerate(found.pressures):
         yield f"intraocular-pressure {side} {at}", _pressure(made, side, pressure)
     if found.cup_disc_ratio is not None:
-        ratio = Quantity(value=found.cup_disc_ratio, system=codes.UCUM, code="1")
+        ratio = make.Quantity(value=found.cup_disc_ratio, system=codes.UCUM, code="1")
         yield f"cup-disc-ratio {side}", made.observation("cup-disc-ratio", ratio, side)
 
 
 def _pressure(made: _Maker, side: Side, pressure: Pressure) -> Observation:
-    repeated = ObservationComponent(
+    repeated = make.ObservationComponent(
         code=resources.defined("eye-finding", "pressure-repeated"),
         valueBoolean=pressure.repeated,
     )
@@ -174,4 +174,4 @@ def _component(code: str, value: Quantity) -> ObservationComponent:
 
 
 def _prism_dioptres(value: Decimal) -> Quantity:
-    return Quantity(value=value, unit="prism dioptres", system=codes.UCUM, code="[p'diop]")
+    return make.Quantity(value=value, unit="prism dioptres", system=codes.UCUM, code="[p'diop]")

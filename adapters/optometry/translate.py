@@ -10,10 +10,7 @@ from typing import Final
 from fhir.resources.R4B.allergyintolerance import AllergyIntolerance
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.codeableconcept import CodeableConcept
-from fhir.resources.R4B.coding import Coding
-from fhir.resources.R4B.dosage import Dosage
 from fhir.resources.R4B.extension import Extension
-from fhir.resources.R4B.fhirprimitiveextension import FHIRPrimitiveExtension
 from fhir.resources.R4B.medicationstatement import MedicationStatement
 from fhir.resources.R4B.organization import Organization
 from fhir.resources.R4B.patient import Patient
@@ -24,7 +21,7 @@ from adapters.optometry.needs import KEY, RECEIVERS, judged
 from adapters.optometry.request import Medicine, OptometryReferral
 from broker.events import Role
 from broker.ports import Context, Draft, Party
-from fhir_profiles import codes, eye, focus, resources
+from fhir_profiles import codes, eye, focus, make, resources
 from fhir_profiles.blocks import Organisation
 from fhir_profiles.bundle import Entries
 
@@ -37,7 +34,7 @@ EXT_PRIORITY_REASON: Final = f"{codes.UK_CORE}Extension-UKCore-PriorityReason"
 EXT_NO_NHS_NUMBER: Final = f"{codes.UK_CORE}Extension-UKCore-NHSNumberUnavailableReason"
 
 # Each of these is confirmed by the project's references (UK Core value sets and code systems).
-_OPTOMETRIST: Final = CodeableConcept(
+_OPTOMETRIST: Final = make.CodeableConcept(
     coding=[
         resources.coding(codes.SNOMED, "28229004", "Optometrist"),
         resources.coding(codes.JOB_ROLE, "R1280", "Optometrist"),
@@ -156,12 +153,12 @@ class _Translation:
             notes=list(self._notes()),
             label="R" if request.patient.sensitive else None,
         )
-        reason = FHIRPrimitiveExtension(extension=[self._priority_reason()])
+        reason = make.FHIRPrimitiveExtension(extension=[self._priority_reason()])
         return asked.model_copy(
             update={
                 "extension": list(self._extensions()),
                 "priority__ext": reason,
-                "performerType": CodeableConcept(text=RECEIVERS[judgement.receiver]),
+                "performerType": make.CodeableConcept(text=RECEIVERS[judgement.receiver]),
                 "patientInstruction": request.information_for_patient,
             }
         )
@@ -176,12 +173,12 @@ class _Translation:
         # The sender's own, else the one that a reference confirms for our code.
         snomed = condition.snomed or (eye.snomed_of(known) if known else None)
         if snomed is not None:
-            coding.append(Coding(system=codes.SNOMED, code=snomed))
-        return CodeableConcept(coding=coding, text=condition.text)
+            coding.append(make.Coding(system=codes.SNOMED, code=snomed))
+        return make.CodeableConcept(coding=coding, text=condition.text)
 
     def _priority_reason(self) -> Extension:
         deciding, rule = self._judgement.deciding, self._judgement.rule
-        reason = CodeableConcept(text=rule)
+        reason = make.CodeableConcept(text=rule)
         if deciding is not None and deciding.urgency == self._judgement.urgency:
             system, display = codes.system(eye.CONDITIONS).url, eye.display(deciding.code)
             reason = resources.concept(system, deciding.code, display, rule)
@@ -194,9 +191,9 @@ class _Translation:
         if judgement.table is not None:
             both.append(resources.extension("table", valueCode=judgement.table))
         both.append(resources.extension("rule", valueString=judgement.rule))
-        yield Extension(url=EXT_URGENCY, extension=both)
+        yield make.Extension(url=EXT_URGENCY, extension=both)
         for clock in judgement.clocks:
-            yield Extension(
+            yield make.Extension(
                 url=EXT_CLOCK,
                 extension=[
                     resources.extension("kind", valueCode=clock.kind),
@@ -215,7 +212,7 @@ class _Translation:
             parts.append(
                 resources.extension("chosen-by-patient", valueBoolean=named.chosen_by_patient)
             )
-            yield Extension(url=EXT_PROVIDER, extension=parts)
+            yield make.Extension(url=EXT_PROVIDER, extension=parts)
 
     def _notes(self) -> Iterator[Annotation]:
         for words in (self._request.reason, self._request.additional_information, _AGREES):
@@ -262,17 +259,17 @@ class _Translation:
 
     def _medicine(self, medicine: Medicine) -> MedicationStatement:
         code = medicine.dmd_code
-        return MedicationStatement(
+        return make.MedicationStatement(
             meta=resources.meta("UKCore-MedicationStatement"),
             status="active",
-            medicationCodeableConcept=CodeableConcept(
-                coding=[Coding(system=codes.DMD, code=code)] if code else None,
+            medicationCodeableConcept=make.CodeableConcept(
+                coding=[make.Coding(system=codes.DMD, code=code)] if code else None,
                 text=medicine.name,
             ),
             subject=resources.reference(self._patient),
             dateAsserted=resources.moment(self._request.date_of_sight_test),
             informationSource=resources.reference(self._performer),
-            dosage=[Dosage(text=medicine.dose)] if medicine.dose else None,
+            dosage=[make.Dosage(text=medicine.dose)] if medicine.dose else None,
         )
 
     def _allergies(self) -> Iterator[tuple[str, AllergyIntolerance]]:
@@ -289,11 +286,11 @@ class _Translation:
         if any(warning.code == _UNVERIFIED for warning in patient.warnings()):
             yield resources.defined("warning", _UNVERIFIED), "admin"
         if patient.safeguarding is not None:
-            yield CodeableConcept(text=patient.safeguarding), "safety"
+            yield make.CodeableConcept(text=patient.safeguarding), "safety"
         for words in patient.flags:
-            yield CodeableConcept(text=words), "admin"
+            yield make.CodeableConcept(text=words), "admin"
         for words in patient.needs:
-            yield CodeableConcept(text=words), "contact"
+            yield make.CodeableConcept(text=words), "contact"
 
 
 def _organization(party: Party, said: Organisation | None = None) -> Organization:

@@ -6,17 +6,16 @@ from decimal import Decimal
 from typing import Final
 
 from fhir.resources.R4B.codeableconcept import CodeableConcept
-from fhir.resources.R4B.dosage import Dosage
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 from fhir.resources.R4B.identifier import Identifier
-from fhir.resources.R4B.medicationdispense import MedicationDispense, MedicationDispensePerformer
+from fhir.resources.R4B.medicationdispense import MedicationDispense
 from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.quantity import Quantity
 
 from adapters.pharmacy.request import BloodPressure, Consultation, Medicine, Pulse
 from adapters.pharmacy.rules import Asked
 from broker.ports import Context
-from fhir_profiles import blocks, codes, focus, resources
+from fhir_profiles import blocks, codes, focus, make, resources
 from fhir_profiles.bundle import Entries
 from fhir_profiles.pathways import pharmacy
 from fhir_profiles.resources import concept, defined, reference
@@ -45,7 +44,7 @@ class Message:
         self.notes = [resources.note(warning.detail, warning.code) for warning in context.warnings]
         self.identifiers = [
             *focus.message_identifiers(message_id, request.pharmacy.ods, request.reference),
-            Identifier(system=codes.CORRELATION_ID, value=context.correlation_id),
+            make.Identifier(system=codes.CORRELATION_ID, value=context.correlation_id),
         ]
         self._organisations: dict[str, str] = {}
         self._add_organisations(key)
@@ -147,7 +146,9 @@ class Message:
         if source.organisation:
             assigner = resources.by_identifier("Organization", codes.ODS, source.organisation)
         return [
-            Identifier(system=codes.SENDER_REFERENCE, value=source.reference, assigner=assigner)
+            make.Identifier(
+                system=codes.SENDER_REFERENCE, value=source.reference, assigner=assigner
+            )
         ]
 
     # -- what was found and done -----------------------------------------------------------------
@@ -211,7 +212,7 @@ class Message:
         )
 
     def _stated(self, words: str, value: bool) -> Observation:
-        return self._observation(CodeableConcept(text=words), value, None, "exam")
+        return self._observation(make.CodeableConcept(text=words), value, None, "exam")
 
     def _pressure(self, block: BloodPressure) -> Observation:
         methods = codes.system("blood-pressure")
@@ -254,22 +255,24 @@ class Message:
         routes = codes.system("pharmacy-supply-route")
         route = routes.properties.get(block.supply_route, {}).get("uk-core")
         words = routes.display(block.supply_route)
-        kind = concept(codes.SUPPLY_TYPE, route, words) if route else CodeableConcept(text=words)
+        kind = (
+            concept(codes.SUPPLY_TYPE, route, words) if route else make.CodeableConcept(text=words)
+        )
         product = blocks.Coded.model_construct(text=block.name, code=block.code)
         quantity = None
         if block.quantity is not None:
             quantity = resources.quantity(block.quantity, block.quantity_unit)
         dosage = None
         if block.dose or block.patient_instruction:
-            dosage = [Dosage(text=block.dose, patientInstruction=block.patient_instruction)]
-        return MedicationDispense(
+            dosage = [make.Dosage(text=block.dose, patientInstruction=block.patient_instruction)]
+        return make.MedicationDispense(
             meta=resources.meta("UKCore-MedicationDispense"),
             status="completed",
             category=concept(f"{codes.HL7}medicationdispense-category", "community", "Community"),
             medicationCodeableConcept=resources.coded(product, codes.DMD),
             subject=reference(self.patient),
             context=reference(self.encounter),
-            performer=[MedicationDispensePerformer(actor=reference(self.practitioner))],
+            performer=[make.MedicationDispensePerformer(actor=reference(self.practitioner))],
             type=kind,
             quantity=quantity,
             daysSupply=resources.quantity(Decimal(block.days), "d") if block.days else None,
@@ -294,5 +297,5 @@ class Message:
             yield self._flag(need, "contact")
 
     def _flag(self, text: str, category: str) -> FHIRResourceModel:
-        code = CodeableConcept(text=text)
+        code = make.CodeableConcept(text=text)
         return resources.flag(code, self.patient, self.practitioner, self.seen, category)

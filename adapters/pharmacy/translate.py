@@ -9,7 +9,6 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from fhir.resources.R4B.annotation import Annotation
-from fhir.resources.R4B.codeableconcept import CodeableConcept
 
 from adapters.pharmacy.entries import ABPM_DECLINED, PREGNANCY, Message
 from adapters.pharmacy.needs import REFERRAL, UPDATE
@@ -17,7 +16,7 @@ from adapters.pharmacy.request import Consultation, Onward
 from adapters.pharmacy.rules import judge
 from broker.events import Priority
 from broker.ports import Context, Draft
-from fhir_profiles import codes, focus, resources
+from fhir_profiles import codes, focus, make, resources
 from fhir_profiles.pathways import pharmacy
 from fhir_profiles.resources import concept, defined, reference
 from fhir_profiles.working_days import london
@@ -63,7 +62,7 @@ def _referral(message: Message) -> Draft:
     wanted = focus.service_request(
         identifiers=message.identifiers,
         category=defined("pharmacy-service", request.service),
-        code=CodeableConcept(text=f"Action by the registered practice: {task.words}"),
+        code=make.CodeableConcept(text=f"Action by the registered practice: {task.words}"),
         priority=task.value,
         patient=message.patient,
         requester=message.role,

@@ -1,6 +1,7 @@
 """Connections that keep what they commit, on SQLite and PostgreSQL; anything weaker is refused."""
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,23 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
-    """Return (writer, reader) engines whose commits survive power loss.
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines of one store; `glance` only where reading needs no way to a server."""
+
+    writer: Engine
+    reader: Engine
+    glance: Engine | None = None
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        for engine in (self.writer, self.reader, self.glance):
+            if engine is not None:
+                engine.dispose()
+
+
+def connect(url: str, *, readers: int = READERS) -> Engines:
+    """Return engines whose commits survive power loss.
 
     Raises UnsafeDatabase, or Unavailable where the database cannot be opened.
     """
@@ -44,11 +60,10 @@ def connect(url: str, *, readers: int = READERS) -> tuple[Engine, Engine]:
             f"BROKER_DATABASE_URL names {backend!r}; use sqlite:///… or postgresql://…"
         )
     try:
-        with engines[0].connect() as connection:
+        with engines.writer.connect() as connection:
             check_durability(connection)
     except BaseException as error:
-        for engine in engines:
-            engine.dispose()
+        engines.dispose()
         if isinstance(error, DBAPIError):
             said = str(error.orig).strip().splitlines() or [type(error).__name__]
             raise Unavailable(f"The database cannot be opened: {said[0]}.") from error
@@ -76,7 +91,7 @@ def check_durability(connection: Connection) -> None:
             )
 
 
-def _sqlite(url: str, readers: int) -> tuple[Engine, Engine]:
+def _sqlite(url: str, readers: int) -> Engines:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise UnsafeDatabase(
             f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed."
@@ -90,10 +105,12 @@ def _sqlite(url: str, readers: int) -> tuple[Engine, Engine]:
     reader = create_engine(
         url, connect_args=arguments, poolclass=QueuePool, pool_size=readers, max_overflow=0
     )
+    glance = create_engine(url, connect_args=arguments, isolation_level="AUTOCOMMIT")
+    event.listen(glance, "connect", _prepare_sqlite)
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_with(begin))
-    return writer, reader
+    return Engines(writer, reader, glance)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -111,7 +128,7 @@ def _begin_with(statement: str) -> Any:
     return begin
 
 
-def _postgres(url: str, readers: int) -> tuple[Engine, Engine]:
+def _postgres(url: str, readers: int) -> Engines:
     address = make_url(url).set(drivername="postgresql+psycopg")
     writer = create_engine(address, pool_size=2, pool_pre_ping=True)
     reader = create_engine(
@@ -121,7 +138,7 @@ def _postgres(url: str, readers: int) -> tuple[Engine, Engine]:
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ",  # one reading sees one state, as on SQLite
     )
-    return writer, reader
+    return Engines(writer, reader)
 
 
 def unpooled(engine: Engine) -> Engine:

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Row
 
 from broker.events import Event, SubjectKind
 from broker.store import tables as t
+from broker.store import work
 from broker.store.store import Tx
 from broker.vault import Binding, MessageKey, Tampered, Vault
 
@@ -65,7 +66,7 @@ def put(tx: Tx, new: NewMessage) -> None:
     if new.index:
         tx.execute(insert(t.resource_index), list(new.index))
     if new.deadlines:
-        tx.execute(insert(t.deadline), list(new.deadlines))
+        work.put_deadlines(tx, new.deadlines)
     tx.record(new.event)
 
 

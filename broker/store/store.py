@@ -33,6 +33,7 @@ LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
 LEDGER: Final = "ledger"
 DELIVERIES: Final = "deliveries"
+DEADLINES: Final = "deadlines"
 DIRECTORY: Final = "directory"
 
 # What every transaction asks, built once: building costs more than asking.
@@ -131,10 +132,13 @@ class Store:
     """The one store, on SQLite or PostgreSQL. Durable on return from `write`."""
 
     def __init__(self, url: str, *, now: Callable[[], datetime] | None = None) -> None:
-        self.writer, self.reader = database.connect(url)
+        self._engines = database.connect(url)
+        self.writer, self.reader = self._engines.writer, self._engines.reader
+        self._glancing = self._engines.glance.connect() if self._engines.glance else None
         self.is_sqlite = self.writer.dialect.name == "sqlite"
         self._clock = now
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[_Job] | None] = queue.SimpleQueue()
+        self._gathered: list[_Job] = []
         self._waiting = 0
         self._gate = threading.Lock()
         self._is_closed = False
@@ -151,14 +155,36 @@ class Store:
         """Run `fn` in a transaction. Durable on return. Raises what `fn` raised, or Unavailable."""
         if self._waiting >= LONGEST_QUEUE:
             raise Unavailable("The broker is overloaded; nothing was stored.", retry_after=2)
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Job(fn, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._gate:
+            self._refuse_if_closed()
+            if not self._gathered:  # what else this turn of the loop brings goes with it
+                loop.call_soon(self._hand_over)
+            self._gathered.append(_Job(fn, future))
         self._waiting += 1
         try:
             result = await future
         finally:
             self._waiting -= 1
         return result
+
+    def _hand_over(self) -> None:
+        with self._gate:
+            self._queue.put(self._gathered)
+            self._gathered = []
+
+    async def look_up(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn`, which reads a row or two by their keys; each statement sees the latest.
+
+        On SQLite in this thread: the way to another one takes longer than the reading.
+        """
+        if self._glancing is None:
+            return await self.read(fn)
+        try:
+            return fn(self._glancing)
+        except DBAPIError as error:
+            raise _unreadable(error) from error
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` on a reading connection; it sees one consistent state of the database."""
@@ -171,33 +197,35 @@ class Store:
             with self.reader.connect() as connection, connection.begin():
                 return fn(connection)
         except DBAPIError as error:
-            raise Unavailable(f"The database cannot be read: {_cause(error)}.") from error
+            raise _unreadable(error) from error
 
     def write_now(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in a transaction and wait for it in this thread: for commands and start-up."""
         job = _Job(fn)
-        self._enqueue(job)
+        with self._gate:
+            self._refuse_if_closed()
+            self._queue.put([job])
         job.done.wait()
         if job.error is not None:
             raise job.error
         result: T = job.result
         return result
 
-    def _enqueue(self, job: _Job) -> None:
-        with self._gate:
-            if self._is_closed:
-                raise Unavailable("The broker is stopping; nothing was stored.")
-            self._queue.put(job)
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise Unavailable("The broker is stopping; nothing was stored.")
 
     def close(self) -> None:
         """Finish what is queued, then let go of the database."""
         with self._gate:  # nothing can be queued behind the last place in the queue
             self._is_closed = True
+            self._queue.put(self._gathered)
             self._queue.put(None)
         self._thread.join()
         self._readers.shutdown()
-        self.writer.dispose()
-        self.reader.dispose()
+        if self._glancing is not None:
+            self._glancing.close()
+        self._engines.dispose()
 
     # -- the writer's thread ---------------------------------------------------------------------
 
@@ -207,17 +235,18 @@ class Store:
             first = self._queue.get()
             if first is None:
                 return
-            group = [first]
+            group = [*first]
             while len(group) < LARGEST_GROUP:
                 try:
-                    job = self._queue.get_nowait()
+                    more = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                if job is None:
+                if more is None:
                     last = True
                     break
-                group.append(job)
-            self._serve(group)
+                group += more
+            if group:
+                self._serve(group)
 
     def _serve(self, group: list[_Job]) -> None:
         wakes: set[str] = set()
@@ -373,6 +402,10 @@ def _resolve(jobs: list[_Job]) -> None:
             job.future.set_exception(job.error)
         else:
             job.future.set_result(job.result)
+
+
+def _unreadable(error: DBAPIError) -> Unavailable:
+    return Unavailable(f"The database cannot be read: {_cause(error)}.")
 
 
 def _cause(error: DBAPIError) -> str:

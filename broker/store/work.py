@@ -1,18 +1,29 @@
 """Deadlines and the work-list: what is overdue, who must look at it, and what cleared it."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, uuid7
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.store import DEADLINES, Tx
 
 dl = t.deadline.c
 wi = t.work_item.c
+
+
+# A deadline that falls this soon wakes who watches; whoever watches looks at least this often.
+SOON: Final = timedelta(minutes=1)
+
+
+def put_deadlines(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
+    """Store deadlines."""
+    tx.execute(insert(t.deadline), list(rows))
+    if any(row["due_at"] <= tx.now + SOON for row in rows):
+        tx.wake(DEADLINES)
 
 
 def due_deadlines(connection: Connection, now: datetime, limit: int) -> Sequence[Row[Any]]:
@@ -69,6 +80,7 @@ def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
         .where(and_(dl.message_id == message_id, dl.cleared_at == met_at))
         .values(cleared_at=None, raised_at=None)
     )
+    tx.wake(DEADLINES)
 
 
 def deadlines_of(connection: Connection, message_ids: Sequence[str]) -> Sequence[Row[Any]]:

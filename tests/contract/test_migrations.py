@@ -29,12 +29,11 @@ VERSION = text("UPDATE alembic_version SET version_num = :to")
 @contextmanager
 def engine_of(database: Database) -> Iterator[Engine]:
     """The writing engine of a database that is perhaps not migrated yet."""
-    writer, reader = db.connect(database.url)
+    engines = db.connect(database.url)
     try:
-        yield writer
+        yield engines.writer
     finally:
-        writer.dispose()
-        reader.dispose()
+        engines.dispose()
 
 
 def set_revision(engine: Engine, revision: str) -> None:
