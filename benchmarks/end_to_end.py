@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="consultations a second")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--warm-up", type=float, default=5.0, help="seconds not counted")
-    parser.add_argument("--look-every", type=float, default=0.005, help="pause between looks, s")
+    parser.add_argument("--look-every", type=float, default=0.01, help="pause between looks, s")
     asyncio.run(_run(parser.parse_args(arguments)))
 
 

@@ -65,7 +65,7 @@ class Dispatch:
 
         The cursor moves only once the delivery rows exist.
         """
-        position, recorded, sources = await self._store.read(self._next)
+        position, recorded, sources = await self._store.look_up(self._next)
         if not recorded:
             return 0
         crashpoint("dispatch.read")

@@ -58,10 +58,11 @@ class MessageKey:
     kek_id: str
     wrapped: bytes
     raw: bytes = field(repr=False)
-    jwk: OctKey = field(init=False, repr=False, compare=False)  # made once: making it is dear
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "jwk", OctKey.import_key(self.raw))
+    @property
+    def jwk(self) -> OctKey:
+        """The key as JOSE wants it; not imported, which would first try it as every other kind."""
+        return OctKey(self.raw, self.raw)
 
 
 class Vault:

@@ -47,7 +47,7 @@ async def list_inbox(
     place = (int(position or 0), identity or FIRST)
     broker = broker_of(request)
     codes = (await broker.directory.current()).stands_for(caller.organisation)
-    rows = await broker.store.read(
+    rows = await broker.store.look_up(
         lambda c: deliveries.inbox(
             c,
             codes,
@@ -81,7 +81,7 @@ def _listed(row: Any) -> dict[str, Any]:
 
 async def _own(broker: Broker, caller: Caller, delivery_id: str, action: Action) -> Any:
     """Return a delivery of the caller's own inbox. Anything else is not there."""
-    row: Any = await broker.store.read(lambda c: deliveries.get(c, delivery_id))
+    row: Any = await broker.store.look_up(lambda c: deliveries.get(c, delivery_id))
     codes = (await broker.directory.current()).stands_for(caller.organisation)
     is_shown = row is not None and row.ods in codes and row.held_reason not in deliveries.HIDDEN
     relation = _RELATIONS[Role(row.role)] if is_shown else Relation.NONE
@@ -95,7 +95,7 @@ async def collect(request: Request, delivery: Identity) -> Response:
     caller = await caller_of(request)
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.COLLECT)
-    sent = await broker.store.read(lambda c: messages.payload(c, broker.vault, delivery, SENT))
+    sent = await broker.store.look_up(lambda c: messages.payload(c, broker.vault, delivery, SENT))
     if sent is None:
         raise Gone("This delivery has been erased under the retention rules.")
     if row.collected_at is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, func, or_, select, tuple_, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
@@ -178,7 +178,7 @@ def put_attempt(
     )
     if there is None:
         tx.execute(
-            insert(t.attempt),
+            t.into(t.attempt),
             {
                 "delivery_id": delivery_id,
                 "number": number,
@@ -218,7 +218,7 @@ def note_answer(tx: Tx, ods: str, service: str, *, failed: bool) -> None:
     if there is None:
         if failed:
             tx.execute(
-                insert(t.endpoint_state),
+                t.into(t.endpoint_state),
                 {
                     "ods": ods,
                     "service": service,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
@@ -94,7 +94,7 @@ def put(tx: Tx, client_id: str, name: str, algorithms: list[str], scopes: list[s
     values = {"name": name, "algorithms": algorithms, "scopes": scopes, "disabled_at": None}
     changed = tx.execute(update(t.client).where(t.client.c.id == client_id).values(**values))
     if not changed.rowcount:
-        tx.execute(insert(t.client), {"id": client_id, "created_at": tx.now, **values})
+        tx.execute(t.into(t.client), {"id": client_id, "created_at": tx.now, **values})
 
 
 def disable(tx: Tx, client_id: str) -> bool:
@@ -118,7 +118,7 @@ def put_key(tx: Tx, client_id: str, kid: str, jwk: dict[str, Any]) -> None:
     changed = tx.execute(update(t.client_key).where(where).values(jwk=jwk, revoked_at=None))
     if not changed.rowcount:
         tx.execute(
-            insert(t.client_key),
+            t.into(t.client_key),
             {
                 "client_id": client_id,
                 "kid": kid,
@@ -146,7 +146,7 @@ def put_grant(tx: Tx, client_id: str, organisation: str, valid_to: datetime | No
     values = {"valid_from": tx.now, "valid_to": valid_to, "revoked_at": None}
     if not tx.execute(update(t.grant).where(where).values(**values)).rowcount:
         tx.execute(
-            insert(t.grant), {"client_id": client_id, "organisation": organisation, **values}
+            t.into(t.grant), {"client_id": client_id, "organisation": organisation, **values}
         )
 
 
@@ -163,7 +163,7 @@ def use_jti(tx: Tx, issuer: str, jti: str, expires_at: datetime) -> bool:
     j = t.jti.c
     if tx.first(select(j.jti).where(and_(j.issuer == issuer, j.jti == jti))) is not None:
         return False
-    tx.execute(insert(t.jti), {"issuer": issuer, "jti": jti, "expires_at": expires_at})
+    tx.execute(t.into(t.jti), {"issuer": issuer, "jti": jti, "expires_at": expires_at})
     return True
 
 
@@ -176,7 +176,7 @@ def put_secret(tx: Tx, secret_id: str, ods: str, kek_id: str, sealed: bytes) -> 
     for row in valid[:-1]:
         tx.execute(update(t.webhook_secret).where(s.id == row.id).values(retired_at=tx.now))
     tx.execute(
-        insert(t.webhook_secret),
+        t.into(t.webhook_secret),
         {
             "id": secret_id,
             "ods": ods,

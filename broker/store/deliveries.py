@@ -5,9 +5,10 @@ given-up), dead. A lane is (destination, subject); only its lowest unfinished st
 """
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Recorded
@@ -44,7 +45,7 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
         if row["held_reason"] != "receipt":
             begun.add((row["ods"], row["service"]))
     if fresh:
-        tx.execute(insert(t.delivery), fresh)
+        tx.execute(t.into(t.delivery), fresh)
         if any(row["state"] == "due" for row in fresh):
             tx.wake(DELIVERIES)
     return len(fresh)
@@ -200,6 +201,42 @@ def collect(tx: Tx, delivery_id: str) -> None:
     )
 
 
+# What an inbox shows of a delivery, and whose it is.
+_LISTED: Final = select(
+    d.id,
+    d.position,
+    d.kind,
+    d.role,
+    d.ods,
+    d.priority,
+    d.service,
+    d.digest,
+    d.subject_id,
+    d.message_id,
+    d.created_at,
+    d.collected_at,
+    d.received_at,
+)
+_IN_INBOX: Final = and_(
+    d.ods.in_(bindparam("codes", expanding=True)),
+    or_(
+        d.position > bindparam("position"),
+        and_(d.position == bindparam("position"), d.id > bindparam("id")),
+    ),
+    or_(d.held_reason.is_(None), d.held_reason.not_in(HIDDEN)),
+)
+
+
+@cache
+def _inbox(every: bool, service: bool) -> Select[Any]:
+    wanted = [_IN_INBOX]
+    if not every:
+        wanted.append(d.state != "done")
+    if service:
+        wanted.append(d.service == bindparam("service"))
+    return _LISTED.where(and_(*wanted)).order_by(d.position, d.id).limit(bindparam("most"))
+
+
 def inbox(
     connection: Connection,
     codes: Collection[str],
@@ -214,18 +251,10 @@ def inbox(
     Without `every`, only what has no receipt yet.
     """
     position, delivery_id = after
-    wanted = [
-        d.ods.in_(sorted(codes)),
-        or_(d.position > position, and_(d.position == position, d.id > delivery_id)),
-        or_(d.held_reason.is_(None), d.held_reason.not_in(HIDDEN)),
-    ]
-    if not every:
-        wanted.append(d.state != "done")
+    values = {"codes": sorted(codes), "position": position, "id": delivery_id, "most": limit}
     if service is not None:
-        wanted.append(d.service == service)
-    return connection.execute(
-        select(t.delivery).where(and_(*wanted)).order_by(d.position, d.id).limit(limit)
-    ).all()
+        values["service"] = service
+    return connection.execute(_inbox(every, service is not None), values).all()
 
 
 def of_message(connection: Connection, message_id: str) -> Sequence[Row[Any]]:

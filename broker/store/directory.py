@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from broker.directory import Directory
 from broker.directory_file import from_rows, rows
@@ -31,12 +31,12 @@ def replace(tx: Tx, new: Directory) -> int:
     tx.execute(delete(t.directory))
     entries = [{"kind": kind, "code": key, "entry": entry} for kind, key, entry in rows(new)]
     if entries:
-        tx.execute(insert(t.directory), entries)
+        tx.execute(t.into(t.directory), entries)
     before = version(tx.connection)
     values = {"version": before + 1, "loaded_at": tx.now}
     if before:
         tx.execute(update(t.directory_head).values(**values))
     else:
-        tx.execute(insert(t.directory_head), {"id": 1, **values})
+        tx.execute(t.into(t.directory_head), {"id": 1, **values})
     tx.wake(DIRECTORY)
     return before + 1

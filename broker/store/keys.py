@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, insert, select
+from sqlalchemy import Connection, and_, bindparam, select
 
 from broker.store import tables as t
 from broker.store.store import Tx
@@ -54,7 +54,7 @@ def find(connection: Connection, scope: Scope) -> Used | None:
 def put(tx: Tx, scope: Scope, used: Used) -> None:
     """Use a key up, for ever."""
     tx.execute(
-        insert(t.idempotency_key),
+        t.into(t.idempotency_key),
         {
             "organisation": scope.organisation,
             "family": scope.family,

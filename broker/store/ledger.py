@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from broker.errors import BrokerError
@@ -141,4 +141,4 @@ def move_cursor(tx: Tx, group: str, position: int) -> None:
     """Move a reader's place forwards; never backwards."""
     moved = tx.execute(_MOVE_CURSOR, {"group": group, "to": position}).rowcount
     if not moved and tx.execute(_CURSOR, {"group": group}).first() is None:
-        tx.execute(insert(t.cursor), {"name": group, "position": position})
+        tx.execute(t.into(t.cursor), {"name": group, "position": position})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Event, SubjectKind
@@ -61,10 +61,10 @@ def put(tx: Tx, new: NewMessage) -> None:
     if new.subject_kind is not None:
         tx.new_subject(new.event.subject, new.subject_kind, new.row["sender"])
     put_key(tx, new.key)
-    tx.execute(insert(t.message), new.row)
-    tx.execute(insert(t.payload), list(new.payloads))
+    tx.execute(t.into(t.message), new.row)
+    tx.execute(t.into(t.payload), list(new.payloads))
     if new.index:
-        tx.execute(insert(t.resource_index), list(new.index))
+        tx.execute(t.into(t.resource_index), list(new.index))
     if new.deadlines:
         work.put_deadlines(tx, new.deadlines)
     tx.record(new.event)
@@ -72,13 +72,13 @@ def put(tx: Tx, new: NewMessage) -> None:
 
 def put_key(tx: Tx, key: MessageKey) -> None:
     """Store a message's wrapped key."""
-    tx.execute(insert(t.message_key), {"id": key.id, "kek_id": key.kek_id, "wrapped": key.wrapped})
+    tx.execute(t.into(t.message_key), {"id": key.id, "kek_id": key.kek_id, "wrapped": key.wrapped})
 
 
 def put_payloads(tx: Tx, payloads: Sequence[dict[str, Any]]) -> None:
     """Store sealed payloads of a key that is there already."""
     if payloads:
-        tx.execute(insert(t.payload), list(payloads))
+        tx.execute(t.into(t.payload), list(payloads))
 
 
 def sealed(
@@ -169,7 +169,7 @@ def exists(tx: Tx, message_id: str) -> bool:
 
 def put_withheld(tx: Tx, row: dict[str, Any]) -> None:
     """Store that a message was not sent, and nothing else of it."""
-    tx.execute(insert(t.message), row | {"clinical_at": tx.now, "accepted_at": tx.now})
+    tx.execute(t.into(t.message), row | {"clinical_at": tx.now, "accepted_at": tx.now})
 
 
 def of_reference(tx: Tx, sender: str, reference_hmac: str | None) -> str | None:

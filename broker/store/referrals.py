@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
@@ -12,7 +12,7 @@ from broker.store.store import Tx
 
 def put(tx: Tx, row: dict[str, Any]) -> None:
     """Open a referral."""
-    tx.execute(insert(t.referral), row)
+    tx.execute(t.into(t.referral), row)
 
 
 def get(connection: Connection, subject: str) -> Row[Any] | None:
@@ -47,7 +47,7 @@ def change(tx: Tx, subject: str, **values: Any) -> None:
 
 def put_decision(tx: Tx, row: dict[str, Any]) -> None:
     """Write a decision about an update."""
-    tx.execute(insert(t.decision), row)
+    tx.execute(t.into(t.decision), row)
 
 
 def decision(connection: Connection, delivery_id: str) -> Row[Any] | None:
@@ -80,7 +80,7 @@ def put_receipt(tx: Tx, row: dict[str, Any]) -> None:
         )
     )
     if there is None:
-        tx.execute(insert(t.receipt), row)
+        tx.execute(t.into(t.receipt), row)
 
 
 def receipts_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
@@ -94,7 +94,7 @@ def receipts_of(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]
 
 def put_call(tx: Tx, row: dict[str, Any]) -> None:
     """Record a telephone call about a message."""
-    tx.execute(insert(t.telephone_call), row)
+    tx.execute(t.into(t.telephone_call), row)
 
 
 def calls_of(connection: Connection, message_id: str) -> Sequence[Row[Any]]:

@@ -1,6 +1,6 @@
 """Proof that the key ring given at start-up is the one that the data was sealed with."""
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from broker.store import tables as t
 from broker.store.store import Tx
@@ -14,7 +14,7 @@ def checks(connection: Connection) -> dict[str, str]:
 def put_checks(tx: Tx, fresh: dict[str, tuple[str, str]]) -> None:
     """Remember new keys by their (purpose, check value)."""
     tx.execute(
-        insert(t.key_check),
+        t.into(t.key_check),
         [
             {"key_id": key_id, "purpose": purpose, "check_value": value}
             for key_id, (purpose, value) in fresh.items()

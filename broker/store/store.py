@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection as Connection  # what reads are given, for their signatures
-from sqlalchemy import CursorResult, Executable, bindparam, insert, select, text, update
+from sqlalchemy import CursorResult, Executable, bindparam, select, text, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -81,7 +81,7 @@ class Tx:
     def new_subject(self, subject: str, kind: SubjectKind, owner: str) -> None:
         """Make a subject. Its events begin at 1, its version at 1."""
         self.execute(
-            insert(t.subject),
+            t.into(t.subject),
             {
                 "id": subject,
                 "kind": kind.value,
@@ -289,18 +289,22 @@ class Store:
         events: list[tuple[Event, int]] = []
         entries: list[Entry] = []
         wakes: set[str] = set()
-        with self.writer.connect() as connection, connection.begin():
+        is_alone = len(group) == 1  # then the transaction itself is its savepoint
+        with self.writer.connect() as connection, connection.begin() as transaction:
             now = self._now(connection)
             for job in group:
                 job.result, job.error = None, None
                 tx = Tx(connection, now)
                 try:
-                    with connection.begin_nested():
+                    with contextlib.nullcontext() if is_alone else connection.begin_nested():
                         job.result = job.fn(tx)
                 except DBAPIError:
                     raise
                 except BaseException as error:  # the caller's own answer, told to the caller
                     job.error = error
+                    if is_alone:
+                        transaction.rollback()
+                        return wakes
                     continue
                 events += tx.events
                 entries += tx.entries
@@ -356,7 +360,7 @@ def _number(
             }
         )
     if rows:
-        connection.execute(insert(t.event), rows)
+        connection.execute(t.into(t.event), rows)
     links = []
     for entry in entries:
         seq += 1
@@ -375,7 +379,7 @@ def _number(
             }
         )
     if links:
-        connection.execute(insert(t.audit), links)
+        connection.execute(t.into(t.audit), links)
     connection.execute(
         update(t.ledger_head).values(position=position, audit_seq=seq, audit_hash=previous)
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, uuid7
@@ -21,7 +21,7 @@ SOON: Final = timedelta(minutes=1)
 
 def put_deadlines(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
     """Store deadlines."""
-    tx.execute(insert(t.deadline), list(rows))
+    tx.execute(t.into(t.deadline), list(rows))
     if any(row["due_at"] <= tx.now + SOON for row in rows):
         tx.wake(DEADLINES)
 
@@ -107,7 +107,7 @@ def put_item(
     )
     if there is None:
         tx.execute(
-            insert(t.work_item),
+            t.into(t.work_item),
             {
                 "id": uuid7(),
                 "code": code,
