@@ -10,8 +10,8 @@ from broker import notices as notes
 from broker.access import Caller
 from broker.audit import Entry
 from broker.composition import JSON
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.events import (
     UPDATE_ACKNOWLEDGED,
@@ -25,9 +25,9 @@ from broker.events import (
 )
 from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Store, Tx
+from broker.store.store import Connection, Tx
 from broker.telling import About, Teller
-from broker.vault import Binding, Vault
+from broker.vault import Binding
 from fhir_profiles import codes, strict_json
 
 REASONS: Final = "rejection-reason"
@@ -90,19 +90,14 @@ class _Found:
 class Acknowledging:
     """Takes the decisions of receivers about updates."""
 
-    def __init__(
-        self, store: Store, vault: Vault, directory: CurrentDirectory, *, source: str
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def decide(
         self, caller: Caller, delivery_id: str, said: Acknowledgement
     ) -> dict[str, Any]:
         """Write a decision; durable on return. The same again gets the same answer."""
-        found = await self._store.read(lambda c: self._find(c, delivery_id))
+        found = await self._core.store.read(lambda c: self._find(c, delivery_id))
         if found is None:
             raise NotFound("There is no such delivery in this inbox.")
         if found.delivery.kind != Kind.UPDATE:
@@ -112,15 +107,15 @@ class Acknowledging:
             )
         now = datetime.now(UTC)
         event_id = caused_id(delivery_id, "acknowledging", found.delivery.ods, "decision")
-        directory = await self._directory.current()
-        teller = Teller(self._vault, directory, self._source, now)
+        directory = await self._core.directory.current()
+        teller = Teller(self._core.vault, directory, self._core.source, now)
         told = self._notices(teller, found, said, event_id, directory.name)
         note = self._sealed_note(found, said, event_id, now)
 
         def write(tx: Tx) -> dict[str, Any]:
             return self._write(tx, caller, delivery_id, said, event_id, told, note)
 
-        answer = await self._store.write(write)
+        answer = await self._core.store.write(write)
         crashpoint("decision.written")
         return answer
 
@@ -128,10 +123,10 @@ class Acknowledging:
         row = deliveries.get(connection, delivery_id)
         if row is None or row.message_id is None:
             return None
-        about = telling.about(connection, self._vault, row.message_id)
+        about = telling.about(connection, self._core.vault, row.message_id)
         if about is None:
             return None
-        key = messages.key_of(connection, self._vault, about.message.key_id)
+        key = messages.key_of(connection, self._core.vault, about.message.key_id)
         return _Found(row, about, referrals.decision(connection, delivery_id), key)
 
     def _notices(
@@ -171,7 +166,7 @@ class Acknowledging:
             {"outcome": said.outcome, "reason": said.reason, "note": said.note}
         )
         binding = Binding(event_id, NOTE, 1, found.delivery.ods, JSON)
-        return [messages.sealed(self._vault, found.note_key, binding, body, digest(body), now)]
+        return [messages.sealed(self._core.vault, found.note_key, binding, body, digest(body), now)]
 
     def _write(
         self,
@@ -218,7 +213,7 @@ class Acknowledging:
             Event(
                 id=event_id,
                 type=UPDATE_ACKNOWLEDGED,
-                source=self._source,
+                source=self._core.source,
                 subject=row.subject_id,
                 time=tx.now,
                 dataschema="",

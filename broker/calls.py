@@ -5,16 +5,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from broker.access import Caller
-from broker.answers import Answer, Answers, Claimed
+from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import JSON
+from broker.core import Core
 from broker.deadlines import DeadlineKind
 from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import digest, uuid7
 from broker.reading import read_object
 from broker.store import messages, referrals, work
-from broker.store.store import Store, Tx
-from broker.vault import Binding, Vault
+from broker.store.store import Tx
+from broker.vault import Binding
 from fhir_profiles import strict_json
 
 OUTCOMES: Final = ("spoke-to-clinician", "spoke-to-staff", "left-message", "no-answer")
@@ -37,16 +38,16 @@ class Called:
 class Calls:
     """Keeps the record of telephone calls."""
 
-    def __init__(self, store: Store, vault: Vault, answers: Answers) -> None:
-        self._store = store
-        self._vault = vault
-        self._answers = answers
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def record(self, called: Called) -> Answer:
         """Record a call; durable on return. The note is sealed. Raises Refused, Conflict."""
         request = f"POST /messages/{called.message.id}/telephone-calls"
         organisation = called.caller.organisation
-        async with self._answers.claim(organisation, called.key, request, called.body) as claimed:
+        async with self._core.answers.claim(
+            organisation, called.key, request, called.body
+        ) as claimed:
             return claimed.known or await self._record(called, claimed)
 
     async def _record(self, called: Called, claimed: Claimed) -> Answer:
@@ -55,14 +56,16 @@ class Calls:
         message = called.message
         if message.key_id is None:
             raise Conflict("Nothing was sent under this message: there is nothing to call about.")
-        key = await self._store.read(lambda c: messages.key_of(c, self._vault, message.key_id))
+        key = await self._core.store.read(
+            lambda c: messages.key_of(c, self._core.vault, message.key_id)
+        )
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
         call_id = uuid7()
         organisation = called.caller.organisation
         said = strict_json.dumps({"note": note})
         sealed = messages.sealed(
-            self._vault,
+            self._core.vault,
             key,
             Binding(call_id, NOTE, 1, organisation, JSON),
             said,
@@ -74,7 +77,7 @@ class Calls:
             201,
             strict_json.dumps({"id": call_id, "outcome": outcome, "meets_the_duty": meets}),
         )
-        kept = self._answers.seal(key, call_id, organisation, answer, now)
+        kept = self._core.answers.seal(key, call_id, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             referrals.put_call(
@@ -102,9 +105,9 @@ class Calls:
                     {"outcome": outcome},
                 )
             )
-            self._answers.keep(tx, claimed, kept)
+            self._core.answers.keep(tx, claimed, kept)
 
-        await self._store.write(write)
+        await self._core.store.write(write)
         return answer
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from broker import moves, referral
 from broker.access import Caller
-from broker.answers import ROLE, Answer, Answers
+from broker.answers import ROLE, Answer
 from broker.audit import Entry
-from broker.current_directory import CurrentDirectory, StaleDirectory
+from broker.core import Core
+from broker.current_directory import StaleDirectory
 from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -33,8 +34,7 @@ from broker.referral import State
 from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Store, Tx
-from broker.vault import Vault
+from broker.store.store import Connection, Tx
 from fhir_profiles import strict_json
 
 CORRECTED: Final = 200
@@ -65,20 +65,8 @@ class _Parts:
 class Correcting:
     """Replaces what was sent by what should have been sent."""
 
-    def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        directory: CurrentDirectory,
-        answers: Answers,
-        *,
-        source: str,
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._answers = answers
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def correct(self, asked: Correction) -> Answer:
         """Replace a message; durable on return. The same body again gets the same answer.
@@ -86,15 +74,15 @@ class Correcting:
         Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
         """
         request_hmac = self._request_hmac(asked.message, asked.body)
-        sent = await self._store.read(lambda c: read(c, self._vault, asked.message))
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message))
         if sent is None or sent.message.door != asked.adapter.name:
             raise NotFound("There is nothing here for this caller.")
-        known = await self._store.read(lambda c: self._repeated(c, sent, asked.body))
+        known = await self._core.store.read(lambda c: self._repeated(c, sent, asked.body))
         if known is not None:
             return known
         check_standing(sent.message)
         if sent.message.reference_hmac is None:
-            posted = await self._store.read(lambda c: messages.posted_with(c, sent.message))
+            posted = await self._core.store.read(lambda c: messages.posted_with(c, sent.message))
             raise Conflict(
                 "This message came of another one: "
                 f"PUT {asked.adapter.door}/{posted} corrects both."
@@ -119,10 +107,10 @@ class Correcting:
         organisation, client = asked.caller.organisation, asked.caller.client_id
         request, needs = understand(asked.adapter, raw, organisation, now)
         self._check_reference(sent, needs)
-        directory = await self._directory.current()
-        version = self._directory.version
+        directory = await self._core.directory.current()
+        version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
-        retractor = Retractor(self._vault, directory, self._source, now)
+        retractor = Retractor(self._core.vault, directory, self._core.source, now)
         slots, taken_over, said = _slots(planned, sent, needs, directory)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
@@ -134,15 +122,15 @@ class Correcting:
             client=client,
             door=asked.adapter.name,
             correlation_id=sent.message.correlation_id,
-            source=self._source,
+            source=self._core.source,
             reference_hmac=sent.message.reference_hmac,
             body_hmac=request_hmac,
             posted=asked.body,
-            patient=self._vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+            patient=self._core.vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
             traceparent=asked.traceparent,
         )
         prepared = prepare(
-            asked.adapter, request, planned, slots, origin, directory, self._vault, now
+            asked.adapter, request, planned, slots, origin, directory, self._core.vault, now
         )
         gone = _no_longer_told(sent, planned)
         parts = _Parts(
@@ -159,20 +147,20 @@ class Correcting:
             CORRECTED, strict_json.dumps({**prepared.answer, "replaces": sent.message.id})
         )
         first = prepared.messages[0]
-        kept = self._answers.seal(first.key, first.row["id"], organisation, answer, now)
+        kept = self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)
 
         def write(tx: Tx) -> None:
-            self._directory.check(tx, version)
+            self._core.directory.check(tx, version)
             lock(tx, sent)
             self._write(tx, asked, sent, parts)
             if kept.row is not None:
                 messages.put_payloads(tx, [kept.row])
 
-        await self._store.write(write)
+        await self._core.store.write(write)
         return answer
 
     def _request_hmac(self, message: str, body: bytes) -> str:
-        return self._vault.mac(f"request|PUT {message}", body)
+        return self._core.vault.mac(f"request|PUT {message}", body)
 
     def _repeated(self, connection: Connection, sent: Sent, body: bytes) -> Answer | None:
         old = sent.message
@@ -182,12 +170,12 @@ class Correcting:
             if made is None or replaced is None:
                 continue
             if made.body_hmac == self._request_hmac(replaced, body):
-                answer = messages.payload(connection, self._vault, made.id, ROLE)
+                answer = messages.payload(connection, self._core.vault, made.id, ROLE)
                 return Answer(CORRECTED, answer.body) if answer else None
         return None
 
     def _check_reference(self, sent: Sent, needs: Needs) -> None:
-        given = self._vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
+        given = self._core.vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
         if given != sent.message.reference_hmac:
             problem = Problem(
                 "reference",

@@ -13,16 +13,16 @@ from typing import Any, Final
 import structlog
 
 from broker.composition import CONTENT, FHIR_JSON
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.directory import Directory
 from broker.errors import BrokerError
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages, work
 from broker.store.messages import Opened
-from broker.store.store import Connection, Store, Tx
-from broker.vault import Binding, Tampered, Vault
+from broker.store.store import Connection, Tx
+from broker.vault import Binding, Tampered
 
 GROUP: Final = "dispatch"
 BATCH: Final = 64
@@ -48,24 +48,16 @@ class _Source:
 class Dispatch:
     """Fans events out. Any number may run: the subject's row says what is done."""
 
-    def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        consumers: Sequence[Consumer],
-        directory: CurrentDirectory,
-    ) -> None:
-        self._store = store
-        self._vault = vault
+    def __init__(self, core: Core, consumers: Sequence[Consumer]) -> None:
+        self._core = core
         self._consumers = consumers
-        self._directory = directory
 
     async def run_once(self) -> int:
         """Fan out what stands after the cursor; return how many events were passed.
 
         The cursor moves only once the delivery rows exist.
         """
-        position, recorded, sources = await self._store.look_up(self._next)
+        position, recorded, sources = await self._core.store.look_up(self._next)
         if not recorded:
             return 0
         crashpoint("dispatch.read")
@@ -75,11 +67,11 @@ class Dispatch:
 
     async def fan_out(self, hints: Mapping[str, int]) -> int:
         """Make the deliveries of these subjects' events up to these places. Safe to repeat."""
-        sources = await self._store.read(lambda connection: self._load(connection, hints))
+        sources = await self._core.store.read(lambda connection: self._load(connection, hints))
         return await self._make(sources)
 
     async def _make(self, sources: Sequence[_Source], up_to: int | None = None) -> int:
-        directory = await self._directory.current()
+        directory = await self._core.directory.current()
         prepared = [(source, self._deliveries(source, directory)) for source in sources]
         crashpoint("dispatch.composed")
 
@@ -89,7 +81,7 @@ class Dispatch:
                 ledger.move_cursor(tx, GROUP, up_to)
             return made
 
-        made = await self._store.write(write)
+        made = await self._core.store.write(write)
         crashpoint("dispatch.fanned-out")
         for source, rows in prepared:
             if rows:
@@ -129,12 +121,12 @@ class Dispatch:
         """Open what is to be sent; what cannot be opened is left out, and holds up nothing else."""
         wanted = list(events)
         try:
-            return messages.payloads(connection, self._vault, wanted, CONTENT)
+            return messages.payloads(connection, self._core.vault, wanted, CONTENT)
         except Tampered:
             found: dict[str, Opened] = {}
             for one in wanted:
                 with contextlib.suppress(Tampered):
-                    found |= messages.payloads(connection, self._vault, [one], CONTENT)
+                    found |= messages.payloads(connection, self._core.vault, [one], CONTENT)
             return found
 
     def _takers(self, event: Recorded) -> Iterable[tuple[Consumer, Route]]:
@@ -175,7 +167,7 @@ class Dispatch:
             )
             now = datetime.now(UTC)
             sent = messages.sealed(
-                self._vault,
+                self._core.vault,
                 source.content.key,
                 Binding(identity, SENT, 1, route.destination.ods, FHIR_JSON),
                 body,

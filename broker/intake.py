@@ -12,18 +12,18 @@ from typing import Any, Final
 import structlog
 
 from broker.access import Caller
-from broker.answers import Answer, Answers, Claimed, Kept
+from broker.answers import Answer, Claimed, Kept
 from broker.audit import Entry
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory, StaleDirectory
+from broker.current_directory import StaleDirectory
 from broker.errors import Conflict, Problem, Refused
 from broker.events import digest, uuid7
 from broker.ports import Adapter, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
-from broker.store.store import Store, Tx
-from broker.vault import Vault
+from broker.store.store import Tx
 from fhir_profiles import strict_json
 
 ACCEPTED: Final = 202
@@ -44,20 +44,8 @@ class Posted:
 class Intake:
     """Takes requests in. One per process; any number of processes."""
 
-    def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        directory: CurrentDirectory,
-        answers: Answers,
-        *,
-        source: str,
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._answers = answers
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def accept(self, posted: Posted) -> Answer:
         """Take a request in. Durable on return; a repeat gets the same answer again.
@@ -65,7 +53,7 @@ class Intake:
         Raises Refused with nothing stored, or Unavailable, after which it may be sent again.
         """
         organisation, door = posted.caller.organisation, f"POST {posted.adapter.door}"
-        async with self._answers.claim(organisation, posted.key, door, posted.body) as claimed:
+        async with self._core.answers.claim(organisation, posted.key, door, posted.body) as claimed:
             if claimed.known is not None:
                 return claimed.known
             raw = read_object(posted.body)
@@ -82,28 +70,28 @@ class Intake:
             now = datetime.now(UTC)
             organisation = posted.caller.organisation
             request, needs = understand(posted.adapter, raw, organisation, now)
-            directory = await self._directory.current()
-            version = self._directory.version
+            directory = await self._core.directory.current()
+            version = self._core.directory.version
             planned = plan(posted.adapter, raw, needs, directory, now)
             origin = Origin(
                 organisation=organisation,
                 client=posted.caller.client_id,
                 door=posted.adapter.name,
                 correlation_id=uuid7(),
-                source=self._source,
+                source=self._core.source,
                 reference_hmac=self.reference(organisation, needs.reference),
                 body_hmac=claimed.request_hmac,
                 posted=posted.body,
-                patient=self._vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+                patient=self._core.vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
                 traceparent=posted.traceparent,
             )
             slots = {one.want.key: new_slot(one.want, needs.subject) for one in planned.planned}
             prepared = prepare(
-                posted.adapter, request, planned, slots, origin, directory, self._vault, now
+                posted.adapter, request, planned, slots, origin, directory, self._core.vault, now
             )
             answer = Answer(ACCEPTED, strict_json.dumps(prepared.answer))
             first = prepared.messages[0]
-            kept = self._answers.seal(first.key, first.row["id"], organisation, answer, now)
+            kept = self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)
             crashpoint("intake.sealed")
 
             def write(
@@ -112,12 +100,12 @@ class Intake:
                 kept: Kept = kept,
                 version: int = version,
             ) -> None:
-                self._directory.check(tx, version)
-                self._answers.keep(tx, claimed, kept)
+                self._core.directory.check(tx, version)
+                self._core.answers.keep(tx, claimed, kept)
                 self._write(tx, posted, prepared)
 
             try:
-                await self._store.write(write)
+                await self._core.store.write(write)
             except StaleDirectory:
                 continue
             crashpoint("intake.before-answer")
@@ -135,7 +123,7 @@ class Intake:
 
     def reference(self, organisation: str, reference: str) -> str:
         """Return the HMAC under which a sender's own reference is kept."""
-        return self._vault.mac(f"reference|{organisation}", reference.encode())
+        return self._core.vault.mac(f"reference|{organisation}", reference.encode())
 
     def _write(self, tx: Tx, posted: Posted, prepared: Prepared) -> None:
         first = prepared.messages[0].row
@@ -193,10 +181,10 @@ class Intake:
                     {"door": posted.adapter.name},
                 )
             )
-            self._answers.keep(tx, claimed, Kept(row["id"], ACCEPTED, None))
+            self._core.answers.keep(tx, claimed, Kept(row["id"], ACCEPTED, None))
             return row["id"], tx.now
 
-        message_id, at = await self._store.write(write)
+        message_id, at = await self._core.store.write(write)
         body = {
             "read_first": list(withheld.read_first),
             "messages": [

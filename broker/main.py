@@ -14,6 +14,7 @@ from broker.acknowledging import Acknowledging
 from broker.answers import Answers
 from broker.auth import Authority
 from broker.calls import Calls
+from broker.core import Core
 from broker.correcting import Correcting
 from broker.current_directory import CurrentDirectory
 from broker.dispatch import Dispatch
@@ -48,25 +49,22 @@ class Broker:
         self.directory = CurrentDirectory(store)
         self.authority = Authority(store, ring, settings)
         self.outlet = Http(settings, self._webhook_secrets)
-        source = settings.source
-        self.answers = Answers(store, self.vault)
-        self.intake = Intake(store, self.vault, self.directory, self.answers, source=source)
-        self.moving = Moving(store, self.vault, self.directory, self.answers, source=source)
-        self.correcting = Correcting(store, self.vault, self.directory, self.answers, source=source)
-        self.retracting = Retracting(store, self.vault, self.directory, self.answers, source=source)
-        self.calls = Calls(store, self.vault, self.answers)
-        self.acknowledging = Acknowledging(store, self.vault, self.directory, source=source)
-        self.dispatch = Dispatch(store, self.vault, tuple(found.consumers.values()), self.directory)
+        answers = Answers(store, self.vault)
+        self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
+        self.intake = Intake(core)
+        self.moving = Moving(core)
+        self.correcting = Correcting(core)
+        self.retracting = Retracting(core)
+        self.calls = Calls(core)
+        self.acknowledging = Acknowledging(core)
+        self.dispatch = Dispatch(core, tuple(found.consumers.values()))
         self.worker = Worker(
-            store,
-            self.vault,
+            core,
             found.consumers,
-            self.directory,
             self.outlet,
             slots=Slots(settings.slots, settings.slots_per_destination),
-            source=source,
         )
-        self.safety = Safety(store, self.vault, self.directory, source=source)
+        self.safety = Safety(core)
         self._stopping = asyncio.Event()
         self._wakes = {topic: asyncio.Event() for topic in (LEDGER, DELIVERIES, DEADLINES)}
 

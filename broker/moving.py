@@ -6,16 +6,15 @@ from typing import Any
 
 from broker import move_content, moves, referral
 from broker.access import Caller
-from broker.answers import ROLE, Answer, Answers, Claimed
+from broker.answers import ROLE, Answer, Claimed
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.errors import NotFound, PreconditionRequired, Refused, Stale
 from broker.moves import Mover
 from broker.reading import read_object
 from broker.referral import Move
 from broker.store import messages, referrals
-from broker.store.store import Connection, Store, Tx
-from broker.vault import Vault
+from broker.store.store import Connection, Tx
 from fhir_profiles import strict_json
 
 NOT_HERE = "There is no such referral for this organisation."
@@ -36,27 +35,15 @@ class Asked:
 class Moving:
     """Moves referrals. The state machine decides; this writes it down and tells who must hear."""
 
-    def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        directory: CurrentDirectory,
-        answers: Answers,
-        *,
-        source: str,
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._answers = answers
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def view(self, subject: str, organisation: str) -> tuple[dict[str, Any], int]:
         """Return where a referral stands for this organisation, and its version."""
-        row = await self._store.read(lambda c: referrals.get(c, subject))
+        row = await self._core.store.read(lambda c: referrals.get(c, subject))
         if row is None:
             raise NotFound(NOT_HERE)
-        directory = await self._directory.current()
+        directory = await self._core.directory.current()
         return moves.view(row, organisation, directory, datetime.now(UTC)), row.version
 
     async def move(self, asked: Asked) -> Answer:
@@ -72,7 +59,9 @@ class Moving:
             raise NotFound(f"There is no move {asked.move!r}. There are: {', '.join(doors)}.")
         request = f"POST /referrals/{asked.subject}/{asked.move}"
         organisation = asked.caller.organisation
-        async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
+        async with self._core.answers.claim(
+            organisation, asked.key, request, asked.body
+        ) as claimed:
             return claimed.known or await self._move(asked, move, claimed)
 
     async def _move(self, asked: Asked, move: Move, claimed: Claimed) -> Answer:
@@ -81,33 +70,35 @@ class Moving:
         if problems:
             raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
         organisation = asked.caller.organisation
-        found = await self._store.read(lambda c: moves.find(c, self._vault, asked.subject))
+        found = await self._core.store.read(
+            lambda c: moves.find(c, self._core.vault, asked.subject)
+        )
         if found is None:
             raise NotFound(NOT_HERE)
         last = (found.row.last_move, found.row.last_move_by, found.row.last_move_hmac)
-        if last == (move.name, organisation, moves.said_hmac(self._vault, move, content)):
-            repeated = await self._store.read(lambda c: self._last_answer(c, found.row))
+        if last == (move.name, organisation, moves.said_hmac(self._core.vault, move, content)):
+            repeated = await self._core.store.read(lambda c: self._last_answer(c, found.row))
             if repeated is not None:
                 return repeated
         check_version(asked.version, found.row.version, f"/referrals/{asked.subject}")
         now = datetime.now(UTC)
-        directory = await self._directory.current()
-        mover = Mover(self._vault, directory, self._source, now)
+        directory = await self._core.directory.current()
+        mover = Mover(self._core.vault, directory, self._core.source, now)
         ready = mover.ready(found, move, content, organisation, asked.caller.client_id)
         view = moves.view(ready.row_after, organisation, directory, now)
         answer = Answer(200, strict_json.dumps(view))
-        kept = self._answers.seal(found.key, ready.event_id, organisation, answer, now)
+        kept = self._core.answers.seal(found.key, ready.event_id, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             ready.write(tx)
-            self._answers.keep(tx, claimed, kept)
+            self._core.answers.keep(tx, claimed, kept)
 
-        await self._store.write(write)
+        await self._core.store.write(write)
         crashpoint("decision.written")
         return answer
 
     def _last_answer(self, connection: Connection, row: Any) -> Answer | None:
-        known = messages.payload(connection, self._vault, row.last_event_id, ROLE)
+        known = messages.payload(connection, self._core.vault, row.last_event_id, ROLE)
         return Answer(200, known.body) if known else None
 
 

@@ -1,6 +1,7 @@
 """The ports: what the broker asks of adapters, consumers, outlets and key rings.
 
-Adapters and consumers know only these names, `broker.events`, `broker.errors` and `fhir_profiles`.
+Adapters and consumers know only these names, `broker.events`, `broker.errors` and `fhir_profiles`;
+consumers `broker.addressing` too.
 """
 
 from collections.abc import Mapping, Sequence

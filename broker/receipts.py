@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from broker import deadlines, notices, referral, telling
 from broker.audit import Entry
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.events import (
     REFERRAL_MOVED,
     Destination,
@@ -25,9 +25,8 @@ from broker.events import (
 from broker.ports import Receipt
 from broker.store import deliveries, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Tx
 from broker.telling import Teller
-from broker.vault import Vault
 
 _CLOCK: Final = {
     Role.ACTING: deadlines.DeadlineKind.RECEIVED,
@@ -41,19 +40,17 @@ def matches(receipt: Receipt, row: Any) -> bool:
     return (receipt.delivery, receipt.digest, receipt.ods) == (row.id, row.digest, row.ods)
 
 
-async def late_word(
-    store: Store, vault: Vault, directory: CurrentDirectory, row: Any, *, source: str
-) -> list[NewMessage]:
+async def late_word(core: Core, row: Any) -> list[NewMessage]:
     """Draw up the word to the sender that what it was told was missing has arrived after all."""
     if row.role == Role.NOTICE or row.received_at is not None:
         return []
     kind = _CLOCK[Role(row.role)]
-    found = await store.read(lambda c: telling.raised(c, vault, row.message_id, kind))
+    found = await core.store.read(lambda c: telling.raised(c, core.vault, row.message_id, kind))
     if found is None:
         return []
-    known = await directory.current()
+    known = await core.directory.current()
     who = known.name(Destination(row.ods, row.service))
-    return Teller(vault, known, source, datetime.now(UTC)).notices(
+    return Teller(core.vault, known, core.source, datetime.now(UTC)).notices(
         found,
         cause=row.id,
         topic="received-late",

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
-from broker.answers import Answer, Answers, Claimed
+from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
-from broker.current_directory import CurrentDirectory
+from broker.core import Core
 from broker.directory import Directory
 from broker.errors import Conflict, Gone, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -30,7 +30,7 @@ from broker.reading import read_object
 from broker.referral import State
 from broker.store import ledger, messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Store, Tx
+from broker.store.store import Connection, Tx
 from broker.telling import About
 from broker.vault import Vault
 from fhir_profiles import focus, strict_json
@@ -215,26 +215,16 @@ class Retraction:
 class Retracting:
     """The doors that take a message back or close its loop."""
 
-    def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        directory: CurrentDirectory,
-        answers: Answers,
-        *,
-        source: str,
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._answers = answers
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def withdraw(self, asked: Retraction) -> Answer:
         """Withdraw a message as entered in error, at any time, also after it was filed."""
         request = f"POST /messages/{asked.message}/withdrawal"
         organisation = asked.caller.organisation
-        async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
+        async with self._core.answers.claim(
+            organisation, asked.key, request, asked.body
+        ) as claimed:
             return claimed.known or await _until_it_stands(lambda: self._withdraw(asked, claimed))
 
     async def _withdraw(self, asked: Retraction, claimed: Claimed) -> Answer:
@@ -247,8 +237,8 @@ class Retracting:
                 f"{ENTERED_IN_ERROR}."
             )
         now = datetime.now(UTC)
-        directory = await self._directory.current()
-        retractor = Retractor(self._vault, directory, self._source, now)
+        directory = await self._core.directory.current()
+        retractor = Retractor(self._core.vault, directory, self._core.source, now)
         client, organisation = asked.caller.client_id, asked.caller.organisation
         new = retractor.withdrawal(sent, sent.places, client, old.door)
         cancels, said = retractor.cancellations(sent.referrals, organisation, client)
@@ -264,7 +254,7 @@ class Retracting:
                 }
             ),
         )
-        kept = self._answers.seal(new.key, new.row["id"], organisation, answer, now)
+        kept = self._core.answers.seal(new.key, new.row["id"], organisation, answer, now)
 
         def write(tx: Tx) -> None:
             lock(tx, sent)
@@ -273,16 +263,18 @@ class Retracting:
                 cancel.write(tx)
             retire(tx, old, "withdrawn")
             tx.audit(Entry("message.withdrawn", client, organisation, "message", old.id))
-            self._answers.keep(tx, claimed, kept)
+            self._core.answers.keep(tx, claimed, kept)
 
-        await self._store.write(write)
+        await self._core.store.write(write)
         return answer
 
     async def close(self, asked: Retraction) -> Answer:
         """Close the open loop of an update with a coded reason: it leaves every list."""
         request = f"POST /messages/{asked.message}/closure"
         organisation = asked.caller.organisation
-        async with self._answers.claim(organisation, asked.key, request, asked.body) as claimed:
+        async with self._core.answers.claim(
+            organisation, asked.key, request, asked.body
+        ) as claimed:
             return claimed.known or await _until_it_stands(lambda: self._close(asked, claimed))
 
     async def _close(self, asked: Retraction, claimed: Claimed) -> Answer:
@@ -300,11 +292,13 @@ class Retracting:
                 raise Conflict(f"This message was already closed: {old.closed_reason}.")
             return answer
         now = datetime.now(UTC)
-        key = await self._store.read(lambda c: messages.key_of(c, self._vault, old.key_id))
+        key = await self._core.store.read(
+            lambda c: messages.key_of(c, self._core.vault, old.key_id)
+        )
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
         owner = caused_id(old.id, "retracting", organisation, "closure")
-        kept = self._answers.seal(key, owner, organisation, answer, now)
+        kept = self._core.answers.seal(key, owner, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             lock(tx, sent)
@@ -322,13 +316,13 @@ class Retracting:
                     {"reason": reason},
                 )
             )
-            self._answers.keep(tx, claimed, kept)
+            self._core.answers.keep(tx, claimed, kept)
 
-        await self._store.write(write)
+        await self._core.store.write(write)
         return answer
 
     async def _read(self, message_id: str) -> Sent:
-        sent = await self._store.read(lambda c: read(c, self._vault, message_id))
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, message_id))
         if sent is None:
             raise NotFound("There is nothing here for this caller.")
         check_standing(sent.message)

@@ -11,15 +11,15 @@ import structlog
 
 from broker import deadlines, notices, telling
 from broker.audit import Entry
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.deadlines import DeadlineKind
 from broker.events import Destination, Kind
 from broker.store import messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Store, Tx
+from broker.store.store import Connection, Tx
 from broker.telling import About, Teller
-from broker.vault import Tampered, Vault
+from broker.vault import Tampered
 
 BATCH: Final = 50
 # Whose telephone duty it is knows it from the answer; the list is enough.
@@ -31,32 +31,27 @@ log = structlog.get_logger()
 class Safety:
     """Watches the deadlines. Any number may run: a deadline is raised by whoever marks it first."""
 
-    def __init__(
-        self, store: Store, vault: Vault, directory: CurrentDirectory, *, source: str
-    ) -> None:
-        self._store = store
-        self._vault = vault
-        self._directory = directory
-        self._source = source
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def run_once(self) -> int:
         """Raise what has passed; return how many deadlines were looked at."""
         now = datetime.now(UTC)
-        due = await self._store.read(lambda c: self._due(c, now))
+        due = await self._core.store.read(lambda c: self._due(c, now))
         if not due:
             return 0
-        directory = await self._directory.current()
-        teller = Teller(self._vault, directory, self._source, now)
+        directory = await self._core.directory.current()
+        teller = Teller(self._core.vault, directory, self._core.source, now)
         prepared = [
             (row, about, self._notices(teller, row, about, directory.name)) for row, about in due
         ]
-        await self._store.write(lambda tx: _raise(tx, prepared))
+        await self._core.store.write(lambda tx: _raise(tx, prepared))
         crashpoint("deadlines.raised")
         return len(due)
 
     async def next_due(self) -> datetime | None:
         """Return when the next open deadline passes, or None."""
-        return await self._store.read(work.next_deadline)
+        return await self._core.store.read(work.next_deadline)
 
     def _due(self, connection: Connection, now: datetime) -> list[tuple[Any, About]]:
         return [
@@ -69,7 +64,7 @@ class Safety:
     def _about(self, connection: Connection, message_id: str) -> About | None:
         """Open the message; one that cannot be opened has its deadlines watched all the same."""
         try:
-            return telling.about(connection, self._vault, message_id)
+            return telling.about(connection, self._core.vault, message_id)
         except Tampered:
             log.error("deadlines.tampered", message_id=message_id)
             return About(messages.get(connection, message_id), None)

@@ -14,8 +14,8 @@ import structlog
 
 from broker import receipts
 from broker.audit import Entry
+from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.current_directory import CurrentDirectory
 from broker.dispatch import SENT
 from broker.errors import Reject, Retry, Unavailable
 from broker.events import (
@@ -36,9 +36,9 @@ from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
 from broker.store.messages import NewMessage, Opened
-from broker.store.store import Connection, Store, Tx
+from broker.store.store import Connection, Tx
 from broker.telemetry import ATTEMPTS
-from broker.vault import Tampered, Vault
+from broker.vault import Tampered
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
@@ -56,23 +56,12 @@ class Worker:
     """Works on deliveries that are due. Any number may run, in any number of processes."""
 
     def __init__(
-        self,
-        store: Store,
-        vault: Vault,
-        consumers: Mapping[str, Consumer],
-        directory: CurrentDirectory,
-        outlet: Outlet,
-        *,
-        slots: Slots,
-        source: str,
+        self, core: Core, consumers: Mapping[str, Consumer], outlet: Outlet, *, slots: Slots
     ) -> None:
-        self._store = store
-        self._vault = vault
+        self._core = core
         self._consumers = consumers
-        self._directory = directory
         self._outlet = outlet
         self._slots = slots
-        self._source = source
         self._incarnation = uuid7()
         self._running: set[asyncio.Task[None]] = set()
         self._random = random.SystemRandom()
@@ -86,7 +75,7 @@ class Worker:
                 self._running, timeout=FULL_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             return 1
-        rows = await self._store.write(
+        rows = await self._core.store.write(
             lambda tx: claims.claim(tx, self._incarnation, self._slots, min(room, 32))
         )
         if rows:
@@ -100,11 +89,11 @@ class Worker:
     async def next_due(self) -> datetime | None:
         """Return when there is something to do again, or None."""
         now = datetime.now(UTC)
-        return await self._store.read(lambda c: claims.next_due(c, now))
+        return await self._core.store.read(lambda c: claims.next_due(c, now))
 
     async def take_over(self) -> None:
         """End the leases of a process that is gone, where this is the only one there can be."""
-        await self._store.write(claims.release_all)
+        await self._core.store.write(claims.release_all)
 
     async def drain(self, seconds: float) -> None:
         """Let running attempts end; what has not ended by then is tried again after its lease."""
@@ -170,7 +159,7 @@ class Worker:
         while True:
             try:
                 late = await self._late_word(row) if good else []
-                await self._store.write(
+                await self._core.store.write(
                     lambda tx, late=late: self._settle(  # type: ignore[misc]
                         tx, row, started, outcome, failure, inbox=inbox, late=late
                     )
@@ -185,9 +174,7 @@ class Worker:
 
     async def _late_word(self, row: Any) -> list[NewMessage]:
         try:
-            return await receipts.late_word(
-                self._store, self._vault, self._directory, row, source=self._source
-            )
+            return await receipts.late_word(self._core, row)
         except Tampered:  # what cannot be opened cannot be told of; the receipt counts all the same
             log.error("worker.tampered", delivery_id=row.id)
             return []
@@ -198,15 +185,15 @@ class Worker:
         def read(connection: Connection) -> _Loaded:
             return _Loaded(
                 ledger.event(connection, row.event_id),
-                messages.payload(connection, self._vault, row.id, SENT),
+                messages.payload(connection, self._core.vault, row.id, SENT),
             )
 
-        loaded = await self._store.read(read)
+        loaded = await self._core.store.read(read)
         if loaded.event is None or loaded.body is None:
             raise Reject("payload-erased")
         if digest(loaded.body.body) != row.digest:
             raise Tampered(f"what is to be sent as {row.id} is not what was composed")
-        directory = await self._directory.current()
+        directory = await self._core.directory.current()
         to = Destination(row.ods, row.service)
         endpoint = recheck(to, Kind(row.kind), directory)
         if not isinstance(endpoint, Endpoint):
@@ -267,7 +254,7 @@ class Worker:
                 outcome.receipt,
                 via="webhook",
                 client=CLIENT,
-                source=self._source,
+                source=self._core.source,
                 late=late,
             )
             name = "received" if good else "answered"
@@ -328,7 +315,7 @@ class Worker:
             Event(
                 id=caused_id(row.id, CLIENT, row.ods, "died", claimed.attempt),
                 type=DELIVERY_DIED,
-                source=self._source,
+                source=self._core.source,
                 subject=row.subject_id,
                 time=tx.now,
                 dataschema="",

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from broker.addressing import message
 from broker.events import NOTICE_ISSUED, Recorded, Route
 from broker.ports import Addressed, Delivery, Outcome, Outlet
-from fhir_profiles.bundle import Header, Site, address, entry_id
 
 
 class NoticeDelivery:
@@ -18,20 +18,7 @@ class NoticeDelivery:
         return event.routes
 
     def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
-        return address(
-            content,
-            Header(
-                bundle_id=to.delivery,
-                header_id=entry_id(to.delivery, "header"),
-                event="notice",
-                timestamp=event.time,
-                source_name="Referral Broker",
-                source_endpoint=event.source,
-                sender=Site(to.sender.ods, to.sender.name),
-                receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
-                focus=(event.facts["focus"],),
-            ),
-        )
+        return message(event, content, to, "notice")
 
     async def handle(self, delivery: Delivery, outlet: Outlet) -> Outcome:
         return await outlet.post(delivery)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
+from broker.addressing import message
 from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, Recorded, Role, Route
 from broker.ports import Addressed, Delivery, Outcome, Outlet
-from fhir_profiles.bundle import Header, Site, address, entry_id
 
 _EVENTS: Final = {
     REFERRAL_SUBMITTED: "referral-request",
@@ -26,21 +26,13 @@ class ReferralDelivery:
     def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
         # A copy is for the record: the place that gets it must not take it for a request to act.
         kind = _EVENTS[event.type] if to.role is Role.ACTING else "record-update"
-        return address(
+        return message(
+            event,
             content,
-            Header(
-                bundle_id=to.delivery,
-                header_id=entry_id(to.delivery, "header"),
-                event=kind,
-                timestamp=event.time,
-                source_name="Referral Broker",
-                source_endpoint=event.source,
-                sender=Site(to.sender.ods, to.sender.name),
-                receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
-                focus=(event.facts["focus"],),
-                reason=event.facts.get("reason"),
-                replaces=event.facts.get("about"),
-            ),
+            to,
+            kind,
+            reason=event.facts.get("reason"),
+            replaces=event.facts.get("about"),
         )
 
     async def handle(self, delivery: Delivery, outlet: Outlet) -> Outcome:

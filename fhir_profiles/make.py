@@ -5,6 +5,7 @@ of a translation. What a Bundle holds is checked once, as a whole, by `fhir_prof
 """
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import ParamSpec, TypeVar, cast
 
 from fhir.resources.R4B import (
@@ -52,9 +53,10 @@ def trusted(model: Callable[P, M]) -> Callable[P, M]:
     a member that the model does not have is a TypeError. None means not there.
     """
     made_of = cast("type[FHIRAbstractModel]", model)
-    attributes = {name: name for name in made_of.model_fields}
-    attributes |= {field.alias: name for name, field in made_of.model_fields.items() if field.alias}
-    blank = {name: field.default for name, field in made_of.model_fields.items()}
+    fields = made_of.model_fields
+    attributes = {name: name for name in fields}
+    attributes |= {field.alias: name for name, field in fields.items() if field.alias}
+    blank = {name: field.default for name, field in fields.items() if not field.is_required()}
 
     def make(*_: P.args, **members: P.kwargs) -> M:
         made = made_of.__new__(made_of)
@@ -69,6 +71,7 @@ def trusted(model: Callable[P, M]) -> Callable[P, M]:
         place(made, "__pydantic_private__", None)
         return cast("M", made)
 
+    update_wrapper(make, made_of, updated=())
     return make
 
 

@@ -116,9 +116,7 @@ async def receipt(request: Request, delivery: Identity) -> Response:
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
     named = _receipt(read_object(await body_of(request)))
-    late = await receipts.late_word(
-        broker.store, broker.vault, broker.directory, row, source=broker.settings.source
-    )
+    late = await receipts.late_word(broker.core, row)
 
     def write(tx: Tx) -> bool:
         locked = deliveries.lock(tx, delivery)

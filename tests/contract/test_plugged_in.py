@@ -14,7 +14,7 @@ from broker.errors import Problem
 from broker.events import Destination, Priority, Recorded, Role, Route, uuid7
 from broker.ports import Adapter, Addressed, Consumer, Context, Kind, Party
 from broker.reading import understand
-from fhir_profiles import bundle, codes, strict_json, structure
+from fhir_profiles import bundle, codes, make, resources, strict_json, structure
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 PLUGGED = registry.load()
@@ -62,6 +62,27 @@ def test_what_an_example_becomes_is_sound_fhir_about_its_focus(adapter: Adapter,
         urls = [entry.full_url for entry in bundle.entries(draft.content)]
         assert draft.focus in urls
         assert len(set(urls)) == len(urls)
+
+
+@pytest.mark.parametrize(("adapter", "name"), EXAMPLES)
+def test_an_example_becomes_what_the_models_own_constructors_make_of_it(
+    adapter: Adapter, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, needs = read(adapter, name)
+    trusted = adapter.translate(request, context(needs))
+    models = {
+        maker: made.__wrapped__
+        for maker, made in vars(make).items()
+        if maker[0].isupper()
+        if hasattr(made, "__wrapped__")
+    }
+    assert len(models) > 30
+    for maker, model in models.items():
+        monkeypatch.setattr(make, maker, model)
+    for built_once in (resources.coding, resources.concept, resources.meta, resources.reference):
+        built_once.cache_clear()
+    checked = adapter.translate(request, context(needs))
+    assert [draft.content for draft in trusted] == [draft.content for draft in checked]
 
 
 @pytest.mark.parametrize(("adapter", "name"), EXAMPLES)

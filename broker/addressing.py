@@ -1,0 +1,41 @@
+"""One event's content as the FHIR message that one destination gets: for consumers to compose."""
+
+from typing import Final
+
+from broker.events import Recorded
+from broker.ports import Addressed
+from fhir_profiles.bundle import Header, Site, address, entry_id
+
+SOURCE_NAME: Final = "Referral Broker"
+
+
+def message(
+    event: Recorded,
+    content: bytes,
+    to: Addressed,
+    code: str,
+    *,
+    reason: str | None = None,
+    replaces: str | None = None,
+) -> bytes:
+    """Return the message Bundle of a delivery. The same delivery gives the same bytes for ever.
+
+    `code` is of the system `message-event`, `reason` of `message-reason`; `replaces` is the id of
+    the message that this one takes the place of.
+    """
+    return address(
+        content,
+        Header(
+            bundle_id=to.delivery,
+            header_id=entry_id(to.delivery, "header"),
+            event=code,
+            timestamp=event.time,
+            source_name=SOURCE_NAME,
+            source_endpoint=event.source,
+            sender=Site(to.sender.ods, to.sender.name),
+            receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),
+            focus=(event.facts["focus"],),
+            reason=reason,
+            replaces=replaces,
+        ),
+    )
