@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import deadlines, telling
-from broker import notices as notes
+from broker import deadlines, notices, telling
 from broker.access import Caller
 from broker.audit import Entry
 from broker.composition import JSON
@@ -193,10 +192,30 @@ class Acknowledging:
                 "Nothing proves yet that you stored this delivery. First "
                 f"PUT /inbox/{delivery_id}/receipt, then decide."
             )
+        facts = {"outcome": said.outcome, "reason": said.reason or "", "by": row.ods}
+        self._record(tx, caller, row, said, event_id, facts)
+        messages.put_payloads(tx, note)
+        tx.audit(Entry("update.decided", caller.client_id, row.ods, "delivery", delivery_id, facts))
+        if row.role == Role.ACTING:
+            work.clear(tx, row.message_id, deadlines.DeadlineKind.FILED)
+        if said.reason == STAYS_OPEN:
+            _keep_open(tx, row)
+        notices.put(tx, told)
+        return _answer(delivery_id, said.outcome, said.reason, tx.now)
+
+    def _record(
+        self,
+        tx: Tx,
+        caller: Caller,
+        row: Any,
+        said: Acknowledgement,
+        event_id: str,
+        facts: Mapping[str, str],
+    ) -> None:
         referrals.put_decision(
             tx,
             {
-                "delivery_id": delivery_id,
+                "delivery_id": row.id,
                 "message_id": row.message_id,
                 "subject_id": row.subject_id,
                 "organisation": row.ods,
@@ -207,8 +226,6 @@ class Acknowledging:
                 "decided_at": tx.now,
             },
         )
-        messages.put_payloads(tx, note)
-        facts = {"outcome": said.outcome, "reason": said.reason or "", "by": row.ods}
         tx.record(
             Event(
                 id=event_id,
@@ -219,26 +236,24 @@ class Acknowledging:
                 dataschema="",
                 causation_id=row.event_id,
                 priority=Priority(row.priority),
-                facts={**facts, "about": row.message_id or "", "delivery": delivery_id},
+                facts={**facts, "about": row.message_id or "", "delivery": row.id},
             )
         )
         tx.bump(row.subject_id)
-        tx.audit(Entry("update.decided", caller.client_id, row.ods, "delivery", delivery_id, facts))
-        if row.role == Role.ACTING:
-            work.clear(tx, row.message_id, deadlines.DeadlineKind.FILED)
-        if said.reason == STAYS_OPEN:
-            message = messages.get(tx.connection, row.message_id)
-            work.put_item(
-                tx,
-                STAYS_OPEN,
-                row.message_id,
-                message_id=row.message_id,
-                delivery_id=delivery_id,
-                organisation=message.sender if message else None,
-                priority=row.priority,
-            )
-        notes.put(tx, told)
-        return _answer(delivery_id, said.outcome, said.reason, tx.now)
+
+
+def _keep_open(tx: Tx, row: Any) -> None:
+    """Leave a rejected update on its sender's list until it is sent again or closed."""
+    message = messages.get(tx.connection, row.message_id)
+    work.put_item(
+        tx,
+        STAYS_OPEN,
+        row.message_id,
+        message_id=row.message_id,
+        delivery_id=row.id,
+        organisation=message.sender if message else None,
+        priority=row.priority,
+    )
 
 
 def _answer(

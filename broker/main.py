@@ -72,10 +72,6 @@ class Broker:
         rows = await self.store.read(lambda c: clients.secrets(c, ods))
         return [self.vault.open_secret(row.kek_id, row.sealed, row.id) for row in rows]
 
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
-
     def wake(self) -> None:
         """Look at the database now: something may have changed that nobody told us of."""
         for event in self._wakes.values():

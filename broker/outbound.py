@@ -8,15 +8,12 @@ Signatures: Standard Webhooks 1.0. Receipts: house.md section 5.
 
 import asyncio
 import re
-import socket
 import ssl
-import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Final
 
 import httpx2
@@ -25,6 +22,7 @@ from standardwebhooks import Webhook
 
 from broker.addresses import Place, UrlRefused, is_address, read_url, why_refused
 from broker.errors import Reject, Retry, Unavailable
+from broker.lookup import Lookup, is_own
 from broker.ports import Delivery, Outcome, Receipt
 from broker.retry import Verdict, code_of, judge
 from broker.settings import Settings
@@ -72,7 +70,7 @@ class Http:
         self._timeout = settings.send_timeout
         self._allow_plain = settings.allow_plain_http
         self._secrets = secrets
-        self._resolve = resolve or _Lookup().resolve
+        self._resolve = resolve or Lookup().resolve
         self._now = now
         self._pools = _Pools(
             tls or httpx2.create_ssl_context(trust_env=False), settings.slots_per_destination
@@ -286,88 +284,12 @@ def retry_after(value: str | None, now: datetime) -> datetime | None:
         return None
 
 
-def is_own(address: str) -> bool:
-    """Whether the address is one of this machine's own: only those can be bound to.
-
-    Where the system lets anything be bound to (ip_nonlocal_bind), this cannot be told: False.
-    """
-    return _can_bind(address) and not _can_bind("192.0.2.1")
-
-
-def _can_bind(address: str) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
-
-
 def _own_place(base_url: str) -> tuple[str, int] | None:
     try:
         place = read_url(base_url, allow_plain_http=True)
     except UrlRefused:
         return None
     return place.host, place.port
-
-
-class _Lookup:
-    """Looks names up, one at a time per name, each in a thread that nobody waits for.
-
-    A name server that hangs cannot be interrupted: it holds up one thread per name, not the
-    look-ups of others and not the end of the process.
-    """
-
-    def __init__(self) -> None:
-        self._running: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
-
-    async def resolve(self, host: str, port: int) -> Sequence[str]:
-        """Return every address of a name, in the system's order. Raises OSError."""
-        key = (host, port)
-        found = self._running.get(key)
-        if found is None:
-            loop = asyncio.get_running_loop()
-            found = self._running[key] = loop.create_future()
-            found.add_done_callback(lambda done: self._forget(key, done))
-            threading.Thread(
-                target=_look_up, args=(host, port, loop, found), name="outbound-lookup", daemon=True
-            ).start()
-        # Shielded: an attempt that is out of time must not end it for the others.
-        return await asyncio.shield(found)
-
-    def _forget(self, key: tuple[str, int], done: asyncio.Future[Sequence[str]]) -> None:
-        del self._running[key]
-        if not done.cancelled():
-            done.exception()  # seen, even if nobody waits for it any more
-
-
-def _look_up(
-    host: str,
-    port: int,
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Sequence[str]],
-) -> None:
-    tell: Callable[[], None]
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        tell = partial(_tell, future, addresses, None)
-    except OSError as error:
-        tell = partial(_tell, future, (), error)
-    with suppress(RuntimeError):  # the loop was closed meanwhile
-        loop.call_soon_threadsafe(tell)
-
-
-def _tell(
-    future: asyncio.Future[Sequence[str]], addresses: Sequence[str], error: OSError | None
-) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(addresses)
-    else:
-        future.set_exception(error)
 
 
 class _Pools:

@@ -23,7 +23,7 @@ from broker.events import (
     SubjectKind,
     uuid7,
 )
-from broker.ports import Adapter, Context, Needs, Want
+from broker.ports import Adapter, Context, Draft, Needs, Want
 from broker.reading import refusal
 from broker.referral import State
 from broker.store.messages import NewMessage
@@ -141,9 +141,35 @@ def prepare(
     now: datetime,
 ) -> Prepared:
     """Translate and compose every planned message, and draw up the answer."""
-    needs = plan.needs
     ids = {one.want.key: uuid7() for one in plan.planned}
-    context = Context(
+    context = _context(plan, ids, origin, directory, now)
+    drafts = {draft.key: draft for draft in adapter.translate(request, context)}
+    made: list[NewMessage] = []
+    opened: list[dict[str, Any]] = []
+    for number, one in enumerate(plan.planned):
+        key = one.want.key
+        slot, draft = slots[key], drafts[key]
+        wrong = structure.check(draft.content)
+        if wrong:
+            raise BadTranslation(f"{adapter.name}: {'; '.join(str(one) for one in wrong[:3])}")
+        composing = _composing(one, slot, draft, plan, origin, ids[key], now)
+        if number > 0:  # a reference belongs to what was posted: the first message carries it
+            composing = replace(composing, reference_hmac=None)
+        made.append(compose(vault, composing))
+        if one.want.kind is Kind.REFERRAL and slot.subject_kind is not None:
+            opened.append(_referral(one, slot, ids[key], plan.needs))
+    return Prepared(
+        tuple(made),
+        tuple(opened),
+        answer(plan, made, directory, origin.correlation_id, now),
+    )
+
+
+def _context(
+    plan: Plan, ids: Mapping[str, str], origin: Origin, directory: Directory, now: datetime
+) -> Context:
+    needs = plan.needs
+    return Context(
         message_ids=ids,
         sender=directory.party(Destination(needs.organisation)),
         practice=directory.party(Destination(needs.practice)) if needs.practice else None,
@@ -157,65 +183,54 @@ def prepare(
         now=now,
         warnings=plan.warnings,
     )
-    drafts = {draft.key: draft for draft in adapter.translate(request, context)}
-    made: list[NewMessage] = []
-    opened: list[dict[str, Any]] = []
-    for number, one in enumerate(plan.planned):
-        want, slot, draft = one.want, slots[one.want.key], drafts[one.want.key]
-        wrong = structure.check(draft.content)
-        if wrong:
-            raise BadTranslation(f"{adapter.name}: {'; '.join(str(one) for one in wrong[:3])}")
-        made.append(
-            compose(
-                vault,
-                Composing(
-                    id=ids[want.key],
-                    kind=want.kind,
-                    subject=slot.subject,
-                    subject_kind=slot.subject_kind,
-                    event_type=slot.event_type,
-                    event_id=uuid7(),
-                    source=origin.source,
-                    sender=needs.organisation,
-                    client=origin.client,
-                    door=origin.door,
-                    correlation_id=origin.correlation_id,
-                    content=draft.content,
-                    focus=draft.focus,
-                    routes=one.routes,
-                    priority=want.priority,
-                    happened=want.happened,
-                    now=now,
-                    traceparent=origin.traceparent,
-                    replaces=slot.replaces,
-                    version=slot.version,
-                    pathway=want.pathway,
-                    pathway_version=want.pathway_version,
-                    # A reference belongs to what was posted: the first message carries it.
-                    reference_hmac=origin.reference_hmac if number == 0 else None,
-                    body_hmac=origin.body_hmac,
-                    posted=origin.posted,
-                    patient=origin.patient,
-                    practice=needs.practice,
-                    identity_verified=needs.identity_verified,
-                    label=needs.label,
-                    consent=needs.consent,
-                    agreement=one.agreement,
-                    purpose=needs.purpose,
-                    warnings=[
-                        {"code": warning.code, "field": warning.field} for warning in plan.warnings
-                    ],
-                    clocks=want.clocks,
-                    facts=slot.facts,
-                ),
-            )
-        )
-        if want.kind is Kind.REFERRAL and slot.subject_kind is not None:
-            opened.append(_referral(one, slot, ids[want.key], needs))
-    return Prepared(
-        tuple(made),
-        tuple(opened),
-        answer(plan, made, directory, origin.correlation_id, now),
+
+
+def _composing(
+    one: Planned,
+    slot: Slot,
+    draft: Draft,
+    plan: Plan,
+    origin: Origin,
+    message_id: str,
+    now: datetime,
+) -> Composing:
+    want, needs = one.want, plan.needs
+    return Composing(
+        id=message_id,
+        kind=want.kind,
+        subject=slot.subject,
+        subject_kind=slot.subject_kind,
+        event_type=slot.event_type,
+        event_id=uuid7(),
+        source=origin.source,
+        sender=needs.organisation,
+        client=origin.client,
+        door=origin.door,
+        correlation_id=origin.correlation_id,
+        content=draft.content,
+        focus=draft.focus,
+        routes=one.routes,
+        priority=want.priority,
+        happened=want.happened,
+        now=now,
+        traceparent=origin.traceparent,
+        replaces=slot.replaces,
+        version=slot.version,
+        pathway=want.pathway,
+        pathway_version=want.pathway_version,
+        reference_hmac=origin.reference_hmac,
+        body_hmac=origin.body_hmac,
+        posted=origin.posted,
+        patient=origin.patient,
+        practice=needs.practice,
+        identity_verified=needs.identity_verified,
+        label=needs.label,
+        consent=needs.consent,
+        agreement=one.agreement,
+        purpose=needs.purpose,
+        warnings=[{"code": warning.code, "field": warning.field} for warning in plan.warnings],
+        clocks=want.clocks,
+        facts=slot.facts,
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -59,7 +59,10 @@ class Settings(BaseSettings):
     allow_plain_http: Annotated[
         bool, Field(description="Whether webhooks may go to http:// and loopback addresses.")
     ] = False
-    log_level: Annotated[str, Field(description="debug, info, warning or error.")] = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Field(description="debug, info, warning or error."),
+    ] = "info"
 
     @property
     def store_url(self) -> str:

@@ -23,6 +23,4 @@ async def ready(request: Request) -> Response:
         await broker.store.read(ledger.head)
     except Unavailable:
         return PlainTextResponse("unavailable", 503)
-    if broker.is_stopping:
-        return PlainTextResponse("stopping", 503)
     return PlainTextResponse("ready")

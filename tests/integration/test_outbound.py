@@ -25,7 +25,8 @@ from standardwebhooks import Webhook
 from broker.errors import Reject, Retry
 from broker.events import UPDATE_SUBMITTED, Destination, Kind, Priority, Recorded, Role, uuid7
 from broker.events import digest as digest_of
-from broker.outbound import LARGEST_ANSWER, Http, is_own, read_receipt, retry_after
+from broker.lookup import is_own
+from broker.outbound import LARGEST_ANSWER, Http, read_receipt, retry_after
 from broker.ports import Delivery, Endpoint, Receipt
 from broker.settings import Settings
 
