@@ -13,6 +13,7 @@ from broker.errors import BrokerError, Unavailable
 
 READERS = 4
 BUSY_SECONDS = 5.0
+GLANCE_SECONDS = 0.2  # a glance is on the event loop: better an error soon than everybody waiting
 OLDEST_SQLITE = (3, 37, 0)
 
 
@@ -105,7 +106,8 @@ def _sqlite(url: str, readers: int) -> Engines:
     reader = create_engine(
         url, connect_args=arguments, poolclass=QueuePool, pool_size=readers, max_overflow=0
     )
-    glance = create_engine(url, connect_args=arguments, isolation_level="AUTOCOMMIT")
+    brief = {**arguments, "timeout": GLANCE_SECONDS}
+    glance = create_engine(url, connect_args=brief, isolation_level="AUTOCOMMIT")
     event.listen(glance, "connect", _prepare_sqlite)
     for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
         event.listen(engine, "connect", _prepare_sqlite)
