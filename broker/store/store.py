@@ -245,8 +245,8 @@ class Store:
                     last = True
                     break
                 group += more
-            if group:
-                self._serve(group)
+            for place in range(0, len(group), LARGEST_GROUP):
+                self._serve(group[place : place + LARGEST_GROUP])
 
     def _serve(self, group: list[_Job]) -> None:
         wakes: set[str] = set()

@@ -131,6 +131,13 @@ async def test_many_concurrent_writes_share_few_commits_and_each_gets_its_own_an
     assert positions(store) == list(range(1, 201))
 
 
+async def test_what_one_turn_of_the_loop_writes_shares_a_commit(store: Store) -> None:
+    commits = commits_of(store)
+    await asyncio.gather(*(store.write(lambda tx: record(tx, uuid7())) for _ in range(20)))
+    assert len(commits) == 1
+    assert positions(store) == list(range(1, 21))
+
+
 def raises_its_own_answer(tx: Tx) -> None:
     record(tx, uuid7())
     raise Conflict("this contradicts what is known")
@@ -164,19 +171,22 @@ def speaks_no_sql(tx: Tx) -> None:
     tx.execute(text("SELECT nothing FROM nowhere"))
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        raises_its_own_answer,
-        repeats_an_event_id,
-        names_a_time_without_offset,
-        says_what_is_not_json,
-        audits_what_is_not_json,
-        breaks_a_rule_of_the_table,
-        speaks_no_sql,
-    ],
-    ids=lambda bad: bad.__name__.replace("_", " "),
-)
+BAD = [
+    raises_its_own_answer,
+    repeats_an_event_id,
+    names_a_time_without_offset,
+    says_what_is_not_json,
+    audits_what_is_not_json,
+    breaks_a_rule_of_the_table,
+    speaks_no_sql,
+]
+
+
+def in_words(bad: Callable[[Tx], None]) -> str:
+    return bad.__name__.replace("_", " ")
+
+
+@pytest.mark.parametrize("bad", BAD, ids=in_words)
 async def test_one_failing_write_of_a_group_leaves_no_trace_and_the_others_stand(
     store: Store, bad: Callable[[Tx], None]
 ) -> None:
@@ -192,6 +202,19 @@ async def test_one_failing_write_of_a_group_leaves_no_trace_and_the_others_stand
     assert store.read_now(lambda c: count(c, t.subject)) == len(subjects)
     verdict = store.read_now(trail.verify_audit)
     assert (verdict.broken_at, verdict.checked) == (None, len(subjects))
+
+
+@pytest.mark.parametrize("bad", BAD, ids=in_words)
+async def test_a_write_that_fails_alone_leaves_no_trace_and_the_next_one_stands(
+    store: Store, bad: Callable[[Tx], None]
+) -> None:
+    with pytest.raises(Exception) as failed:
+        await store.write(bad)
+    assert isinstance(failed.value, Conflict) == (bad is raises_its_own_answer)
+    assert store.read_now(lambda c: count(c, t.subject)) == 0
+    made = await store.write(lambda tx: record(tx, uuid7()))
+    assert [(found.position, found.id) for found in everything(store)] == [(1, made.id)]
+    assert store.read_now(trail.verify_audit).broken_at is None
 
 
 async def test_a_commit_that_fails_is_nobodys_success(store: Store) -> None:
@@ -411,6 +434,19 @@ async def test_one_reading_sees_one_state_of_the_database(database: Database) ->
     await writing.write(lambda tx: record(tx, uuid7()))
     gone.set()
     assert await found == (1, 1)
+
+
+async def test_a_look_up_sees_what_another_process_has_just_committed(database: Database) -> None:
+    looking, writing = database.open(), database.open()
+    for number in range(1, 4):
+        await writing.write(lambda tx: record(tx, uuid7()))
+        assert await looking.look_up(ledger.head) == number
+
+
+async def test_a_look_up_that_fails_is_unavailable_and_the_next_one_works(store: Store) -> None:
+    with pytest.raises(Unavailable, match="The database cannot be read"):
+        await store.look_up(lambda c: c.execute(text("SELECT nothing FROM nowhere")))
+    assert await store.look_up(ledger.head) == 0
 
 
 async def test_the_audit_chain_verifies_while_others_write(database: Database) -> None:

@@ -14,7 +14,7 @@ from broker.events import Destination, Role, Route, uuid7
 from broker.store import clients, keys, ledger, messages, referrals, trail, work
 from broker.store import tables as t
 from broker.store.keys import Scope, Used
-from broker.store.store import Store, Tx
+from broker.store.store import DEADLINES, Store, Tx
 from broker.vault import FileKeyRing, Tampered, Vault
 from tests.databases import SettableClock
 from tests.samples import (
@@ -596,15 +596,27 @@ async def test_meeting_a_deadline_late_closes_what_stood_on_a_list_for_it(
     assert {r.kind: r.cleared_at for r in found} == {"received": clock.now(), "filed": None}
 
 
+@pytest.mark.parametrize(
+    ("due_in", "wakes"),
+    [(timedelta(hours=-1), True), (timedelta(seconds=59), True), (timedelta(seconds=61), False)],
+    ids=["passed already", "within a minute", "later"],
+)
+async def test_a_new_deadline_wakes_who_watches_only_if_it_falls_soon(
+    store: Store, clock: SettableClock, due_in: timedelta, wakes: bool
+) -> None:
+    heard: set[str] = set()
+    store.listen(heard.update)
+    row = deadline(uuid7(), "received", clock.now() + due_in)
+    await store.write(lambda tx: work.put_deadlines(tx, [row]))
+    await store.write(lambda tx: None)  # the writer has told its listeners before it goes on
+    assert (DEADLINES in heard) == wakes
+
+
 async def test_a_deadline_stands_once_per_message_kind_and_version(store: Store) -> None:
     message = uuid7()
     await store.write(
-        lambda tx: (
-            tx.execute(
-                insert(t.deadline),
-                [deadline(message, "received", AT), deadline(message, "received", AT, 2)],
-            )
-            and None
+        lambda tx: work.put_deadlines(
+            tx, [deadline(message, "received", AT), deadline(message, "received", AT, 2)]
         )
     )
     with pytest.raises(Unavailable):
