@@ -118,7 +118,7 @@ class UnsupportedMediaType(Refused):
 
 
 class Unavailable(BrokerError):
-    """The store cannot take this now and has kept nothing of it. Safe to send again."""
+    """The store cannot take this now. Safe to send again: the detail says if anything was kept."""
 
     code: ClassVar[str] = "unavailable"
 
@@ -189,7 +189,7 @@ ANSWERS: dict[str, Answer] = {
     "unsupported-media-type": Answer(415, "Wrong content type", "not-supported"),
     "too-early": Answer(425, "The same request is still being worked on", "duplicate"),
     "precondition-required": Answer(428, "An If-Match is needed", "required"),
-    "unavailable": Answer(503, "Nothing was stored; try again", "transient"),
+    "unavailable": Answer(503, "Not available now; send it again", "transient"),
 }
 
 

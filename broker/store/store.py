@@ -282,8 +282,14 @@ class Store:
                 job.error = error
             return
         log.error("store.unavailable", cause=_cause(error))
+        said = f"Nothing was stored: {_cause(error)}."
+        if error.connection_invalidated:  # perhaps between our COMMIT and its answer
+            said = (
+                f"It is not known whether this was stored: {_cause(error)}. Send it again as it "
+                "was, with the same key: it is not taken twice."
+            )
         for job in group:
-            job.error = Unavailable(f"Nothing was stored: {_cause(error)}.")
+            job.error = Unavailable(said)
 
     def _transact(self, group: list[_Job]) -> set[str]:
         events: list[tuple[Event, int]] = []

@@ -730,6 +730,23 @@ async def test_a_connection_that_was_cut_is_replaced(postgresql_database: Databa
     assert positions(store) == [1, 2]
 
 
+@pytest.mark.postgres
+async def test_a_connection_lost_while_writing_is_not_said_to_have_stored_nothing(
+    postgresql_database: Database,
+) -> None:
+    store = postgresql_database.open()
+
+    def lose(tx: Tx) -> None:
+        record(tx, uuid7())
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with pytest.raises(Unavailable, match="It is not known whether this was stored") as lost:
+        await store.write(lose)
+    assert "with the same key" in lost.value.detail
+    await store.write(lambda tx: record(tx, uuid7()))
+    assert positions(store) == [1]
+
+
 async def test_too_long_a_queue_is_refused_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
