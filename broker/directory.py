@@ -379,4 +379,4 @@ class Directory:
             return f"Telephone {self.name(destination)} on {number}."
         if not number:
             return f"No telephone number is known of {self.name(destination)}: telephone NHS 111."
-        return f"{self.name(destination)} is closed now: telephone NHS 111."
+        return f"{self.name(destination)} ({number}) is closed now: telephone NHS 111."

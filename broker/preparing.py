@@ -29,7 +29,6 @@ from broker.referral import State
 from broker.store.messages import NewMessage
 from broker.vault import Vault
 from fhir_profiles import structure
-from fhir_profiles.working_days import london
 
 
 class BadTranslation(BrokerError):
@@ -104,17 +103,19 @@ def plan(
     warnings = list(needs.warnings)
     problems: list[Problem] = []
     left_out: list[str] = []
+    telephone = ""
     unasked = False
     for want in needs.wants:
         routed = routing.route(
             want,
             needs.organisation,
             directory,
-            london(now).date(),
+            now,
             purpose=needs.purpose,
             paths=needs.paths,
         )
         problems += routed.problems
+        telephone = telephone or routed.telephone
         warnings += routed.warnings
         if routed.left_out:
             left_out.append(routed.left_out)
@@ -122,7 +123,6 @@ def plan(
         elif routed.routes:
             planned.append(Planned(want, routed.routes, routed.agreement or None))
     if problems:
-        telephone = next((one.todo for one in problems if "elephone" in one.todo), None)
         raise refusal(adapter, raw, problems, telephone)
     if unasked:
         # What still goes is the only word of it, so it is itself same-day and the call a duty.

@@ -51,10 +51,14 @@ def own(said: str, organisation: str) -> None:
 def refusal(
     adapter: Adapter, raw: Mapping[str, Any], problems: list[Problem], telephone: str | None = None
 ) -> Refused:
-    """Return the refusal of a body; one that spoke of danger begins "Nothing was sent."."""
+    """Return the refusal of a body; one that spoke of danger begins "Nothing was sent.".
+
+    Whom to telephone is then said as the pillar's words have it, 999 and A&E with it, and after
+    that with the number that `telephone` knows.
+    """
     count = len(problems)
-    detail = f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."
+    said = [f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."]
     danger = adapter.danger(raw)
     if danger is not None:
-        detail = f"Nothing was sent. {telephone or danger} {detail}"
-    return Refused(detail, problems)
+        said = ["Nothing was sent.", danger, *([telephone] if telephone else []), *said]
+    return Refused(" ".join(said), problems)

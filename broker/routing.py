@@ -9,14 +9,15 @@ anything about a patient.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from typing import Final
 
 from broker.directory import GENERAL_PRACTICE, Directory, Service
 from broker.errors import DeliveryCode, Problem
-from broker.events import Destination, Kind, Role, Route, delivered_as
+from broker.events import Destination, Kind, Priority, Role, Route, delivered_as
 from broker.ports import Endpoint, FieldPaths, Seek, Want
 from fhir_profiles.identifiers import postcode_area
+from fhir_profiles.working_days import london
 
 MOST_CANDIDATES: Final = 10
 UNNAMED: Final = FieldPaths()
@@ -27,14 +28,16 @@ class Routed:
     """Where one wanted message goes.
 
     With `problems` the post is refused and there are no routes. With `left_out` this message alone
-    is not made, and that sentence is the first that the sender must read. `agreement` is the code
-    of the data-sharing agreement in force between sender and acting receiver, if there is one.
+    is not made, and that sentence is the first that the sender must read. `telephone` says whom to
+    telephone instead, where that is known. `agreement` is the code of the data-sharing agreement in
+    force between sender and acting receiver, if there is one.
     """
 
     routes: tuple[Route, ...] = ()
     warnings: tuple[Problem, ...] = ()
     problems: tuple[Problem, ...] = ()
     left_out: str = ""
+    telephone: str = ""
     agreement: str = ""
 
 
@@ -50,13 +53,14 @@ class _Missed:
     code: str
     detail: str
     todo: str
+    telephone: str = ""
 
 
 def route(
     want: Want,
     sender: str,
     directory: Directory,
-    today: date,
+    now: datetime,
     *,
     purpose: str = "direct-care",
     paths: FieldPaths = UNNAMED,
@@ -65,25 +69,27 @@ def route(
     routes: dict[Destination, Route] = {}
     warnings: list[Problem] = []
     problems: list[Problem] = []
+    telephone = ""
     # The acting receiver first: where it would also get a copy, it gets the one message.
     for seek in sorted(want.seeks, key=lambda seek: seek.role is not Role.ACTING):
-        found = _reachable(_find(seek, directory, paths), seek, want, directory, paths)
+        found = _reachable(_find(seek, directory, paths), seek, want, directory, paths, now)
         if isinstance(found, _Found):
             routes.setdefault(found.destination, Route(found.destination, seek.role, found.reason))
         elif seek.role is Role.ACTING:
             problems.append(Problem(found.field, found.code, found.detail, found.todo))
+            telephone = telephone or found.telephone
         else:
             detail = f"No {seek.role} was sent. {found.detail}"
             code = f"{seek.role}-{found.code}"
             warnings.append(Problem(found.field, code, detail, found.todo))
     if problems and want.required:
-        return Routed(warnings=tuple(warnings), problems=tuple(problems))
+        return Routed((), tuple(warnings), tuple(problems), telephone=telephone)
     if problems:
         first = problems[0]
         sentence = f"{want.if_left_out} {first.todo}".strip()
         left_out = Problem(first.field, "left-out", f"{sentence} {first.detail}")
         return Routed(warnings=(left_out, *warnings), left_out=sentence)
-    agreement = _agreement(want, sender, routes.values(), directory, purpose, today)
+    agreement = _agreement(want, sender, routes.values(), directory, purpose, now)
     return Routed(tuple(routes.values()), tuple(warnings), agreement=agreement)
 
 
@@ -125,7 +131,7 @@ def _practice(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _
         return _Missed(path, "practice-not-known", detail, "Give its ODS code.")
     organisation = directory.organisations.get(destination.ods)
     if organisation is None or (destination.service and not directory.service(destination)):
-        return _unknown(path, destination)
+        return _unknown(path, destination, directory)
     # A mistyped code may well be somebody's: a patient's record must not go to a pharmacy.
     if organisation.pillar != GENERAL_PRACTICE:
         detail = f"{organisation.name} ({organisation.ods}) is not a general practice."
@@ -139,7 +145,7 @@ def _named(
 ) -> _Found | _Missed:
     """The provider that was named; where only the organisation was, its own best service."""
     if named.ods not in directory.organisations:
-        return _unknown(paths.named, named, _name_one(_candidates(seek, directory), directory))
+        return _unknown(paths.named, named, directory, _candidates(seek, directory))
     if not directory.is_open(named.ods) or not seek.receiver_type:
         # Whether it can be reached is asked next: a closed place is refused with its successor.
         return _Found(named, "The place that was named.")
@@ -147,16 +153,16 @@ def _named(
     if named.service:
         service = directory.service(named)
         if service is None:
-            return _unknown(paths.named, named, _name_one(services, directory))
+            return _unknown(paths.named, named, directory, services)
         services = (service,)
     best = _lowest(seek, services)
     if len(best) > 1:
         detail = f"{directory.name(named)} has several services that take {_sought(seek)}."
-        return _Missed(paths.named, "tie", detail, _name_one(best, directory))
+        return _one_of(paths.named, "tie", detail, best, directory)
     if not best:
         detail = f"{directory.name(named)} ({named}) does not take {_sought(seek)}."
-        todo = _name_one(_candidates(seek, directory), directory)
-        return _Missed(paths.named, "does-not-take", detail, todo)
+        others = _candidates(seek, directory)
+        return _one_of(paths.named, "does-not-take", detail, others, directory)
     return _Found(best[0].destination, f"The provider that was named; it takes {_sought(seek)}.")
 
 
@@ -165,18 +171,18 @@ def _search(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _Mi
     area = _area(seek, directory)
     if area is None:
         detail = "Neither a practice in the directory nor a postcode says in which area to look."
-        todo = _name_one(_candidates(seek, directory), directory)
-        return _Missed(paths.practice, "area-not-known", detail, todo)
+        anybody = _candidates(seek, directory)
+        return _one_of(paths.practice, "area-not-known", detail, anybody, directory)
     services, where = area
     best = _lowest(seek, services)
     if not best:
         detail = f"Nobody takes {_sought(seek)} in {where}."
-        todo = _name_one(_candidates(seek, directory), directory)
-        return _Missed(paths.sought, "no-destination", detail, todo)
+        elsewhere = _candidates(seek, directory)
+        return _one_of(paths.sought, "no-destination", detail, elsewhere, directory)
     rank = best[0].rank(seek.receiver_type, seek.subspecialty)
     if len(best) > 1:
         detail = f"{len(best)} services take {_sought(seek)} at the same rank ({rank}) in {where}."
-        return _Missed(paths.sought, "tie", detail, _name_one(best, directory))
+        return _one_of(paths.sought, "tie", detail, best, directory)
     reason = f"The only one of the lowest rank ({rank}) for {_sought(seek)} in {where}."
     return _Found(best[0].destination, reason)
 
@@ -218,7 +224,12 @@ def _candidates(seek: Seek, directory: Directory) -> Sequence[Service]:
 
 
 def _reachable(
-    found: _Found | _Missed, seek: Seek, want: Want, directory: Directory, paths: FieldPaths
+    found: _Found | _Missed,
+    seek: Seek,
+    want: Want,
+    directory: Directory,
+    paths: FieldPaths,
+    now: datetime,
 ) -> _Found | _Missed:
     """Return what was found if it can be reached now, else why not and what to do instead."""
     if isinstance(found, _Missed):
@@ -234,17 +245,18 @@ def _reachable(
     if isinstance(checked, Endpoint):
         return found
     name = f"{directory.name(place)} ({place})"
-    telephone = directory.telephone(place)
-    todo = f"Telephone {directory.name(place)} on {telephone}."
+    todo = f"Telephone {directory.name(place)} on {directory.telephone(place)}."
+    if want.priority is Priority.STAT:  # it cannot wait until somebody is there again
+        todo = directory.whom_to_telephone(place, now)
     if checked == "closed":
         successor = directory.resolve_successor(place.ods)
         if successor is None:
             return _Missed(path, checked, f"{name} is closed and has no successor.", "")
         detail = f"{name} is closed. Its successor is {successor.name} ({successor.ods})."
         todo = f"Send it to {successor.ods}, or telephone {successor.telephone}."
-        return _Missed(path, checked, detail, todo)
+        return _Missed(path, checked, detail, todo, todo)
     if checked == "not-connected":
-        return _Missed(path, checked, f"{name} is not connected to the broker.", todo)
+        return _Missed(path, checked, f"{name} is not connected to the broker.", todo, todo)
     detail = f"{name} does not take this ({kind}, {want.pathway})."
     others = [
         service
@@ -254,7 +266,7 @@ def _reachable(
     ]
     if others:
         todo = f"{todo} {_name_one(others, directory)}"
-    return _Missed(path, "does-not-take", detail, todo)
+    return _Missed(path, "does-not-take", detail, todo, todo)
 
 
 def _agreement(
@@ -263,12 +275,12 @@ def _agreement(
     routes: Iterable[Route],
     directory: Directory,
     purpose: str,
-    today: date,
+    now: datetime,
 ) -> str:
     for one in routes:
         if one.role is Role.ACTING:
             parties = (sender, one.destination.ods)
-            agreement = directory.agreement(parties, want.pathway, purpose, today)
+            agreement = directory.agreement(parties, want.pathway, purpose, london(now).date())
             return agreement.code if agreement is not None else ""
     return ""
 
@@ -276,9 +288,23 @@ def _agreement(
 # -- words ---------------------------------------------------------------------------------------
 
 
-def _unknown(path: str, destination: Destination, todo: str = "Check the code.") -> _Missed:
-    detail = f"{destination} is not in the directory."
-    return _Missed(path, "unknown-destination", detail, todo)
+def _unknown(
+    path: str,
+    destination: Destination,
+    directory: Directory,
+    instead: Sequence[Service] | None = None,
+) -> _Missed:
+    code, detail = "unknown-destination", f"{destination} is not in the directory."
+    if instead is None:
+        return _Missed(path, code, detail, "Check the code.")
+    return _one_of(path, code, detail, instead, directory)
+
+
+def _one_of(
+    path: str, code: str, detail: str, services: Sequence[Service], directory: Directory
+) -> _Missed:
+    todo = _name_one(services, directory)
+    return _Missed(path, code, detail, todo, todo if services else "")
 
 
 def _sought(seek: Seek) -> str:

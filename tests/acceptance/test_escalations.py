@@ -184,9 +184,19 @@ async def test_a_practice_that_is_not_connected_is_refused_with_its_telephone_nu
 ) -> None:
     answer = await pharmacy.post("/pharmacy/consultations", reading(196, 124, practice="G99005"))
     said = problem(answer, 422, "invalid")
-    assert said["detail"].startswith("Nothing was sent. Telephone Orchard Practice")
+    assert said["detail"].startswith("Nothing was sent. Telephone ")
     assert "0113 496 0205" in said["detail"]
     assert said["problems"][0]["field"] == "practice.ods"
+
+
+async def test_an_emergency_that_is_refused_keeps_its_999_words_before_any_other_number(
+    pharmacy: Caller,
+) -> None:
+    body = reading(200, 130, practice="G99005") | {"acute_symptoms": True}
+    answer = await pharmacy.post("/pharmacy/consultations", body)
+    said = problem(answer, 422, "invalid")["detail"]
+    assert said.startswith("Nothing was sent. Telephone 999, or send the patient to A&E")
+    assert "0113 496 0205" in said
 
 
 async def test_a_closed_practice_is_refused_with_its_successor_named(pharmacy: Caller) -> None:

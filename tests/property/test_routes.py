@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from broker.events import Destination, Kind, Priority, Role, delivered_as
 from broker.ports import Endpoint, Seek, Want
 from broker.routing import recheck, route
 
-TODAY = date(2026, 11, 23)
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)  # a Monday
 ICBS = ("QXX", "QYY")
 CODES = tuple(f"A{n}" for n in range(4))
 SERVICES = tuple(f"S{n}" for n in range(4))
@@ -132,7 +132,7 @@ def test_a_route_leads_only_to_a_known_open_connected_place_that_takes_it(seed: 
     sent = 0
     for _ in range(100):
         wanted = make_want(pick)
-        routed = route(wanted, "SENDER", directory, TODAY)
+        routed = route(wanted, "SENDER", directory, NOW)
         sent += bool(routed.routes)
         for one in routed.routes:
             place = one.destination
@@ -157,7 +157,7 @@ def test_every_seek_is_answered_and_only_an_acting_one_can_refuse(seed: int) -> 
     pick = random.Random(seed)  # noqa: S311
     for _ in range(100):
         wanted = make_want(pick)
-        routed = route(wanted, "SENDER", directory, TODAY)
+        routed = route(wanted, "SENDER", directory, NOW)
         told = [*routed.warnings, *routed.problems]
         assert all(problem.code and problem.detail for problem in told)
         assert routed.routes or told
@@ -185,7 +185,7 @@ def test_a_search_finds_the_unique_lowest_rank_and_refuses_every_tie(seed: int) 
         postcode = AREAS[area] if area else None
         seek = Seek(Role.ACTING, receiver_type, subspecialty, None, practice, postcode)
         best = best_by_hand(directory, receiver_type, subspecialty, practice, area)
-        routed = route(want(seek), "SENDER", directory, TODAY)
+        routed = route(want(seek), "SENDER", directory, NOW)
         if len(best) == 1 and isinstance(
             recheck(best[0], Kind.REFERRAL, directory, "eye-care"), Endpoint
         ):
@@ -241,8 +241,8 @@ def test_the_order_of_the_file_changes_no_route(seed: int) -> None:
     pick = random.Random(seed)  # noqa: S311
     for _ in range(100):
         wanted = make_want(pick)
-        one = route(wanted, "SENDER", directory, TODAY)
-        assert one.routes == route(wanted, "SENDER", other, TODAY).routes
+        one = route(wanted, "SENDER", directory, NOW)
+        assert one.routes == route(wanted, "SENDER", other, NOW).routes
 
 
 @given(seed=st.integers(0, 2**32), ods=st.sampled_from((*CODES, "ZZZ")))

@@ -150,7 +150,7 @@ def test_whom_to_telephone_is_the_place_itself_or_111_out_of_hours() -> None:
         "Telephone Riverside Medical Practice on 0113 496 0201."
     )
     assert DIRECTORY.whom_to_telephone(practice, night) == (
-        "Riverside Medical Practice is closed now: telephone NHS 111."
+        "Riverside Medical Practice (0113 496 0201) is closed now: telephone NHS 111."
     )
     assert "on 0113 496 0401." in DIRECTORY.whom_to_telephone(SPA, day)
     assert DIRECTORY.whom_to_telephone(Destination("G99004"), day) == (

@@ -1,6 +1,6 @@
 """Where messages go, why, and what the sender reads when one cannot."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,20 +13,26 @@ from broker.routing import Routed, recheck, route
 
 EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
 DIRECTORY = parse(EXAMPLE)
-TODAY = date(2026, 11, 23)
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)  # a Monday
+SUNDAY = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SPA = Destination("RXX01", "RXX01-SPA")
 CASUALTY = Destination("RXX01", "RXX01-EYE-CASUALTY")
 OFFERS_SPA_LAST = "receiver_type: spa, subspecialties: [all], rank: 3"
 PATHS = FieldPaths("provider", "patient.practice", "condition")
 
 
-def want(*seeks: Seek, kind: Kind = Kind.REFERRAL, left_out: str = "") -> Want:
+def want(
+    *seeks: Seek,
+    kind: Kind = Kind.REFERRAL,
+    left_out: str = "",
+    priority: Priority = Priority.ROUTINE,
+) -> Want:
     return Want(
         key="one",
         kind=kind,
         pathway="eye-care",
         pathway_version="1",
-        priority=Priority.ROUTINE,
+        priority=priority,
         seeks=seeks,
         happened=datetime(2026, 11, 23, 9, 0, tzinfo=UTC),
         required=not left_out,
@@ -58,7 +64,7 @@ def go(
     sender: str = "TPX01",
 ) -> Routed:
     wanted = want(*seeks, kind=kind, left_out=left_out)
-    return route(wanted, sender, directory, TODAY, paths=PATHS)
+    return route(wanted, sender, directory, NOW, paths=PATHS)
 
 
 def changed(old: str, new: str) -> Directory:
@@ -416,3 +422,32 @@ def test_at_each_attempt_the_place_is_looked_up_again() -> None:
     assert recheck(Destination("RXX01"), Kind.REFERRAL, DIRECTORY) == "not-connected"
     assert recheck(Destination("RYY01", "RXX01-SPA"), Kind.REFERRAL, DIRECTORY) == "not-connected"
     assert recheck(Destination("G99003"), Kind.REFERRAL, DIRECTORY) == "does-not-take"
+
+
+@pytest.mark.parametrize(
+    ("priority", "now", "says"),
+    [
+        (Priority.STAT, NOW, "Telephone Orchard Practice on 0113 496 0205."),
+        (
+            Priority.STAT,
+            SUNDAY,
+            "Orchard Practice (0113 496 0205) is closed now: telephone NHS 111.",
+        ),
+        (Priority.ROUTINE, SUNDAY, "Telephone Orchard Practice on 0113 496 0205."),
+    ],
+    ids=["same-day in hours", "same-day out of hours", "routine out of hours"],
+)
+def test_who_cannot_be_reached_is_telephoned_if_somebody_is_there(
+    priority: Priority, now: datetime, says: str
+) -> None:
+    seek = Seek(Role.ACTING, "general-practice", practice="G99005")
+    routed = route(want(seek, kind=Kind.UPDATE, priority=priority), "FPH01", DIRECTORY, now)
+    assert routed.telephone == says
+    assert routed.problems[0].todo == says
+
+
+def test_where_nobody_takes_it_nobody_is_named_to_telephone() -> None:
+    seek = Seek(Role.ACTING, "dragon-clinic", practice="G99001")
+    routed = route(want(seek), "FOP01", DIRECTORY, NOW)
+    assert routed.problems[0].code == "no-destination"
+    assert routed.telephone == ""
