@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from broker.errors import Conflict
+from broker.events import Role
 from broker.move_content import CANCELLATION_REASONS, REJECTION_REASONS, Item
 from fhir_profiles.working_days import london
 
@@ -49,6 +50,16 @@ class Relation(StrEnum):
     @property
     def words(self) -> str:
         return "receiver" if self is Relation.ACTING else self.value.replace("-", " ")
+
+
+# What getting a message in a role makes of who gets it.
+RELATIONS: Final = MappingProxyType(
+    {
+        Role.ACTING: Relation.ACTING,
+        Role.COPY: Relation.COPY,
+        Role.NOTICE: Relation.NOTICE,
+    }
+)
 
 
 class Audience(StrEnum):

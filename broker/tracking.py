@@ -7,21 +7,15 @@ anybody else nothing. No status claims more than was proved.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from broker import deadlines
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
-from broker.referral import MOVES, STAGES, Audience, Relation, State
+from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
 from broker.store.store import Connection
 from fhir_profiles import codes
-
-_RELATIONS: Final = {
-    Role.ACTING: Relation.ACTING,
-    Role.COPY: Relation.COPY,
-    Role.NOTICE: Relation.NOTICE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ def relation(trail: Trail, own: Collection[str]) -> Relation:
     if trail.message.sender in own:
         return Relation.SENDER
     roles = {row.role for row in trail.deliveries if row.ods in own}
-    for role, found in _RELATIONS.items():
+    for role, found in RELATIONS.items():
         if role in roles:
             return found
     return Relation.NONE
@@ -182,7 +176,10 @@ def _standing(trail: Trail, directory: Directory) -> str:
         State.RECEIVED.value,
     }:
         return f"{STAGES[State(trail.referral.state)].words.capitalize()} ({names})."
+    ids = {row.id for row in acting}
     for decision in trail.decisions:
+        if decision.delivery_id not in ids:
+            continue  # of a copy: that says nothing of what is asked of the acting receiver
         who = directory.name(Destination(decision.organisation))
         if decision.outcome == "filed":
             return f"{who} filed it in the patient's record."

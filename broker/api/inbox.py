@@ -16,18 +16,12 @@ from broker.events import Kind, Role
 from broker.main import Broker
 from broker.ports import Receipt
 from broker.reading import read_object
-from broker.referral import Relation
+from broker.referral import RELATIONS, Relation
 from broker.store import deliveries, messages
 from broker.store.store import Tx
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
-
-_RELATIONS = {
-    Role.ACTING: Relation.ACTING,
-    Role.COPY: Relation.COPY,
-    Role.NOTICE: Relation.NOTICE,
-}
 
 
 @router.get("/inbox", summary="List what stands in your inbox, oldest first")
@@ -84,7 +78,7 @@ async def _own(broker: Broker, caller: Caller, delivery_id: str, action: Action)
     row: Any = await broker.store.look_up(lambda c: deliveries.get(c, delivery_id))
     codes = (await broker.directory.current()).stands_for(caller.organisation)
     is_shown = row is not None and row.ods in codes and row.held_reason not in deliveries.HIDDEN
-    relation = _RELATIONS[Role(row.role)] if is_shown else Relation.NONE
+    relation = RELATIONS[Role(row.role)] if is_shown else Relation.NONE
     allow(caller, action, relation, label=row.label if is_shown else "N")
     return row
 
