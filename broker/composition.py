@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from broker import deadlines
+from broker.errors import BrokerError
 from broker.events import (
     Event,
     Kind,
@@ -25,7 +26,7 @@ from broker.referral import Relation
 from broker.store import messages
 from broker.store.messages import NewMessage
 from broker.vault import Binding, Vault
-from fhir_profiles import bundle
+from fhir_profiles import bundle, structure
 
 CONTENT: Final = "content"
 POSTED: Final = "in"
@@ -77,8 +78,19 @@ class Composing:
     extra: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
+class Unsound(BrokerError):
+    """A content of our own making is not FHIR R4. A bug of ours; nothing was stored."""
+
+
 def compose(vault: Vault, new: Composing) -> NewMessage:
-    """Give a message its key, seal what it holds, and lay down its event and deadlines."""
+    """Give a message its key, seal what it holds, and lay down its event and deadlines.
+
+    Raises Unsound where the content is not FHIR R4: nothing that is not gets any further.
+    """
+    wrong = structure.check(new.content)
+    if wrong:
+        where = "; ".join(f"{one.path}: {one.severity}" for one in wrong[:3])
+        raise Unsound(f"what {new.door} made of {new.event_type} is not FHIR R4 at {where}")
     key = vault.new_key(new.id)
 
     def seal(owner: str, role: str, content_type: str, body: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from broker import deadlines, routing
 from broker.composition import Composing, compose
 from broker.directory import Directory
-from broker.errors import BrokerError, Problem
+from broker.errors import Problem
 from broker.events import (
     REFERRAL_SUBMITTED,
     UPDATE_SUBMITTED,
@@ -28,11 +28,6 @@ from broker.reading import refusal
 from broker.referral import State
 from broker.store.messages import NewMessage
 from broker.vault import Vault
-from fhir_profiles import structure
-
-
-class BadTranslation(BrokerError):
-    """An adapter made something that is not FHIR R4. A bug of ours; nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +144,6 @@ def prepare(
     for number, one in enumerate(plan.planned):
         key = one.want.key
         slot, draft = slots[key], drafts[key]
-        wrong = structure.check(draft.content)
-        if wrong:
-            raise BadTranslation(f"{adapter.name}: {'; '.join(str(one) for one in wrong[:3])}")
         composing = _composing(one, slot, draft, plan, origin, ids[key], now)
         if number > 0:  # a reference belongs to what was posted: the first message carries it
             composing = replace(composing, reference_hmac=None)

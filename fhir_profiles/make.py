@@ -1,7 +1,7 @@
 """Makers of the FHIR resources in use: fhir.resources' typed models, not checked twice.
 
 Their own constructors look at every member, and at all that could have been one: most of the time
-of a translation. What a Bundle holds is checked once, as a whole, by `fhir_profiles.structure`.
+of a translation. The content that they end in is checked as a whole by `fhir_profiles.structure`.
 """
 
 from collections.abc import Callable

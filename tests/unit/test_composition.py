@@ -1,0 +1,42 @@
+"""Composing: nothing that is not FHIR R4 is sealed, stored or sent, whoever made it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from broker.composition import Composing, Unsound, compose
+from broker.events import UPDATE_SUBMITTED, Destination, Kind, Priority, Role, Route, uuid7
+from tests.samples import PHARMACY, PRACTICE, a_vault
+
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+
+
+def a_message(content: bytes) -> Composing:
+    return Composing(
+        id=uuid7(),
+        kind=Kind.UPDATE,
+        subject=uuid7(),
+        event_type=UPDATE_SUBMITTED,
+        event_id=uuid7(),
+        source="https://broker.example",
+        sender=PHARMACY,
+        client="client-1",
+        door="pharmacy",
+        correlation_id=uuid7(),
+        content=content,
+        focus="urn:uuid:1",
+        routes=(Route(Destination(PRACTICE), Role.ACTING, "The registered practice."),),
+        priority=Priority.ROUTINE,
+        happened=NOW,
+        now=NOW,
+    )
+
+
+def test_a_content_that_is_not_fhir_goes_no_further_and_its_words_are_not_told() -> None:
+    content = (
+        b'{"resourceType":"Bundle","type":"collection","entry":[{"fullUrl":"urn:uuid:1",'
+        b'"resource":{"resourceType":"Patient","id":"1","birthDate":"Okafor"}}]}'
+    )
+    with pytest.raises(Unsound, match=r"pharmacy.*birthDate") as wrong:
+        compose(a_vault(), a_message(content))
+    assert "Okafor" not in str(wrong.value)
