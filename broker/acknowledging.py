@@ -74,7 +74,7 @@ def read(body: Mapping[str, Any]) -> Acknowledgement:
             Problem("note", "invalid", f"note is a text of up to {LONGEST_NOTE}.", "Shorten it.")
         )
     if problems:
-        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        raise Refused.all_of(problems)
     return Acknowledgement(str(outcome), reason, str(note))
 
 

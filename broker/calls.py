@@ -14,13 +14,15 @@ from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import digest, uuid7
 from broker.reading import read_object
 from broker.store import messages, referrals, work
-from broker.store.store import Tx
+from broker.store.store import Connection, Tx
 from broker.vault import Binding
 from fhir_profiles import strict_json
 
 OUTCOMES: Final = ("spoke-to-clinician", "spoke-to-staff", "left-message", "no-answer")
 # Only these meet the duty: somebody there knows.
 REACHED: Final = ("spoke-to-clinician", "spoke-to-staff")
+# A call is often made while the patient is still there, before the time that is given.
+EARLIER: Final = timedelta(hours=1)
 LONGEST_NOTE: Final = 2_000
 NOTE: Final = "note"
 
@@ -52,12 +54,12 @@ class Calls:
 
     async def _record(self, called: Called, claimed: Claimed) -> Answer:
         now = datetime.now(UTC)
-        at, outcome, note = _read(read_object(called.body), now)
         message = called.message
         if message.key_id is None:
             raise Conflict("Nothing was sent under this message: there is nothing to call about.")
-        key = await self._core.store.read(
-            lambda c: messages.key_of(c, self._core.vault, message.key_id)
+        at, outcome, note = _read(read_object(called.body), message.clinical_at, now)
+        key, duties = await self._core.store.read(
+            lambda c: (messages.key_of(c, self._core.vault, message.key_id), _duties(c, message))
         )
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
@@ -72,10 +74,17 @@ class Calls:
             digest(said),
             now,
         )
-        meets = outcome in REACHED
+        meets = outcome in REACHED and message.id in duties
         answer = Answer(
             201,
-            strict_json.dumps({"id": call_id, "outcome": outcome, "meets_the_duty": meets}),
+            strict_json.dumps(
+                {
+                    "id": call_id,
+                    "outcome": outcome,
+                    "meets_the_duty": meets,
+                    "read_first": _elsewhere(message, duties),
+                }
+            ),
         )
         kept = self._core.answers.seal(key, call_id, organisation, answer, now)
 
@@ -111,7 +120,23 @@ class Calls:
         return answer
 
 
-def _read(body: dict[str, Any], now: datetime) -> tuple[datetime, str, str]:
+def _duties(connection: Connection, message: Any) -> set[str]:
+    """Return which messages of the same post somebody must telephone about."""
+    joined = [one.id for one in messages.joined(connection, message.correlation_id)]
+    rows = work.deadlines_of(connection, joined)
+    return {row.message_id for row in rows if row.kind == DeadlineKind.TELEPHONE}
+
+
+def _elsewhere(message: Any, duties: set[str]) -> list[str]:
+    if message.id in duties:
+        return []
+    return [
+        f"The duty to telephone is /messages/{one}'s: record the call there."
+        for one in sorted(duties)
+    ]
+
+
+def _read(body: dict[str, Any], happened: datetime, now: datetime) -> tuple[datetime, str, str]:
     problems = [
         Problem(name, "unknown-field", f"There is no field {name}.", "Leave it out.")
         for name in body
@@ -127,13 +152,22 @@ def _read(body: dict[str, Any], now: datetime) -> tuple[datetime, str, str]:
                 "Give it as 2026-11-22T10:15:00+00:00.",
             )
         )
+    elif at < happened - EARLIER:
+        problems.append(
+            Problem(
+                "called_at",
+                "too-early",
+                "called_at is before what the message tells of.",
+                "Record a call about this message, at the time when it was made.",
+            )
+        )
     outcome = body.get("outcome")
     if outcome not in OUTCOMES:
         problems.append(
             Problem(
                 "outcome",
                 "unknown-code",
-                "outcome is not given.",
+                "outcome is not one of those known here." if outcome else "outcome is not given.",
                 f"Give one of: {', '.join(OUTCOMES)}.",
             )
         )
@@ -143,7 +177,7 @@ def _read(body: dict[str, Any], now: datetime) -> tuple[datetime, str, str]:
             Problem("note", "invalid", f"note is a text of up to {LONGEST_NOTE}.", "Shorten it.")
         )
     if problems:
-        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        raise Refused.all_of(problems)
     return at or now, str(outcome), note
 
 

@@ -20,7 +20,7 @@ BrokerError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ class Refused(BrokerError):
         self.detail = detail
         self.problems = tuple(problems)
         self.retry_after = retry_after
+
+    @classmethod
+    def all_of(cls, problems: Sequence[Problem], *before: str) -> Self:
+        """Return the refusal for all of these, counted; `before` are sentences to read first."""
+        count = len(problems)
+        counted = f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."
+        return cls(" ".join([*before, counted]), problems)
 
 
 class Malformed(Refused):

@@ -157,8 +157,7 @@ class Intake:
     ) -> Answer:
         """The patient refused: keep that it was refused, and nothing else of what was posted."""
         if withheld.problems:
-            count = len(withheld.problems)
-            raise Refused(f"{count} problems found; nothing was stored.", withheld.problems)
+            raise Refused.all_of(withheld.problems)
         organisation = posted.caller.organisation
         own(withheld.organisation, organisation)
         reference_hmac = self.reference(organisation, withheld.reference)

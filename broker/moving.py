@@ -68,7 +68,7 @@ class Moving:
         content = read_object(asked.body) if asked.body else {}
         problems = move_content.check(move.carries, content)
         if problems:
-            raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+            raise Refused.all_of(problems)
         organisation = asked.caller.organisation
         found = await self._core.store.read(
             lambda c: moves.find(c, self._core.vault, asked.subject)

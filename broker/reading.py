@@ -56,9 +56,7 @@ def refusal(
     Whom to telephone is then said as the pillar's words have it, 999 and A&E with it, and after
     that with the number that `telephone` knows.
     """
-    count = len(problems)
-    said = [f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."]
     danger = adapter.danger(raw)
-    if danger is not None:
-        said = ["Nothing was sent.", danger, *([telephone] if telephone else []), *said]
-    return Refused(" ".join(said), problems)
+    if danger is None:
+        return Refused.all_of(problems)
+    return Refused.all_of(problems, "Nothing was sent.", danger, *filter(None, [telephone]))

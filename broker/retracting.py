@@ -366,5 +366,5 @@ def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:
         todo = f"Give one of: {', '.join(reasons)}."
         problems.append(Problem("reason", "unknown-code", "reason is not given.", todo))
     if problems:
-        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        raise Refused.all_of(problems)
     return str(reason or "")

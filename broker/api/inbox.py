@@ -155,7 +155,7 @@ def _receipt(body: dict[str, Any]) -> Receipt:
         if name not in {"delivery", "digest", "ods"}
     ]
     if problems:
-        raise Refused(f"{len(problems)} problems found; nothing was stored.", problems)
+        raise Refused.all_of(problems)
     digest = body["digest"].removeprefix("sha-256=").lower()
     return Receipt(body["delivery"], digest, body["ods"])
 

@@ -261,6 +261,32 @@ async def test_without_a_call_within_the_hour_it_is_on_the_senders_and_the_opera
     assert met["telephone"] and not met["received"]
 
 
+async def test_a_call_about_another_message_of_the_post_leaves_the_duty_open_and_says_whose_it_is(
+    pharmacy: Caller,
+) -> None:
+    sent = await pharmacy.submit(reading(196, 124))
+    update, task = first(sent), first(sent, "referral")
+    spoke = {"outcome": "spoke-to-clinician"}
+    said = taken(await pharmacy.post(f"/messages/{update['id']}/telephone-calls", spoke), 201)
+    assert said["meets_the_duty"] is False
+    assert said["read_first"] == [
+        f"The duty to telephone is /messages/{task['id']}'s: record the call there."
+    ]
+    met = {d["kind"]: d["met_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
+    assert met["telephone"] is None
+    routine = first(await pharmacy.submit(reading(120, 70)))
+    said = taken(await pharmacy.post(f"/messages/{routine['id']}/telephone-calls", spoke), 201)
+    assert (said["meets_the_duty"], said["read_first"]) == (False, [])
+
+
+async def test_a_call_from_long_before_the_consultation_is_refused(pharmacy: Caller) -> None:
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    body = {"outcome": "spoke-to-clinician", "called_at": "2020-01-01T00:00:00Z"}
+    answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", body)
+    (found,) = problem(answer, 422, "invalid")["problems"]
+    assert (found["field"], found["code"]) == ("called_at", "too-early")
+
+
 async def test_a_same_day_referral_from_an_optometrist_says_the_same(optometrist: Caller) -> None:
     sent = await optometrist.submit(referral("retinal-detachment"))
     line = next(one for one in sent["read_first"] if one.startswith(ENOUGH))
