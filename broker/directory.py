@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from broker.events import Destination, Kind
 from broker.ports import Endpoint, Party
+from fhir_profiles import codes
 from fhir_profiles.identifiers import ods_code
 from fhir_profiles.working_days import is_working, is_working_day, london
 
@@ -36,12 +37,20 @@ def _canonical(code: str) -> str:
     return code
 
 
+def _known_pillar(code: str) -> str:
+    pillars = codes.system("pillar")
+    if code not in pillars:
+        raise ValueError(f"no pillar; one of {', '.join(pillars.displays)}")
+    return code
+
+
 def _pattern(pattern: str) -> StringConstraints:
     return StringConstraints(pattern=f"^{pattern}$", max_length=200)
 
 
 Ods = Annotated[str, AfterValidator(_canonical)]
 Code = Annotated[str, _pattern("[A-Z0-9]+(-[A-Z0-9]+)*")]
+Pillar = Annotated[str, AfterValidator(_known_pillar)]
 Slug = Annotated[str, _pattern("[a-z0-9]+(-[a-z0-9]+)*")]
 Text = Annotated[str, _pattern(r"\S(.*\S)?")]
 Telephone = Annotated[str, _pattern(r"(\+44 |0)[0-9]+( [0-9]+)*")]
@@ -87,7 +96,7 @@ class Organisation(_Entry):
 
     ods: Ods
     name: Text
-    pillar: Slug
+    pillar: Pillar
     icb: Ods
     status: Status = Status.OPEN
     successor: Ods | None = None

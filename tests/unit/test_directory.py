@@ -181,6 +181,14 @@ def test_an_unknown_field_is_refused_by_its_name_and_path() -> None:
     assert refused(with_more("surgeries: []")) == [("surgeries", "unknown-field")]
 
 
+def test_a_pillar_that_nobody_is_of_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Refused) as caught:
+        parse(MINIMAL.replace("pillar: general-practice", "pillar: general-practise"))
+    (problem,) = caught.value.problems
+    assert problem.field == "organisations[0].pillar"
+    assert "general-practice, pharmacy, optometry" in problem.detail
+
+
 def test_every_wrong_shape_is_told_at_once() -> None:
     text = with_more(
         "services:",
