@@ -26,7 +26,7 @@ PREGNANCY: Final = {
 }
 ABPM_DECLINED: Final = ("861231000000105", "Ambulatory blood pressure monitoring declined")
 _IRREGULAR: Final = ("61086009", "Pulse irregular")
-_EMERGENCY: Final = "Sent to A&E or 999"
+_EMERGENCY: Final = "Needs A&E or 999 now. {rule}. Nothing here says that the patient was sent."
 
 
 class Message:
@@ -285,8 +285,11 @@ class Message:
 
     def _flags(self) -> Iterator[FHIRResourceModel]:
         patient = self.request.patient
-        if self.asked.emergency:
-            yield self._flag(_EMERGENCY, "clinical")
+        outcome = pharmacy().outcomes[self.request.outcome]
+        if outcome.emergency:
+            yield self._flag(outcome.words, "clinical")
+        elif self.asked.emergency:
+            yield self._flag(_EMERGENCY.format(rule=self.asked.words[0]), "clinical")
         for red_flag in self.request.red_flags:
             yield self._flag(red_flag, "clinical")
         if patient.safeguarding:

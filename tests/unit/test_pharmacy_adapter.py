@@ -478,8 +478,11 @@ def test_a_crisis_with_acute_symptoms_is_told_and_makes_no_task() -> None:
     assert wanted.wants[0].priority is Priority.URGENT
     assert wanted.advice[0].startswith("Call 999 or send the patient to A&E now")
     assert wanted.escalates
-    flags = resources(translated(body)["update"], "Flag")
-    assert flags[0]["code"]["text"] == "Sent to A&E or 999"
+
+
+def first_flag(body: Mapping[str, Any]) -> str:
+    text: str = resources(translated(body)["update"], "Flag")[0]["code"]["text"]
+    return text
 
 
 def test_a_patient_sent_to_hospital_carries_the_flag() -> None:
@@ -487,7 +490,17 @@ def test_a_patient_sent_to_hospital_carries_the_flag() -> None:
     wanted = needs(body)
     assert [want.key for want in wanted.wants] == ["update"]
     assert "999" in wanted.advice[0]
-    assert resources(translated(body)["update"], "Flag")[0]["code"]["text"] == "Sent to A&E or 999"
+    assert first_flag(body) == "Sent to A&E or 999"
+    acute = a_check(200, 130, acute_symptoms=True, outcome="emergency")
+    assert first_flag(acute) == "Sent to A&E or 999"
+
+
+def test_a_crisis_that_nobody_says_was_sent_to_hospital_is_not_flagged_as_if_it_were() -> None:
+    body = a_check(200, 130, acute_symptoms=True, outcome="advice-only")
+    assert first_flag(body) == (
+        "Needs A&E or 999 now. Blood pressure of 180/120 mmHg or more with acute symptoms. "
+        "Nothing here says that the patient was sent."
+    )
 
 
 def test_the_answer_names_each_line_that_asked() -> None:
