@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from adapters.pharmacy import ADAPTER
 from adapters.pharmacy.request import Consultation
 from broker.errors import Problem
-from broker.events import Destination, Kind, Priority, Role, SubjectKind
+from broker.events import Kind, Priority, Role, SubjectKind
 from broker.ports import Context, Needs, Party
 from fhir_profiles import bundle, codes, strict_json, structure
 from fhir_profiles.faults import Fault, to_problems
@@ -363,7 +363,7 @@ def test_a_routine_consultation_is_one_update_for_the_registered_practice() -> N
     assert (want.pathway, want.pathway_version) == (CLEAN, "1.0.0")
     [seek] = want.seeks
     assert (seek.role, seek.receiver_type) == (Role.ACTING, "general-practice")
-    assert seek.named == Destination("G99001")
+    assert (seek.named, seek.practice) == (None, "G99001")
     assert want.happened == datetime.fromisoformat("2026-10-01T14:15:00+01:00")
     assert wanted.organisation == "FPH01"
     assert wanted.subject is SubjectKind.CONSULTATION
@@ -393,9 +393,10 @@ def test_a_task_is_a_second_want_that_may_be_left_out_with_a_sentence() -> None:
     assert (referral.key, referral.kind) == ("referral", Kind.REFERRAL)
     assert referral.priority is Priority.ASAP
     assert not referral.required
-    assert referral.if_left_out.startswith("No task was sent. Telephone Riverside Medical Practice")
-    assert referral.seeks[0].named == Destination("G99001")
-    assert referral.reason_code == "ambulatory-average-stage-2"
+    assert referral.if_left_out == (
+        "No task was sent. Telephone the registered practice and ask them to act: within 7 days."
+    )
+    assert referral.seeks == update.seeks
     assert wanted.escalates
 
 
