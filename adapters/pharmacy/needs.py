@@ -51,7 +51,6 @@ def needs(request: Consultation) -> Needs:
                 # Routing adds what the directory knows: its name and its number.
                 if_left_out="No task was sent. Telephone the registered practice and ask them to "
                 f"act: {asked.task.words}.",
-                reason_code=asked.rules[0] if asked.rules else "",
             )
         )
     return Needs(

@@ -84,7 +84,7 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
         advice.append(_HOSPITAL)
-    # By urgency, then in the order of the catalogue: the first one names the referral's reason.
+    # By urgency, then in the order of the catalogue: the first one is the referral's first reason.
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
     advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
     return Asked(
