@@ -243,12 +243,7 @@ class Message:
             yield self._observation(irregular, block.rhythm == "irregular", block.taken_at, "exam")
 
     def _allergies(self) -> Iterator[FHIRResourceModel]:
-        request = self.request
-        told = list(request.allergies)
-        if request.no_known_allergies and not told:
-            none = blocks.Coded.model_construct(text="No known allergies", code=None)
-            told = [blocks.Allergy.model_construct(substance=none, reaction=None)]
-        for block in told:
+        for block in self.request.allergies:
             yield resources.allergy(block, self.patient, self.practitioner, self.seen)
 
     def _dispense(self, block: Medicine) -> MedicationDispense:

@@ -99,6 +99,9 @@ def headings(request: Consultation) -> Iterator[tuple[str, str]]:
     yield from _said("presenting-complaints-or-issues", complaint.text if complaint else None)
     yield "clinical-summary", request.clinical_summary
     yield from _said("history", request.history)
+    if request.no_known_allergies and not request.allergies:
+        # In words only: a resource that says it would stand among the patient's allergies.
+        yield "allergies-and-adverse-reaction", "No known allergies"
     if request.red_flags:
         yield "red-flags", "\n".join(request.red_flags)
     if request.pregnancy in PREGNANCY:

@@ -630,6 +630,15 @@ def test_whatever_a_body_holds_danger_and_consent_are_read_without_an_error(
 # -- FHIR ----------------------------------------------------------------------------------------
 
 
+def headed(content: bytes) -> dict[str, str]:
+    """The texts of an update, by the code of their PRSB heading, in their order."""
+    [told] = resources(content, "Communication")
+    return {
+        part["extension"][0]["valueCoding"]["code"]: part["contentString"]
+        for part in told["payload"]
+    }
+
+
 def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
     body = example(
         history="None.",
@@ -638,12 +647,9 @@ def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
         urgency="routine",
         onward_referral={"to": "Walk-in centre", "organisation": "RXX01", "urgency": "same-day"},
     )
-    [told] = resources(translated(body)["update"], "Communication")
-    headed = {
-        part["extension"][0]["valueCoding"]["code"]: part["contentString"]
-        for part in told["payload"]
-    }
-    assert list(headed) == [
+    content = translated(body)["update"]
+    said = headed(content)
+    assert list(said) == [
         "presenting-complaints-or-issues",
         "clinical-summary",
         "history",
@@ -654,9 +660,10 @@ def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
         "plan-and-requested-actions",
         "signpost-details",
     ]
-    assert headed["clinical-summary"] == body["clinical_summary"]
-    assert headed["signpost-details"] == "Walk-in centre (RXX01); same day"
-    assert "Gateway met" in headed["outcome"]
+    assert said["clinical-summary"] == body["clinical_summary"]
+    assert said["signpost-details"] == "Walk-in centre (RXX01); same day"
+    assert "Gateway met" in said["outcome"]
+    [told] = resources(content, "Communication")
     headings = codes.system("record-standard-headings")
     assert all(
         part["extension"][0]["valueCoding"]["system"] == headings.url for part in told["payload"]
@@ -773,12 +780,24 @@ def test_the_patients_own_circumstances_are_carried() -> None:
     assert guardian["relationship"] == [{"text": "father"}]
 
 
-def test_allergies_are_carried_and_none_is_said_to_be_none() -> None:
-    [told] = resources(translated(example())["update"], "AllergyIntolerance")
+def test_an_allergy_is_carried_with_its_reaction() -> None:
+    content = translated(example())["update"]
+    [told] = resources(content, "AllergyIntolerance")
     assert told["code"]["text"] == "Trimethoprim"
     assert told["reaction"][0]["manifestation"] == [{"text": "Rash"}]
-    [none] = resources(translated(example("shingles"))["update"], "AllergyIntolerance")
-    assert none["code"]["text"] == "No known allergies"
+    assert "allergies-and-adverse-reaction" not in headed(content)
+
+
+def test_no_known_allergies_is_said_in_words_and_is_never_an_allergy() -> None:
+    content = translated(example("shingles"))["update"]
+    assert resources(content, "AllergyIntolerance") == []
+    assert headed(content)["allergies-and-adverse-reaction"] == "No known allergies"
+
+
+def test_an_allergy_that_is_named_outweighs_that_none_is_known() -> None:
+    content = translated(example(no_known_allergies=True))["update"]
+    assert len(resources(content, "AllergyIntolerance")) == 1
+    assert "allergies-and-adverse-reaction" not in headed(content)
 
 
 def test_the_referral_says_how_soon_and_why_and_brings_what_it_speaks_of() -> None:
