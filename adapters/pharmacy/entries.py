@@ -25,7 +25,11 @@ PREGNANCY: Final = {
     "not-pregnant": ("60001007", "Not pregnant"),
 }
 ABPM_DECLINED: Final = ("861231000000105", "Ambulatory blood pressure monitoring declined")
-_IRREGULAR: Final = ("61086009", "Pulse irregular")
+# A regular pulse has words only: under the other's code it would be filed as an irregular one.
+_RHYTHMS: Final = {
+    "irregular": concept(codes.SNOMED, "61086009", None, "Pulse irregular"),
+    "regular": make.CodeableConcept(text="Pulse regular"),
+}
 _EMERGENCY: Final = "Needs A&E or 999 now. {rule}. Nothing here says that the patient was sent."
 
 
@@ -239,8 +243,7 @@ class Message:
             rate = resources.quantity(block.rate, block.unit)
             yield self._observation(code, rate, block.taken_at)
         if block.rhythm is not None:
-            irregular = concept(codes.SNOMED, _IRREGULAR[0], None, _IRREGULAR[1])
-            yield self._observation(irregular, block.rhythm == "irregular", block.taken_at, "exam")
+            yield self._observation(_RHYTHMS[block.rhythm], True, block.taken_at, "exam")
 
     def _allergies(self) -> Iterator[FHIRResourceModel]:
         for block in self.request.allergies:

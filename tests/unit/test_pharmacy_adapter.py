@@ -717,6 +717,15 @@ def test_an_irregular_pulse_and_a_refused_measurement_are_observations() -> None
     assert by_code["861231000000105"]["valueBoolean"] is True
 
 
+def test_a_regular_pulse_is_said_in_words_and_never_under_the_code_of_an_irregular_one() -> None:
+    body = a_check(120, 80, pulse=IRREGULAR, repeat_pulse={"rhythm": "regular"})
+    found = resources(translated(body)["update"], "Observation")
+    irregular, regular = (it for it in found if it["code"].get("text", "").startswith("Pulse "))
+    assert irregular["code"]["coding"][0]["code"] == "61086009"
+    assert regular["code"] == {"text": "Pulse regular"}
+    assert irregular["valueBoolean"] is regular["valueBoolean"] is True
+
+
 @pytest.mark.parametrize(("said", "code"), [("pregnant", "77386006"), ("not-pregnant", "60001007")])
 def test_pregnancy_is_an_observation(said: str, code: str) -> None:
     found = resources(translated(example(pregnancy=said))["update"], "Observation")
