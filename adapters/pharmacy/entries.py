@@ -287,7 +287,7 @@ class Message:
         if outcome.emergency:
             yield self._flag(outcome.words, "clinical")
         elif self.asked.emergency:
-            yield self._flag(_EMERGENCY.format(rule=self.asked.words[0]), "clinical")
+            yield self._flag(_EMERGENCY.format(rule=self.asked.rules[0].words), "clinical")
         for red_flag in self.request.red_flags:
             yield self._flag(red_flag, "clinical")
         if patient.safeguarding:

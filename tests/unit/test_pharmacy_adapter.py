@@ -817,7 +817,13 @@ def test_the_referral_says_how_soon_and_why_and_brings_what_it_speaks_of() -> No
         "start": "2026-10-01T10:05:00+01:00",
         "end": "2026-10-08",
     }
-    assert wanted["reasonCode"][0]["coding"][0]["code"] == "ambulatory-average-stage-2"
+    assert wanted["reasonCode"][0]["coding"] == [
+        {
+            "system": "https://referral-broker.example/fhir/CodeSystem/pharmacy-escalation",
+            "code": "ambulatory-average-stage-2",
+            "display": "Ambulatory average of 150/95 mmHg or more",
+        }
+    ]
     assert len(wanted["supportingInfo"]) >= 2
     assert any("Please review within 7 days" in note["text"] for note in wanted["note"])
     [requester] = [
