@@ -176,6 +176,7 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
         )
         sentences.insert(0, told)
     return Withheld(
+        kind=Kind.REFERRAL,
         organisation=refusal.organisation,
         reference=refusal.reference,
         problems=tuple(_problem(fault) for fault in refusal.faults),

@@ -7,6 +7,7 @@ from typing import Any, Final
 from adapters.pharmacy.request import Service
 from adapters.pharmacy.rules import pressure
 from broker.errors import Problem
+from broker.events import Kind
 from broker.ports import Withheld
 from fhir_profiles import consent
 from fhir_profiles.pathways import Facts, Value, pharmacy
@@ -38,6 +39,7 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
             "again, and call 999 if life is in danger.",
         )
     return Withheld(
+        kind=Kind.UPDATE,
         organisation=refusal.organisation,
         reference=refusal.reference,
         problems=tuple(
