@@ -12,7 +12,7 @@ from broker.acknowledging import read as read_acknowledgement
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
-from broker.events import Kind, Role
+from broker.events import Kind, Priority, Role
 from broker.main import Broker
 from broker.ports import Receipt
 from broker.reading import read_object
@@ -33,8 +33,15 @@ async def list_inbox(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     state: Annotated[str, Query(pattern="^(open|all)$")] = "open",
     service: Annotated[str | None, Query(max_length=64)] = None,
+    priority: Annotated[
+        Priority | None, Query(description="Only what is at least this urgent")
+    ] = None,
 ) -> Response:
-    """Lists every delivery that has no receipt yet (`state=all`: every one), in ledger order."""
+    """Lists every delivery that has no receipt yet (`state=all`: every one), in ledger order.
+
+    The order never changes under a reader who goes on from `next`. What cannot wait behind a long
+    inbox is asked for by itself: `priority=stat`, or `priority=urgent` with it.
+    """
     caller = await caller_of(request)
     allow(caller, Action.LIST_INBOX)
     position, _, identity = after.partition(".")
@@ -49,6 +56,7 @@ async def list_inbox(
             limit=limit,
             every=state == "all",
             service=service,
+            rank=priority.rank if priority else None,
         )
     )
     following = f"{rows[-1].position}.{rows[-1].id}" if len(rows) == limit else None

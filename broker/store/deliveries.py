@@ -228,12 +228,14 @@ _IN_INBOX: Final = and_(
 
 
 @cache
-def _inbox(every: bool, service: bool) -> Select[Any]:
+def _inbox(every: bool, service: bool, urgent: bool) -> Select[Any]:
     wanted = [_IN_INBOX]
     if not every:
         wanted.append(d.state != "done")
     if service:
         wanted.append(d.service == bindparam("service"))
+    if urgent:
+        wanted.append(d.priority_rank <= bindparam("rank"))
     return _LISTED.where(and_(*wanted)).order_by(d.position, d.id).limit(bindparam("most"))
 
 
@@ -245,16 +247,20 @@ def inbox(
     limit: int,
     every: bool,
     service: str | None = None,
+    rank: int | None = None,
 ) -> Sequence[Row[Any]]:
     """Return what stands in the inbox of these ODS codes after a place in it, in ledger order.
 
-    Without `every`, only what has no receipt yet.
+    Without `every`, only what has no receipt yet; with `rank`, only what is at least as urgent.
     """
     position, delivery_id = after
     values = {"codes": sorted(codes), "position": position, "id": delivery_id, "most": limit}
     if service is not None:
         values["service"] = service
-    return connection.execute(_inbox(every, service is not None), values).all()
+    if rank is not None:
+        values["rank"] = rank
+    statement = _inbox(every, service is not None, rank is not None)
+    return connection.execute(statement, values).all()
 
 
 def of_message(connection: Connection, message_id: str) -> Sequence[Row[Any]]:

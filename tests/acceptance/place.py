@@ -220,7 +220,8 @@ class Caller:
         return await self.place.http.request(method, path, headers=headers, **given)
 
     async def get(self, path: str, **parameters: Any) -> httpx2.Response:
-        return await self.call("GET", path, params=parameters)
+        # None, because {} would take the query out of a path that has one.
+        return await self.call("GET", path, params=parameters or None)
 
     async def post(
         self,

@@ -290,6 +290,32 @@ async def test_a_call_from_long_before_the_consultation_is_refused(pharmacy: Cal
     assert (found["field"], found["code"]) == ("called_at", "too-early")
 
 
+async def test_what_is_urgent_is_found_in_an_inbox_without_what_is_routine(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    routine = first(await pharmacy.submit(reading(120, 70)))
+    sent = await pharmacy.submit(reading(196, 124))
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    await practice.take(routine["id"])
+
+    async def listed(**asked: str) -> set[str]:
+        found: set[str] = set()
+        after: str | None = ""
+        while after is not None:
+            page = taken(await practice.get("/inbox", state="all", after=after, **asked), 200)
+            found |= {row["message"] for row in page["deliveries"]}
+            after = page["next"]
+        return found
+
+    assert {task["id"], routine["id"]} <= await listed(limit="200")
+    for priority in ("stat", "urgent"):
+        urgent = await listed(priority=priority)
+        assert task["id"] in urgent
+        assert routine["id"] not in urgent
+    problem(await practice.get("/inbox", priority="soon"), 422, "invalid")
+
+
 async def test_a_same_day_referral_from_an_optometrist_says_the_same(optometrist: Caller) -> None:
     sent = await optometrist.submit(referral("retinal-detachment"))
     line = next(one for one in sent["read_first"] if one.startswith(ENOUGH))
