@@ -243,15 +243,20 @@ class Acknowledging:
 
 
 def _keep_open(tx: Tx, row: Any) -> None:
-    """Leave a rejected update on its sender's list until it is sent again or closed."""
+    """Leave a rejected update on its sender's list until it is sent again or closed.
+
+    Only one that stands: nobody sends again or closes a withdrawal, or what was replaced or closed.
+    """
     message = messages.get(tx.connection, row.message_id)
+    if message is None or message.status != "sent" or message.body_hmac is None:
+        return
     work.put_item(
         tx,
         STAYS_OPEN,
         row.message_id,
         message_id=row.message_id,
         delivery_id=row.id,
-        organisation=message.sender if message else None,
+        organisation=message.sender,
         priority=row.priority,
     )
 

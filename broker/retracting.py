@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
+from broker.acknowledging import STAYS_OPEN
 from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
@@ -269,7 +270,10 @@ class Retracting:
         return answer
 
     async def close(self, asked: Retraction) -> Answer:
-        """Close the open loop of an update with a coded reason: it leaves every list."""
+        """Close the open loop of an update with a coded reason: it leaves every list.
+
+        Of a referral, only that its copy was rejected as not registered here; its course goes on.
+        """
         request = f"POST /messages/{asked.message}/closure"
         organisation = asked.caller.organisation
         async with self._core.answers.claim(
@@ -281,7 +285,8 @@ class Retracting:
         reason = _nothing_but(asked.body, CLOSURES)
         sent = await self._read(asked.message)
         old, organisation = sent.message, asked.caller.organisation
-        if old.kind == Kind.REFERRAL:
+        is_referral = old.kind == Kind.REFERRAL
+        if is_referral and not await self._has_a_stray_copy(old.id):
             raise Conflict(
                 "A referral closes by its moves: complete it, reject it or "
                 f"POST /referrals/{old.subject_id}/cancel."
@@ -297,14 +302,17 @@ class Retracting:
         )
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
-        owner = caused_id(old.id, "retracting", organisation, "closure")
+        owner = caused_id(old.id, "retracting", organisation, "closure", sent.version)
         kept = self._core.answers.seal(key, owner, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             lock(tx, sent)
-            work.clear(tx, old.id)
-            work.close_items(tx, reason, message_id=old.id)
-            messages.set_status(tx, old.id, "closed", reason)
+            if is_referral:
+                work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
+            else:
+                work.clear(tx, old.id)
+                work.close_items(tx, reason, message_id=old.id)
+                messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
             tx.audit(
                 Entry(
@@ -313,13 +321,18 @@ class Retracting:
                     organisation,
                     "message",
                     old.id,
-                    {"reason": reason},
+                    {"what": STAYS_OPEN if is_referral else "update", "reason": reason},
                 )
             )
             self._core.answers.keep(tx, claimed, kept)
 
         await self._core.store.write(write)
         return answer
+
+    async def _has_a_stray_copy(self, message_id: str) -> bool:
+        """Whether a copy, rejected as not registered here, still waits for the sender."""
+        items = await self._core.store.read(lambda c: work.items_of(c, message_id))
+        return any(one.code == STAYS_OPEN for one in items)
 
     async def _read(self, message_id: str) -> Sent:
         sent = await self._core.store.read(lambda c: read(c, self._core.vault, message_id))

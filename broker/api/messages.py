@@ -155,9 +155,12 @@ async def withdraw(request: Request, message: Identity) -> Response:
     return answer(made.body, made.status)
 
 
-@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update")
+@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update or copy")
 async def close(request: Request, message: Identity) -> Response:
-    """Takes `{"reason": …}`: what became of it another way. It leaves every list."""
+    """Takes `{"reason": …}`: what became of it another way. It leaves every list.
+
+    Of a referral it closes only that its copy was rejected as not registered here.
+    """
     caller = await caller_of(request)
     await _seen(broker_of(request), caller, Action.CLOSE, message)
     made = await broker_of(request).retracting.close(await _retraction(request, caller, message))

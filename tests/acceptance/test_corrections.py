@@ -220,6 +220,48 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
 
 
+async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(
+    optometrist: Caller, hospital: Caller, practice: Caller
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await hospital.take(message["id"])
+    row = await practice.take(message["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    assert await optometrist.overdue(message["id"]) == {"not-registered-here"}
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    closure, said = f"{message['url']}/closure", {"reason": "sent-another-way"}
+    taken(await optometrist.post(closure, said), 200)
+    assert await optometrist.overdue(message["id"]) == set()
+    assert (await optometrist.tracked(message["id"]))["status"] == "sent"
+    taken(await hospital.move(message["referral"], "complete", {"outcome": "Treated."}), 200)
+    # That was all there was to close: what remains of a referral closes by its moves.
+    problem(await optometrist.post(closure, said), 409, "conflict")
+
+
+@pytest.mark.parametrize("ended", ["closed", "replaced", "withdrawn"])
+async def test_not_registered_here_opens_nothing_once_the_version_stands_no_longer(
+    pharmacy: Caller, practice: Caller, ended: str
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    row = await practice.take(update["id"])
+    if ended == "replaced":
+        taken(await correct(pharmacy, update["id"], body | {"plan": "Another."}), 200)
+    elif ended == "closed":
+        taken(await pharmacy.post(f"{update['url']}/closure", {"reason": "patient-told"}), 200)
+    else:
+        taken(await pharmacy.post(f"{update['url']}/withdrawal", {}))
+        (gone,) = await withdrawals(practice, update["id"])
+        taken(await practice.receipt(gone), 200)
+        answer = await practice.decide(gone, outcome="rejected", reason="not-registered-here")
+        taken(answer, 200)
+        assert await pharmacy.overdue(gone["message"]) == set()
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    # It is told all the same; nothing stands on a list that nobody could take off it.
+    assert await pharmacy.heard(update["id"], "update-rejected")
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
 @pytest.mark.parametrize(
     "reason",
     [
