@@ -6,16 +6,17 @@ says so. A change of practice withdraws the old version from the old practice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import moves, referral
+from broker import moves, preparing, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer
 from broker.audit import Entry
 from broker.core import Core
 from broker.current_directory import StaleDirectory
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -31,7 +32,7 @@ from broker.ports import Adapter, Needs
 from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
 from broker.reading import read_object, understand
 from broker.referral import State
-from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
+from broker.retracting import Retractor, Sent, check_standing, lock, read, retire, without
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
@@ -132,6 +133,7 @@ class Correcting:
         prepared = prepare(
             asked.adapter, request, planned, slots, origin, directory, self._core.vault, now
         )
+        prepared = _with_decisions_kept(prepared, planned, taken_over, directory, now)
         gone = _no_longer_told(sent, planned)
         parts = _Parts(
             prepared,
@@ -295,6 +297,25 @@ def _by_key(planned: Plan, prepared: Prepared) -> list[tuple[str, NewMessage]]:
     return [
         (one.want.key, new) for one, new in zip(planned.planned, prepared.messages, strict=True)
     ]
+
+
+def _with_decisions_kept(
+    prepared: Prepared,
+    planned: Plan,
+    taken_over: Mapping[str, Found],
+    directory: Directory,
+    now: datetime,
+) -> Prepared:
+    """Leave out the clock of a decision that the receiver made already: none will meet it."""
+    decided = {key for key, found in taken_over.items() if found.row.state not in moves.UNDECIDED}
+    if not decided:
+        return prepared
+    made = tuple(
+        without(new, DeadlineKind.DECIDED) if key in decided else new
+        for key, new in _by_key(planned, prepared)
+    )
+    told = preparing.answer(planned, made, directory, prepared.answer["correlation_id"], now)
+    return replace(prepared, messages=made, answer=told)
 
 
 def _amend(tx: Tx, found: Found, new: NewMessage) -> None:

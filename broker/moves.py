@@ -26,6 +26,8 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json
 
 SAID: Final = "move"
+# While a referral stands so, its receiver has yet to decide on it.
+UNDECIDED: Final = frozenset({State.REQUESTED, State.RECEIVED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class Ready:
             work.reopen(tx, before.message_id, before.last_move_at)
         elif referral.STAGES[self.state].is_terminal:
             work.clear(tx, before.message_id, at=self.now)
-        elif self.state not in {State.REQUESTED, State.RECEIVED}:
+        elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 
     def _changes(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
 from broker.core import Core
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Conflict, Gone, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -117,7 +118,10 @@ class Retractor:
     def withdrawal(
         self, sent: Sent, to: Sequence[Destination], client: str, door: str
     ) -> NewMessage:
-        """Compose the word to these places that a message was entered in error."""
+        """Compose the word to these places that a message was entered in error.
+
+        It is as urgent as what it withdraws, but asks for nothing to be done today: no call is due.
+        """
         old = sent.message
         cause = f"{old.id}"
         kind = "withdrawal" if len(to) == len(sent.places) else f"withdrawal {to[0]}"
@@ -137,7 +141,7 @@ class Retractor:
             original=sent.about.original,
             subject=old.subject_id,
         )
-        return compose(
+        new = compose(
             self.vault,
             Composing(
                 id=message_id,
@@ -174,6 +178,7 @@ class Retractor:
                 facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
             ),
         )
+        return without(new, DeadlineKind.TELEPHONE)
 
     def cancellation(self, found: Found, organisation: str, client: str) -> Ready | None:
         """Draw up the cancelling of a joined referral; None where somebody has taken it on."""
@@ -364,6 +369,11 @@ def retire(tx: Tx, old: Any, status: str) -> None:
     work.clear(tx, old.id)
     work.close_items(tx, status, message_id=old.id)
     tx.bump(old.subject_id)
+
+
+def without(new: NewMessage, clock: DeadlineKind) -> NewMessage:
+    """Return a message for which this clock does not run."""
+    return replace(new, deadlines=[one for one in new.deadlines if one["kind"] != clock])
 
 
 def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -440,6 +441,19 @@ async def test_a_notice_is_not_withdrawn_or_closed_by_whoever_caused_it(
     problem(await practice.post(f"/messages/{notice}/closure", said), 409, "conflict")
 
 
+async def test_a_withdrawal_of_something_same_day_asks_nobody_to_telephone(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    # No task can go to this practice, so the update itself is same-day and the call a duty.
+    sent = await pharmacy.submit(reading(196, 124, practice="G99003"))
+    update = first(sent)
+    assert "telephone" in {one["kind"] for one in update["deadlines"]}
+    said = taken(await pharmacy.post(f"{update['url']}/withdrawal", {}))
+    shown = await pharmacy.tracked(said["message"])
+    assert shown["priority"] == "stat"
+    assert {one["kind"] for one in shown["deadlines"]} == {"received", "filed"}
+
+
 async def test_a_withdrawal_cancels_a_joined_referral_that_nobody_has_accepted(
     pharmacy: Caller, practice: Caller
 ) -> None:
@@ -532,6 +546,32 @@ async def test_an_amendment_after_acceptance_says_that_somebody_must_see_it(
     said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
     assert "has already taken the patient on" in said["read_first"][0]
     assert taken(await hospital.get(old["referral"]), 200)["state"] == "accepted"
+
+
+async def test_an_amendment_after_acceptance_asks_nobody_to_decide_again(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    long_ago = (datetime.now(UTC) - timedelta(days=30)).date()
+    body = referral(date_of_sight_test=long_ago.isoformat())
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    taken(await hospital.move(old["referral"], "accept"), 200)
+    said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
+    (new,) = said["messages"]
+    assert "decided" not in {one["kind"] for one in new["deadlines"]}
+    assert not [line for line in said["read_first"] if "decided" in line]
+    shown = await optometrist.tracked(new["id"])
+    assert "decided" not in {one["kind"] for one in shown["deadlines"]}
+
+
+async def test_an_amendment_before_the_decision_still_asks_for_one(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
+    assert "decided" in {one["kind"] for one in said["messages"][0]["deadlines"]}
 
 
 async def test_an_amendment_that_would_go_elsewhere_is_409(
