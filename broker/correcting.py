@@ -2,7 +2,8 @@
 
 A linked new version goes to whoever received the old one. A new escalation makes a new referral;
 one that vanished cancels the joined referral if nobody has taken it on, else leaves it open and
-says so. A change of practice withdraws the old version from the old practice.
+says so; one that stands, and whose referral has had its course, is not made again. A change of
+practice withdraws the old version from the old practice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from broker import moves, preparing, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer
 from broker.audit import Entry
+from broker.composition import POSTED
 from broker.core import Core
 from broker.current_directory import StaleDirectory
 from broker.deadlines import DeadlineKind
@@ -28,7 +30,7 @@ from broker.events import (
 )
 from broker.moves import Found, Ready
 from broker.moving import check_version
-from broker.ports import Adapter, Needs
+from broker.ports import Adapter, Needs, Want
 from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
 from broker.reading import read_object, understand
 from broker.referral import State
@@ -112,11 +114,15 @@ class Correcting:
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
-        slots, taken_over, said = _slots(planned, sent, needs, directory)
+        before = await self._wanted_before(asked.adapter, sent)
+        slots, taken_over, said = _slots(planned, sent, before, needs, retractor)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
         planned = Plan(
-            needs, planned.planned, planned.warnings, (*said, *left, *planned.read_first)
+            needs,
+            tuple(one for one in planned.planned if one.want.key in slots),
+            planned.warnings,
+            (*said, *left, *planned.read_first),
         )
         origin = Origin(
             organisation=organisation,
@@ -160,6 +166,25 @@ class Correcting:
 
         await self._core.store.write(write)
         return answer
+
+    async def _wanted_before(self, adapter: Adapter, sent: Sent) -> Mapping[str, Want]:
+        """Return what the version to be replaced asked for, by key, if a referral of it has ended.
+
+        Nothing where it cannot be read any more: whatever is asked for then counts as new.
+        """
+        if not sent.ended:
+            return {}
+        old = sent.message
+        posted = await self._core.store.read(
+            lambda c: messages.payload(c, self._core.vault, old.id, POSTED)
+        )
+        if posted is None:
+            return {}
+        try:
+            _, needs = understand(adapter, read_object(posted.body), old.sender, old.accepted_at)
+        except Refused:
+            return {}
+        return {want.key: want for want in needs.wants}
 
     def _request_hmac(self, message: str, body: bytes) -> str:
         return self._core.vault.mac(f"request|PUT {message}", body)
@@ -219,10 +244,13 @@ class Correcting:
 
 
 def _slots(
-    planned: Plan, sent: Sent, needs: Needs, directory: Directory
+    planned: Plan, sent: Sent, before: Mapping[str, Want], needs: Needs, retractor: Retractor
 ) -> tuple[dict[str, Slot], dict[str, Found], list[str]]:
-    """Decide where each wanted message belongs: the subject that it corrects, or one of its own."""
-    old = sent.message
+    """Decide where each wanted message belongs: the subject that it corrects, or one of its own.
+
+    What has no place is not sent: its referral has had its course, and the sender is told so.
+    """
+    old, directory = sent.message, retractor.directory
     slots: dict[str, Slot] = {}
     taken_over: dict[str, Found] = {}
     said: list[str] = []
@@ -238,6 +266,9 @@ def _slots(
         if live is None:
             if old.kind == Kind.REFERRAL:
                 raise _elsewhere(sent, one, directory)
+            if sent.ended and _has_had_its_course(sent.ended[-1], want, before.get(want.key)):
+                said.append(retractor.standing(sent.ended[-1], "is not made again"))
+                continue
             slots[want.key] = new_slot(want, needs.subject)
             continue
         state = State(live.row.state)
@@ -253,13 +284,26 @@ def _slots(
                 f"{name} has already taken the patient on: make sure that somebody there sees "
                 "the amendment."
             )
-        before = live.about.message
-        facts = {"reason": "update", "about": before.id}
+        last = live.about.message
+        facts = {"reason": "update", "about": last.id}
         slots[want.key] = Slot(
-            live.row.subject_id, None, REFERRAL_AMENDED, before.id, before.version + 1, facts
+            live.row.subject_id, None, REFERRAL_AMENDED, last.id, last.version + 1, facts
         )
         taken_over[want.key] = live
     return slots, taken_over, said
+
+
+def _has_had_its_course(ended: Found, want: Want, before: Want | None) -> bool:
+    """Whether this asks for no more than the version before did, whose referral waits for nobody.
+
+    A rejected or expired one waits for its sender; a higher urgency or another rule is new.
+    """
+    return (
+        before is not None
+        and want.reason_code == before.reason_code
+        and want.priority.rank >= before.priority.rank
+        and referral.STAGES[State(ended.row.state)].waits_for is None
+    )
 
 
 def _same_place(found: Found, one: Planned) -> bool:

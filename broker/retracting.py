@@ -52,13 +52,17 @@ NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMAT
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message as it stands: its row, its content, where it went, and what was joined to it."""
+    """A message as it stands: its row, its content, where it went, and what was joined to it.
+
+    `referrals` may still move; `ended` have had their course. Both in the order of their messages.
+    """
 
     message: Any
     version: int
     about: About
     routes: tuple[Route, ...]
     referrals: tuple[Found, ...]
+    ended: tuple[Found, ...]
 
     @property
     def places(self) -> list[Destination]:
@@ -87,9 +91,12 @@ def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
         for other in messages.joined(connection, message.correlation_id)
         if other.kind == Kind.REFERRAL and other.sender == message.sender and other.status == "sent"
         for found in [moves.find(connection, vault, other.subject_id)]
-        if found is not None and not referral.STAGES[State(found.row.state)].is_terminal
+        if found is not None
     ]
-    return Sent(message, subject.version, about, event.routes if event else (), tuple(joined))
+    routes = event.routes if event else ()
+    live = tuple(found for found in joined if found.row.state in referral.OPEN)
+    ended = tuple(found for found in joined if found.row.state not in referral.OPEN)
+    return Sent(message, subject.version, about, routes, live, ended)
 
 
 def check_standing(message: Any) -> None:
@@ -198,14 +205,18 @@ class Retractor:
             if cancelling is not None:
                 ready.append(cancelling)
                 continue
-            place = Destination(one.row.receiver, one.row.receiver_service)
-            name = self.directory.name(place)
-            stage = referral.STAGES[State(one.row.state)].words
-            said.append(
-                f"The referral /referrals/{one.row.subject_id} stays open: {name} has it as "
-                f"{stage}. {self.directory.whom_to_telephone(place, self.now)}"
-            )
+            said.append(self.standing(one, "stays open"))
         return ready, said
+
+    def standing(self, found: Found, becomes: str) -> str:
+        """Say what becomes of a joined referral, how its receiver has it, and whom to telephone."""
+        row = found.row
+        place = Destination(row.receiver, row.receiver_service)
+        stage = referral.STAGES[State(row.state)].words
+        return (
+            f"The referral /referrals/{row.subject_id} {becomes}: {self.directory.name(place)} has "
+            f"it as {stage}. {self.directory.whom_to_telephone(place, self.now)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

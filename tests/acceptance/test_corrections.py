@@ -362,6 +362,80 @@ async def test_an_escalation_that_vanished_after_acceptance_stays_open_and_the_a
     assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "accepted"
 
 
+async def ended(
+    pharmacy: Caller, practice: Caller, body: Body, move: str, said: Body
+) -> tuple[str, str]:
+    """Return an update and its joined referral, which this move has ended."""
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    if move == "cancel":
+        taken(await pharmacy.move(task["referral"], "cancel", said), 200)
+    else:
+        taken(await practice.move(task["referral"], "accept"), 200)
+        taken(await practice.move(task["referral"], move, said), 200)
+    return first(sent)["id"], task["referral"]
+
+
+@pytest.mark.parametrize(
+    ("move", "content", "state"),
+    [
+        ("complete", {"outcome": "Treated at once."}, "completed"),
+        ("cancel", {"reason": "patient-request"}, "cancelled"),
+    ],
+)
+async def test_an_escalation_that_has_had_its_course_is_left_and_the_answer_says_so(
+    pharmacy: Caller, practice: Caller, move: str, content: Body, state: str
+) -> None:
+    body = reading(196, 124)
+    at, task = await ended(pharmacy, practice, body, move, content)
+    for plan in ("A typo.", "Another."):
+        said = taken(await correct(pharmacy, at, body | {"plan": plan}), 200)
+        assert kinds(said) == ["update"]
+        line = next(line for line in said["read_first"] if task in line)
+        assert f"as {state}" in line and "Riverside Medical Practice" in line
+        assert not [one for one in first(said)["deadlines"] if one["kind"] == "telephone"]
+        at = first(said)["id"]
+
+
+async def test_an_escalation_that_rose_or_is_another_one_makes_a_new_referral(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(152, 88, "abpm-average")
+    outcome = {"outcome": "Treatment begun."}
+    at, _ = await ended(pharmacy, practice, body, "complete", outcome)
+    worse = body | {"blood_pressures": reading(172, 88, "abpm-average")["blood_pressures"]}
+    said = taken(await correct(pharmacy, at, worse), 200)
+    assert first(said, "referral")["priority"] == "stat"
+    body = reading(196, 124)
+    at, _ = await ended(pharmacy, practice, body, "complete", outcome)
+    other = reading(88, 58, fainting_or_falls=True, reference=body["reference"])
+    said = taken(await correct(pharmacy, at, other), 200)
+    assert first(said, "referral")["priority"] == "urgent"
+
+
+async def test_an_escalation_that_vanished_and_is_back_makes_a_new_referral(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
+    at = first(taken(await correct(pharmacy, first(sent)["id"], better), 200))["id"]
+    said = taken(await correct(pharmacy, at, body), 200)
+    assert kinds(said) == ["update", "referral"]
+    assert first(said, "referral")["referral"] != first(sent, "referral")["referral"]
+
+
+async def test_an_escalation_that_was_rejected_is_referred_again(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    no = {"reason": "insufficient-information", "advice": "Which arm?"}
+    at, task = await ended(pharmacy, practice, body, "reject", no)
+    said = taken(await correct(pharmacy, at, body | {"plan": "The left arm."}), 200)
+    assert first(said, "referral")["referral"] != task
+
+
 async def test_a_correction_is_of_the_update_and_never_of_the_task_that_came_with_it(
     pharmacy: Caller, practice: Caller
 ) -> None:
