@@ -93,6 +93,18 @@ async def test_receipts_and_decisions_may_be_repeated_and_a_decision_stands(
     assert await pharmacy.notices(update["id"]) == ["update-filed"]
 
 
+async def test_a_second_acknowledgement_with_another_note_is_refused_not_dropped(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    row = await practice.take((await sent_to(pharmacy))["id"])
+    note = {"note": "Filed under hypertension."}
+    one = await practice.decide(row, outcome="filed", **note)
+    assert (await practice.decide(row, outcome="filed", **note)).content == one.content
+    other = await practice.decide(row, outcome="filed", note="Allergic to penicillin, ring us.")
+    assert "note" in problem(other, 409, "conflict")["detail"]
+    assert "note" in problem(await practice.decide(row, outcome="filed"), 409, "conflict")["detail"]
+
+
 async def test_an_acknowledgement_that_cannot_be_read_is_refused_with_every_problem(
     pharmacy: Caller, practice: Caller
 ) -> None:
