@@ -6,7 +6,7 @@ says so; one that stands, and whose referral has had its course, is not made aga
 practice withdraws the old version from the old practice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -77,7 +77,8 @@ class Correcting:
         Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
         """
         request_hmac = self._request_hmac(asked.message, asked.body)
-        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message))
+        own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
         if sent is None or sent.message.door != asked.adapter.name:
             raise NotFound("There is nothing here for this caller.")
         known = await self._core.store.read(lambda c: self._repeated(c, sent, asked.body))
@@ -109,8 +110,8 @@ class Correcting:
         now = datetime.now(UTC)
         organisation, client = asked.caller.organisation, asked.caller.client_id
         request, needs = understand(asked.adapter, raw, organisation, now)
-        self._check_reference(sent, needs)
         directory = await self._core.directory.current()
+        self._check_reference(sent, needs, directory.stands_for(organisation))
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
@@ -201,9 +202,11 @@ class Correcting:
                 return Answer(CORRECTED, answer.body) if answer else None
         return None
 
-    def _check_reference(self, sent: Sent, needs: Needs) -> None:
-        given = self._core.vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
-        if given != sent.message.reference_hmac:
+    def _check_reference(self, sent: Sent, needs: Needs, own: Collection[str]) -> None:
+        # Kept under the code that first posted it, whichever successor corrects it.
+        reference = needs.reference.encode()
+        given = {self._core.vault.mac(f"reference|{code}", reference) for code in own}
+        if sent.message.reference_hmac not in given:
             problem = Problem(
                 "reference",
                 "reference-changed",

@@ -55,11 +55,15 @@ def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
 
 def relation(row: Any, organisation: str, directory: Directory) -> Relation:
     """Return what an organisation is to a referral; a successor stands for its predecessor."""
-    for ods, found in ((row.receiver, Relation.ACTING), (row.sender, Relation.SENDER)):
+    for ods, found in (
+        (row.receiver, Relation.ACTING),
+        (row.sender, Relation.SENDER),
+        (row.practice, Relation.COPY),
+    ):
         successor = directory.resolve_successor(ods)
         if organisation == ods or (successor is not None and successor.ods == organisation):
             return found
-    return Relation.COPY if organisation == row.practice else Relation.NONE
+    return Relation.NONE
 
 
 def context(row: Any, organisation: str, directory: Directory, now: datetime) -> referral.Context:

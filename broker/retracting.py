@@ -4,7 +4,7 @@
 place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -69,9 +69,12 @@ class Sent:
         return [route.destination for route in self.routes]
 
 
-def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
+def read(
+    connection: Connection, vault: Vault, message_id: str, own: Collection[str]
+) -> Sent | None:
     """Read a message that is to be corrected or taken back; None where there is none.
 
+    `own` are the ODS codes that the caller answers for: what they sent under it is joined to it.
     Raises Conflict where nothing was sent under it.
     """
     known = messages.get(connection, message_id)
@@ -89,7 +92,7 @@ def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
     joined = [
         found
         for other in messages.joined(connection, message.correlation_id)
-        if other.kind == Kind.REFERRAL and other.sender == message.sender and other.status == "sent"
+        if other.kind == Kind.REFERRAL and other.sender in own and other.status == "sent"
         for found in [moves.find(connection, vault, other.subject_id)]
         if found is not None
     ]
@@ -246,7 +249,7 @@ class Retracting:
 
     async def _withdraw(self, asked: Retraction, claimed: Claimed) -> Answer:
         _nothing_but(asked.body, {})
-        sent = await self._read(asked.message)
+        sent = await self._read(asked)
         old = sent.message
         if old.kind == Kind.REFERRAL:
             raise Conflict(
@@ -299,7 +302,7 @@ class Retracting:
 
     async def _close(self, asked: Retraction, claimed: Claimed) -> Answer:
         reason = _nothing_but(asked.body, CLOSURES)
-        sent = await self._read(asked.message)
+        sent = await self._read(asked)
         old, organisation = sent.message, asked.caller.organisation
         is_referral = old.kind == Kind.REFERRAL
         if is_referral and not await self._has_a_stray_copy(old.id):
@@ -350,8 +353,9 @@ class Retracting:
         items = await self._core.store.read(lambda c: work.items_of(c, message_id))
         return any(one.code == STAYS_OPEN for one in items)
 
-    async def _read(self, message_id: str) -> Sent:
-        sent = await self._core.store.read(lambda c: read(c, self._core.vault, message_id))
+    async def _read(self, asked: Retraction) -> Sent:
+        own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
         if sent is None:
             raise NotFound("There is nothing here for this caller.")
         check_standing(sent.message)
