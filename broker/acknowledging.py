@@ -110,9 +110,10 @@ class Acknowledging:
         teller = Teller(self._core.vault, directory, self._core.source, now)
         told = self._notices(teller, found, said, event_id, directory.name)
         note = self._sealed_note(found, said, event_id, now)
+        said_hmac = self._core.vault.mac(f"acknowledgement|{delivery_id}", _content(said))
 
         def write(tx: Tx) -> dict[str, Any]:
-            return self._write(tx, caller, delivery_id, said, event_id, told, note)
+            return self._write(tx, caller, delivery_id, said, said_hmac, event_id, told, note)
 
         answer = await self._core.store.write(write)
         crashpoint("decision.written")
@@ -161,9 +162,7 @@ class Acknowledging:
     ) -> list[dict[str, Any]]:
         if found.note_key is None:
             return []
-        body = strict_json.dumps(
-            {"outcome": said.outcome, "reason": said.reason, "note": said.note}
-        )
+        body = _content(said)
         binding = Binding(event_id, NOTE, 1, found.delivery.ods, JSON)
         return [messages.sealed(self._core.vault, found.note_key, binding, body, digest(body), now)]
 
@@ -173,6 +172,7 @@ class Acknowledging:
         caller: Caller,
         delivery_id: str,
         said: Acknowledgement,
+        said_hmac: str,
         event_id: str,
         told: Sequence[NewMessage],
         note: Sequence[dict[str, Any]],
@@ -182,9 +182,11 @@ class Acknowledging:
             raise NotFound("There is no such delivery in this inbox.")
         known = referrals.decision(tx.connection, delivery_id)
         if known is not None:
-            if (known.outcome, known.reason) != (said.outcome, said.reason):
+            if known.said_hmac != said_hmac:
                 raise Conflict(
-                    f"This update was already {known.outcome}. A decision stands once made."
+                    f"This update was already {known.outcome}. A decision stands once made, with "
+                    "its reason and its note; nothing of this one was stored. What the sender must "
+                    "still know, tell by telephone."
                 )
             return _answer(delivery_id, known.outcome, known.reason, known.decided_at)
         if row.received_at is None:
@@ -193,7 +195,7 @@ class Acknowledging:
                 f"PUT /inbox/{delivery_id}/receipt, then decide."
             )
         facts = {"outcome": said.outcome, "reason": said.reason or "", "by": row.ods}
-        self._record(tx, caller, row, said, event_id, facts)
+        self._record(tx, caller, row, said, said_hmac, event_id, facts)
         messages.put_payloads(tx, note)
         tx.audit(Entry("update.decided", caller.client_id, row.ods, "delivery", delivery_id, facts))
         if row.role == Role.ACTING:
@@ -209,6 +211,7 @@ class Acknowledging:
         caller: Caller,
         row: Any,
         said: Acknowledgement,
+        said_hmac: str,
         event_id: str,
         facts: Mapping[str, str],
     ) -> None:
@@ -222,6 +225,7 @@ class Acknowledging:
                 "client_id": caller.client_id,
                 "outcome": said.outcome,
                 "reason": said.reason,
+                "said_hmac": said_hmac,
                 "event_id": event_id,
                 "decided_at": tx.now,
             },
@@ -242,16 +246,25 @@ class Acknowledging:
         tx.bump(row.subject_id)
 
 
+def _content(said: Acknowledgement) -> bytes:
+    return strict_json.dumps({"outcome": said.outcome, "reason": said.reason, "note": said.note})
+
+
 def _keep_open(tx: Tx, row: Any) -> None:
-    """Leave a rejected update on its sender's list until it is sent again or closed."""
+    """Leave a rejected update on its sender's list until it is sent again or closed.
+
+    Only one that stands: nobody sends again or closes a withdrawal, or what was replaced or closed.
+    """
     message = messages.get(tx.connection, row.message_id)
+    if message is None or message.status != "sent" or message.body_hmac is None:
+        return
     work.put_item(
         tx,
         STAYS_OPEN,
         row.message_id,
         message_id=row.message_id,
         delivery_id=row.id,
-        organisation=message.sender if message else None,
+        organisation=message.sender,
         priority=row.priority,
     )
 

@@ -2,20 +2,23 @@
 
 A linked new version goes to whoever received the old one. A new escalation makes a new referral;
 one that vanished cancels the joined referral if nobody has taken it on, else leaves it open and
-says so. A change of practice withdraws the old version from the old practice.
+says so; one that stands, and whose referral has had its course, is not made again. A change of
+practice withdraws the old version from the old practice.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import moves, referral
+from broker import moves, preparing, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer
 from broker.audit import Entry
+from broker.composition import POSTED
 from broker.core import Core
 from broker.current_directory import StaleDirectory
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -27,11 +30,11 @@ from broker.events import (
 )
 from broker.moves import Found, Ready
 from broker.moving import check_version
-from broker.ports import Adapter, Needs
+from broker.ports import Adapter, Needs, Want
 from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
 from broker.reading import read_object, understand
 from broker.referral import State
-from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
+from broker.retracting import Retractor, Sent, check_standing, lock, read, retire, without
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
@@ -74,7 +77,8 @@ class Correcting:
         Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
         """
         request_hmac = self._request_hmac(asked.message, asked.body)
-        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message))
+        own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
         if sent is None or sent.message.door != asked.adapter.name:
             raise NotFound("There is nothing here for this caller.")
         known = await self._core.store.read(lambda c: self._repeated(c, sent, asked.body))
@@ -106,16 +110,20 @@ class Correcting:
         now = datetime.now(UTC)
         organisation, client = asked.caller.organisation, asked.caller.client_id
         request, needs = understand(asked.adapter, raw, organisation, now)
-        self._check_reference(sent, needs)
         directory = await self._core.directory.current()
+        self._check_reference(sent, needs, directory.stands_for(organisation))
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
-        slots, taken_over, said = _slots(planned, sent, needs, directory)
+        before = await self._wanted_before(asked.adapter, sent)
+        slots, taken_over, said = _slots(planned, sent, before, needs, retractor)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
         planned = Plan(
-            needs, planned.planned, planned.warnings, (*said, *left, *planned.read_first)
+            needs,
+            tuple(one for one in planned.planned if one.want.key in slots),
+            planned.warnings,
+            (*said, *left, *planned.read_first),
         )
         origin = Origin(
             organisation=organisation,
@@ -132,6 +140,7 @@ class Correcting:
         prepared = prepare(
             asked.adapter, request, planned, slots, origin, directory, self._core.vault, now
         )
+        prepared = _with_decisions_kept(prepared, planned, taken_over, directory, now)
         gone = _no_longer_told(sent, planned)
         parts = _Parts(
             prepared,
@@ -159,6 +168,25 @@ class Correcting:
         await self._core.store.write(write)
         return answer
 
+    async def _wanted_before(self, adapter: Adapter, sent: Sent) -> Mapping[str, Want]:
+        """Return what the version to be replaced asked for, by key, if a referral of it has ended.
+
+        Nothing where it cannot be read any more: whatever is asked for then counts as new.
+        """
+        if not sent.ended:
+            return {}
+        old = sent.message
+        posted = await self._core.store.read(
+            lambda c: messages.payload(c, self._core.vault, old.id, POSTED)
+        )
+        if posted is None:
+            return {}
+        try:
+            _, needs = understand(adapter, read_object(posted.body), old.sender, old.accepted_at)
+        except Refused:
+            return {}
+        return {want.key: want for want in needs.wants}
+
     def _request_hmac(self, message: str, body: bytes) -> str:
         return self._core.vault.mac(f"request|PUT {message}", body)
 
@@ -174,9 +202,11 @@ class Correcting:
                 return Answer(CORRECTED, answer.body) if answer else None
         return None
 
-    def _check_reference(self, sent: Sent, needs: Needs) -> None:
-        given = self._core.vault.mac(f"reference|{needs.organisation}", needs.reference.encode())
-        if given != sent.message.reference_hmac:
+    def _check_reference(self, sent: Sent, needs: Needs, own: Collection[str]) -> None:
+        # Kept under the code that first posted it, whichever successor corrects it.
+        reference = needs.reference.encode()
+        given = {self._core.vault.mac(f"reference|{code}", reference) for code in own}
+        if sent.message.reference_hmac not in given:
             problem = Problem(
                 "reference",
                 "reference-changed",
@@ -217,10 +247,13 @@ class Correcting:
 
 
 def _slots(
-    planned: Plan, sent: Sent, needs: Needs, directory: Directory
+    planned: Plan, sent: Sent, before: Mapping[str, Want], needs: Needs, retractor: Retractor
 ) -> tuple[dict[str, Slot], dict[str, Found], list[str]]:
-    """Decide where each wanted message belongs: the subject that it corrects, or one of its own."""
-    old = sent.message
+    """Decide where each wanted message belongs: the subject that it corrects, or one of its own.
+
+    What has no place is not sent: its referral has had its course, and the sender is told so.
+    """
+    old, directory = sent.message, retractor.directory
     slots: dict[str, Slot] = {}
     taken_over: dict[str, Found] = {}
     said: list[str] = []
@@ -236,6 +269,9 @@ def _slots(
         if live is None:
             if old.kind == Kind.REFERRAL:
                 raise _elsewhere(sent, one, directory)
+            if sent.ended and _has_had_its_course(sent.ended[-1], want, before.get(want.key)):
+                said.append(retractor.standing(sent.ended[-1], "is not made again"))
+                continue
             slots[want.key] = new_slot(want, needs.subject)
             continue
         state = State(live.row.state)
@@ -251,13 +287,26 @@ def _slots(
                 f"{name} has already taken the patient on: make sure that somebody there sees "
                 "the amendment."
             )
-        before = live.about.message
-        facts = {"reason": "update", "about": before.id}
+        last = live.about.message
+        facts = {"reason": "update", "about": last.id}
         slots[want.key] = Slot(
-            live.row.subject_id, None, REFERRAL_AMENDED, before.id, before.version + 1, facts
+            live.row.subject_id, None, REFERRAL_AMENDED, last.id, last.version + 1, facts
         )
         taken_over[want.key] = live
     return slots, taken_over, said
+
+
+def _has_had_its_course(ended: Found, want: Want, before: Want | None) -> bool:
+    """Whether this asks for no more than the version before did, whose referral waits for nobody.
+
+    A rejected or expired one waits for its sender; a higher urgency or another rule is new.
+    """
+    return (
+        before is not None
+        and want.reason_code == before.reason_code
+        and want.priority.rank >= before.priority.rank
+        and referral.STAGES[State(ended.row.state)].waits_for is None
+    )
 
 
 def _same_place(found: Found, one: Planned) -> bool:
@@ -295,6 +344,25 @@ def _by_key(planned: Plan, prepared: Prepared) -> list[tuple[str, NewMessage]]:
     return [
         (one.want.key, new) for one, new in zip(planned.planned, prepared.messages, strict=True)
     ]
+
+
+def _with_decisions_kept(
+    prepared: Prepared,
+    planned: Plan,
+    taken_over: Mapping[str, Found],
+    directory: Directory,
+    now: datetime,
+) -> Prepared:
+    """Leave out the clock of a decision that the receiver made already: none will meet it."""
+    decided = {key for key, found in taken_over.items() if found.row.state not in moves.UNDECIDED}
+    if not decided:
+        return prepared
+    made = tuple(
+        without(new, DeadlineKind.DECIDED) if key in decided else new
+        for key, new in _by_key(planned, prepared)
+    )
+    told = preparing.answer(planned, made, directory, prepared.answer["correlation_id"], now)
+    return replace(prepared, messages=made, answer=told)
 
 
 def _amend(tx: Tx, found: Found, new: NewMessage) -> None:

@@ -26,6 +26,8 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json
 
 SAID: Final = "move"
+# While a referral stands so, its receiver has yet to decide on it.
+UNDECIDED: Final = frozenset({State.REQUESTED, State.RECEIVED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,15 @@ def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
 
 def relation(row: Any, organisation: str, directory: Directory) -> Relation:
     """Return what an organisation is to a referral; a successor stands for its predecessor."""
-    for ods, found in ((row.receiver, Relation.ACTING), (row.sender, Relation.SENDER)):
+    for ods, found in (
+        (row.receiver, Relation.ACTING),
+        (row.sender, Relation.SENDER),
+        (row.practice, Relation.COPY),
+    ):
         successor = directory.resolve_successor(ods)
         if organisation == ods or (successor is not None and successor.ods == organisation):
             return found
-    return Relation.COPY if organisation == row.practice else Relation.NONE
+    return Relation.NONE
 
 
 def context(row: Any, organisation: str, directory: Directory, now: datetime) -> referral.Context:
@@ -150,7 +156,7 @@ class Ready:
             work.reopen(tx, before.message_id, before.last_move_at)
         elif referral.STAGES[self.state].is_terminal:
             work.clear(tx, before.message_id, at=self.now)
-        elif self.state not in {State.REQUESTED, State.RECEIVED}:
+        elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 
     def _changes(self) -> dict[str, Any]:

@@ -4,17 +4,19 @@
 place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
+from broker.acknowledging import STAYS_OPEN
 from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
 from broker.core import Core
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Conflict, Gone, NotFound, Problem, Refused, Stale
 from broker.events import (
@@ -50,22 +52,29 @@ NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMAT
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message as it stands: its row, its content, where it went, and what was joined to it."""
+    """A message as it stands: its row, its content, where it went, and what was joined to it.
+
+    `referrals` may still move; `ended` have had their course. Both in the order of their messages.
+    """
 
     message: Any
     version: int
     about: About
     routes: tuple[Route, ...]
     referrals: tuple[Found, ...]
+    ended: tuple[Found, ...]
 
     @property
     def places(self) -> list[Destination]:
         return [route.destination for route in self.routes]
 
 
-def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
+def read(
+    connection: Connection, vault: Vault, message_id: str, own: Collection[str]
+) -> Sent | None:
     """Read a message that is to be corrected or taken back; None where there is none.
 
+    `own` are the ODS codes that the caller answers for: what they sent under it is joined to it.
     Raises Conflict where nothing was sent under it.
     """
     known = messages.get(connection, message_id)
@@ -83,11 +92,14 @@ def read(connection: Connection, vault: Vault, message_id: str) -> Sent | None:
     joined = [
         found
         for other in messages.joined(connection, message.correlation_id)
-        if other.kind == Kind.REFERRAL and other.sender == message.sender and other.status == "sent"
+        if other.kind == Kind.REFERRAL and other.sender in own and other.status == "sent"
         for found in [moves.find(connection, vault, other.subject_id)]
-        if found is not None and not referral.STAGES[State(found.row.state)].is_terminal
+        if found is not None
     ]
-    return Sent(message, subject.version, about, event.routes if event else (), tuple(joined))
+    routes = event.routes if event else ()
+    live = tuple(found for found in joined if found.row.state in referral.OPEN)
+    ended = tuple(found for found in joined if found.row.state not in referral.OPEN)
+    return Sent(message, subject.version, about, routes, live, ended)
 
 
 def check_standing(message: Any) -> None:
@@ -116,7 +128,10 @@ class Retractor:
     def withdrawal(
         self, sent: Sent, to: Sequence[Destination], client: str, door: str
     ) -> NewMessage:
-        """Compose the word to these places that a message was entered in error."""
+        """Compose the word to these places that a message was entered in error.
+
+        It is as urgent as what it withdraws, but asks for nothing to be done today: no call is due.
+        """
         old = sent.message
         cause = f"{old.id}"
         kind = "withdrawal" if len(to) == len(sent.places) else f"withdrawal {to[0]}"
@@ -136,7 +151,7 @@ class Retractor:
             original=sent.about.original,
             subject=old.subject_id,
         )
-        return compose(
+        new = compose(
             self.vault,
             Composing(
                 id=message_id,
@@ -173,6 +188,7 @@ class Retractor:
                 facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
             ),
         )
+        return without(new, DeadlineKind.TELEPHONE)
 
     def cancellation(self, found: Found, organisation: str, client: str) -> Ready | None:
         """Draw up the cancelling of a joined referral; None where somebody has taken it on."""
@@ -192,14 +208,18 @@ class Retractor:
             if cancelling is not None:
                 ready.append(cancelling)
                 continue
-            place = Destination(one.row.receiver, one.row.receiver_service)
-            name = self.directory.name(place)
-            stage = referral.STAGES[State(one.row.state)].words
-            said.append(
-                f"The referral /referrals/{one.row.subject_id} stays open: {name} has it as "
-                f"{stage}. {self.directory.whom_to_telephone(place, self.now)}"
-            )
+            said.append(self.standing(one, "stays open"))
         return ready, said
+
+    def standing(self, found: Found, becomes: str) -> str:
+        """Say what becomes of a joined referral, how its receiver has it, and whom to telephone."""
+        row = found.row
+        place = Destination(row.receiver, row.receiver_service)
+        stage = referral.STAGES[State(row.state)].words
+        return (
+            f"The referral /referrals/{row.subject_id} {becomes}: {self.directory.name(place)} has "
+            f"it as {stage}. {self.directory.whom_to_telephone(place, self.now)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +249,7 @@ class Retracting:
 
     async def _withdraw(self, asked: Retraction, claimed: Claimed) -> Answer:
         _nothing_but(asked.body, {})
-        sent = await self._read(asked.message)
+        sent = await self._read(asked)
         old = sent.message
         if old.kind == Kind.REFERRAL:
             raise Conflict(
@@ -269,7 +289,10 @@ class Retracting:
         return answer
 
     async def close(self, asked: Retraction) -> Answer:
-        """Close the open loop of an update with a coded reason: it leaves every list."""
+        """Close the open loop of an update with a coded reason: it leaves every list.
+
+        Of a referral, only that its copy was rejected as not registered here; its course goes on.
+        """
         request = f"POST /messages/{asked.message}/closure"
         organisation = asked.caller.organisation
         async with self._core.answers.claim(
@@ -279,9 +302,10 @@ class Retracting:
 
     async def _close(self, asked: Retraction, claimed: Claimed) -> Answer:
         reason = _nothing_but(asked.body, CLOSURES)
-        sent = await self._read(asked.message)
+        sent = await self._read(asked)
         old, organisation = sent.message, asked.caller.organisation
-        if old.kind == Kind.REFERRAL:
+        is_referral = old.kind == Kind.REFERRAL
+        if is_referral and not await self._has_a_stray_copy(old.id):
             raise Conflict(
                 "A referral closes by its moves: complete it, reject it or "
                 f"POST /referrals/{old.subject_id}/cancel."
@@ -297,14 +321,17 @@ class Retracting:
         )
         if key is None:
             raise Gone("This message has been erased under the retention rules.")
-        owner = caused_id(old.id, "retracting", organisation, "closure")
+        owner = caused_id(old.id, "retracting", organisation, "closure", sent.version)
         kept = self._core.answers.seal(key, owner, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             lock(tx, sent)
-            work.clear(tx, old.id)
-            work.close_items(tx, reason, message_id=old.id)
-            messages.set_status(tx, old.id, "closed", reason)
+            if is_referral:
+                work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
+            else:
+                work.clear(tx, old.id)
+                work.close_items(tx, reason, message_id=old.id)
+                messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
             tx.audit(
                 Entry(
@@ -313,7 +340,7 @@ class Retracting:
                     organisation,
                     "message",
                     old.id,
-                    {"reason": reason},
+                    {"what": STAYS_OPEN if is_referral else "update", "reason": reason},
                 )
             )
             self._core.answers.keep(tx, claimed, kept)
@@ -321,8 +348,14 @@ class Retracting:
         await self._core.store.write(write)
         return answer
 
-    async def _read(self, message_id: str) -> Sent:
-        sent = await self._core.store.read(lambda c: read(c, self._core.vault, message_id))
+    async def _has_a_stray_copy(self, message_id: str) -> bool:
+        """Whether a copy, rejected as not registered here, still waits for the sender."""
+        items = await self._core.store.read(lambda c: work.items_of(c, message_id))
+        return any(one.code == STAYS_OPEN for one in items)
+
+    async def _read(self, asked: Retraction) -> Sent:
+        own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
+        sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
         if sent is None:
             raise NotFound("There is nothing here for this caller.")
         check_standing(sent.message)
@@ -351,6 +384,11 @@ def retire(tx: Tx, old: Any, status: str) -> None:
     work.clear(tx, old.id)
     work.close_items(tx, status, message_id=old.id)
     tx.bump(old.subject_id)
+
+
+def without(new: NewMessage, clock: DeadlineKind) -> NewMessage:
+    """Return a message for which this clock does not run."""
+    return replace(new, deadlines=[one for one in new.deadlines if one["kind"] != clock])
 
 
 def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:

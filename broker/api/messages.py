@@ -57,20 +57,24 @@ async def listing(
     reference: Annotated[str | None, Query(max_length=200)] = None,
     since: Annotated[AwareDatetime | None, Query()] = None,
 ) -> Response:
-    """Pages are stable while messages arrive: each goes on exactly where the last one ended."""
+    """Pages are stable while messages arrive: each goes on exactly where the last one ended.
+
+    What an organisation sent that is closed and that you succeed is yours.
+    """
     caller = await caller_of(request)
     allow(caller, Action.LIST_MESSAGES)
     broker = broker_of(request)
-    hmac = broker.intake.reference(caller.organisation, reference) if reference else None
+    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    hmacs = [broker.intake.reference(code, reference) for code in codes] if reference else []
     rows = await broker.store.read(
         lambda c: trail.sent_by(
             c,
-            caller.organisation,
+            codes,
             before=_place(before),
             limit=limit,
             kind=kind,
             status=status,
-            reference_hmac=hmac,
+            reference_hmacs=hmacs,
             since=_utc("since", since, "Give a time with its offset.") if since else None,
         )
     )
@@ -110,9 +114,9 @@ async def overdue(request: Request, limit: Annotated[int, Query(ge=1, le=500)] =
     """Most urgent first. An item goes when what it waits for has happened."""
     caller = await caller_of(request)
     allow(caller, Action.LIST_OVERDUE)
-    rows = await broker_of(request).store.read(
-        lambda c: work.open_items(c, caller.organisation, limit)
-    )
+    broker = broker_of(request)
+    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    rows = await broker.store.read(lambda c: work.open_items(c, codes, limit))
     return answer({"items": [item(row) for row in rows]})
 
 
@@ -155,9 +159,12 @@ async def withdraw(request: Request, message: Identity) -> Response:
     return answer(made.body, made.status)
 
 
-@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update")
+@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update or copy")
 async def close(request: Request, message: Identity) -> Response:
-    """Takes `{"reason": …}`: what became of it another way. It leaves every list."""
+    """Takes `{"reason": …}`: what became of it another way. It leaves every list.
+
+    Of a referral it closes only that its copy was rejected as not registered here.
+    """
     caller = await caller_of(request)
     await _seen(broker_of(request), caller, Action.CLOSE, message)
     made = await broker_of(request).retracting.close(await _retraction(request, caller, message))

@@ -24,10 +24,9 @@ def overdue(
     as_json: AsJson = False,
 ) -> None:
     """List what a person must look at: passed deadlines, dead deliveries, odd receipts."""
+    codes = [organisation] if organisation is not None else None
     with opened() as broker:
-        rows = broker.store.read_now(
-            lambda connection: work.open_items(connection, organisation, limit)
-        )
+        rows = broker.store.read_now(lambda connection: work.open_items(connection, codes, limit))
     found = [
         {
             "code": row.code,

@@ -305,6 +305,7 @@ class DecisionRow(SQLModel, table=True):
     client_id: str = _text()
     outcome: str = _text()
     reason: str | None = _text(null=True)
+    said_hmac: str = _text()
     event_id: str = _id()
     decided_at: datetime = _utc()
 

@@ -1,6 +1,6 @@
 """Reading for people: the audit chain and the lists of an organisation's own messages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -47,17 +47,17 @@ def verify_audit(connection: Connection) -> Verdict:
 
 def sent_by(
     connection: Connection,
-    organisation: str,
+    codes: Collection[str],
     *,
     before: tuple[datetime, str] | None,
     limit: int,
     kind: str | None = None,
     status: str | None = None,
-    reference_hmac: str | None = None,
+    reference_hmacs: Collection[str] = (),
     since: datetime | None = None,
 ) -> Sequence[Row[Any]]:
-    """Return an organisation's own messages, newest first; stable while others arrive."""
-    wanted = [m.sender == organisation, m.kind != "notice"]
+    """Return the messages that these ODS codes sent, newest first; stable while others arrive."""
+    wanted = [m.sender.in_(sorted(codes)), m.kind != "notice"]
     if before is not None:
         at, message_id = before
         wanted.append(or_(m.accepted_at < at, and_(m.accepted_at == at, m.id < message_id)))
@@ -65,8 +65,8 @@ def sent_by(
         wanted.append(m.kind == kind)
     if status is not None:
         wanted.append(m.status == status)
-    if reference_hmac is not None:
-        wanted.append(m.reference_hmac == reference_hmac)
+    if reference_hmacs:
+        wanted.append(m.reference_hmac.in_(sorted(reference_hmacs)))
     if since is not None:
         wanted.append(m.accepted_at >= since)
     return connection.execute(

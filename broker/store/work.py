@@ -1,6 +1,6 @@
 """Deadlines and the work-list: what is overdue, who must look at it, and what cleared it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -149,11 +149,13 @@ def close_items(tx: Tx, reason: str, *, code: str | None = None, **of: str) -> N
     )
 
 
-def open_items(connection: Connection, organisation: str | None, limit: int) -> Sequence[Row[Any]]:
-    """Return what is open, most urgent first: one organisation's, or everything for operators."""
+def open_items(
+    connection: Connection, codes: Collection[str] | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Return what is open, most urgent first: that of these ODS codes, or all for operators."""
     wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
-    if organisation is not None:
-        wanted.append(wi.organisation == organisation)
+    if codes is not None:
+        wanted.append(wi.organisation.in_(sorted(codes)))
     return connection.execute(
         select(t.work_item).where(and_(*wanted)).order_by(wi.priority_rank, wi.due_at).limit(limit)
     ).all()

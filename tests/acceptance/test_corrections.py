@@ -1,6 +1,7 @@
 """What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -220,6 +221,48 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
 
 
+async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(
+    optometrist: Caller, hospital: Caller, practice: Caller
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await hospital.take(message["id"])
+    row = await practice.take(message["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    assert await optometrist.overdue(message["id"]) == {"not-registered-here"}
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    closure, said = f"{message['url']}/closure", {"reason": "sent-another-way"}
+    taken(await optometrist.post(closure, said), 200)
+    assert await optometrist.overdue(message["id"]) == set()
+    assert (await optometrist.tracked(message["id"]))["status"] == "sent"
+    taken(await hospital.move(message["referral"], "complete", {"outcome": "Treated."}), 200)
+    # That was all there was to close: what remains of a referral closes by its moves.
+    problem(await optometrist.post(closure, said), 409, "conflict")
+
+
+@pytest.mark.parametrize("ended", ["closed", "replaced", "withdrawn"])
+async def test_not_registered_here_opens_nothing_once_the_version_stands_no_longer(
+    pharmacy: Caller, practice: Caller, ended: str
+) -> None:
+    body = consultation(practice="G99001")
+    update = first(await pharmacy.submit(body))
+    row = await practice.take(update["id"])
+    if ended == "replaced":
+        taken(await correct(pharmacy, update["id"], body | {"plan": "Another."}), 200)
+    elif ended == "closed":
+        taken(await pharmacy.post(f"{update['url']}/closure", {"reason": "patient-told"}), 200)
+    else:
+        taken(await pharmacy.post(f"{update['url']}/withdrawal", {}))
+        (gone,) = await withdrawals(practice, update["id"])
+        taken(await practice.receipt(gone), 200)
+        answer = await practice.decide(gone, outcome="rejected", reason="not-registered-here")
+        taken(answer, 200)
+        assert await pharmacy.overdue(gone["message"]) == set()
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    # It is told all the same; nothing stands on a list that nobody could take off it.
+    assert await pharmacy.heard(update["id"], "update-rejected")
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
 @pytest.mark.parametrize(
     "reason",
     [
@@ -319,6 +362,80 @@ async def test_an_escalation_that_vanished_after_acceptance_stays_open_and_the_a
     assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "accepted"
 
 
+async def ended(
+    pharmacy: Caller, practice: Caller, body: Body, move: str, said: Body
+) -> tuple[str, str]:
+    """Return an update and its joined referral, which this move has ended."""
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    if move == "cancel":
+        taken(await pharmacy.move(task["referral"], "cancel", said), 200)
+    else:
+        taken(await practice.move(task["referral"], "accept"), 200)
+        taken(await practice.move(task["referral"], move, said), 200)
+    return first(sent)["id"], task["referral"]
+
+
+@pytest.mark.parametrize(
+    ("move", "content", "state"),
+    [
+        ("complete", {"outcome": "Treated at once."}, "completed"),
+        ("cancel", {"reason": "patient-request"}, "cancelled"),
+    ],
+)
+async def test_an_escalation_that_has_had_its_course_is_left_and_the_answer_says_so(
+    pharmacy: Caller, practice: Caller, move: str, content: Body, state: str
+) -> None:
+    body = reading(196, 124)
+    at, task = await ended(pharmacy, practice, body, move, content)
+    for plan in ("A typo.", "Another."):
+        said = taken(await correct(pharmacy, at, body | {"plan": plan}), 200)
+        assert kinds(said) == ["update"]
+        line = next(line for line in said["read_first"] if task in line)
+        assert f"as {state}" in line and "Riverside Medical Practice" in line
+        assert not [one for one in first(said)["deadlines"] if one["kind"] == "telephone"]
+        at = first(said)["id"]
+
+
+async def test_an_escalation_that_rose_or_is_another_one_makes_a_new_referral(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(152, 88, "abpm-average")
+    outcome = {"outcome": "Treatment begun."}
+    at, _ = await ended(pharmacy, practice, body, "complete", outcome)
+    worse = body | {"blood_pressures": reading(172, 88, "abpm-average")["blood_pressures"]}
+    said = taken(await correct(pharmacy, at, worse), 200)
+    assert first(said, "referral")["priority"] == "stat"
+    body = reading(196, 124)
+    at, _ = await ended(pharmacy, practice, body, "complete", outcome)
+    other = reading(88, 58, fainting_or_falls=True, reference=body["reference"])
+    said = taken(await correct(pharmacy, at, other), 200)
+    assert first(said, "referral")["priority"] == "urgent"
+
+
+async def test_an_escalation_that_vanished_and_is_back_makes_a_new_referral(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
+    at = first(taken(await correct(pharmacy, first(sent)["id"], better), 200))["id"]
+    said = taken(await correct(pharmacy, at, body), 200)
+    assert kinds(said) == ["update", "referral"]
+    assert first(said, "referral")["referral"] != first(sent, "referral")["referral"]
+
+
+async def test_an_escalation_that_was_rejected_is_referred_again(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    body = reading(196, 124)
+    no = {"reason": "insufficient-information", "advice": "Which arm?"}
+    at, task = await ended(pharmacy, practice, body, "reject", no)
+    said = taken(await correct(pharmacy, at, body | {"plan": "The left arm."}), 200)
+    assert first(said, "referral")["referral"] != task
+
+
 async def test_a_correction_is_of_the_update_and_never_of_the_task_that_came_with_it(
     pharmacy: Caller, practice: Caller
 ) -> None:
@@ -396,6 +513,19 @@ async def test_a_notice_is_not_withdrawn_or_closed_by_whoever_caused_it(
     problem(await practice.post(f"/messages/{notice}/withdrawal", {}), 409, "conflict")
     said = {"reason": "no-longer-needed"}
     problem(await practice.post(f"/messages/{notice}/closure", said), 409, "conflict")
+
+
+async def test_a_withdrawal_of_something_same_day_asks_nobody_to_telephone(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    # No task can go to this practice, so the update itself is same-day and the call a duty.
+    sent = await pharmacy.submit(reading(196, 124, practice="G99003"))
+    update = first(sent)
+    assert "telephone" in {one["kind"] for one in update["deadlines"]}
+    said = taken(await pharmacy.post(f"{update['url']}/withdrawal", {}))
+    shown = await pharmacy.tracked(said["message"])
+    assert shown["priority"] == "stat"
+    assert {one["kind"] for one in shown["deadlines"]} == {"received", "filed"}
 
 
 async def test_a_withdrawal_cancels_a_joined_referral_that_nobody_has_accepted(
@@ -490,6 +620,32 @@ async def test_an_amendment_after_acceptance_says_that_somebody_must_see_it(
     said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
     assert "has already taken the patient on" in said["read_first"][0]
     assert taken(await hospital.get(old["referral"]), 200)["state"] == "accepted"
+
+
+async def test_an_amendment_after_acceptance_asks_nobody_to_decide_again(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    long_ago = (datetime.now(UTC) - timedelta(days=30)).date()
+    body = referral(date_of_sight_test=long_ago.isoformat())
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    taken(await hospital.move(old["referral"], "accept"), 200)
+    said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
+    (new,) = said["messages"]
+    assert "decided" not in {one["kind"] for one in new["deadlines"]}
+    assert not [line for line in said["read_first"] if "decided" in line]
+    shown = await optometrist.tracked(new["id"])
+    assert "decided" not in {one["kind"] for one in shown["deadlines"]}
+
+
+async def test_an_amendment_before_the_decision_still_asks_for_one(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    await hospital.take(old["id"])
+    said = taken(await correct(optometrist, old["id"], body | {"symptoms": "Worse."}), 200)
+    assert "decided" in {one["kind"] for one in said["messages"][0]["deadlines"]}
 
 
 async def test_an_amendment_that_would_go_elsewhere_is_409(

@@ -93,6 +93,18 @@ async def test_receipts_and_decisions_may_be_repeated_and_a_decision_stands(
     assert await pharmacy.notices(update["id"]) == ["update-filed"]
 
 
+async def test_a_second_acknowledgement_with_another_note_is_refused_not_dropped(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    row = await practice.take((await sent_to(pharmacy))["id"])
+    note = {"note": "Filed under hypertension."}
+    one = await practice.decide(row, outcome="filed", **note)
+    assert (await practice.decide(row, outcome="filed", **note)).content == one.content
+    other = await practice.decide(row, outcome="filed", note="Allergic to penicillin, ring us.")
+    assert "note" in problem(other, 409, "conflict")["detail"]
+    assert "note" in problem(await practice.decide(row, outcome="filed"), 409, "conflict")["detail"]
+
+
 async def test_an_acknowledgement_that_cannot_be_read_is_refused_with_every_problem(
     pharmacy: Caller, practice: Caller
 ) -> None:
@@ -220,6 +232,60 @@ async def test_the_list_is_an_organisations_own_with_filters(
     assert not {update, task} & (await ids(optometrist) | await ids(practice))
     for kind in taken(await pharmacy.get("/messages", limit=200), 200)["messages"]:
         assert kind["kind"] != "notice"
+
+
+async def test_a_successor_lists_tracks_and_corrects_what_its_predecessor_sent(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    update, task = first(sent), first(sent, "referral")
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
+    successor = place.of("TPX02")
+    merged = "  - ods: FPH01\n    name: Riverside Pharmacy\n    pillar: pharmacy\n    icb: QXX\n"
+    open_now = merged.replace("FPH01", "TPX02").replace("Riverside", "Market Street")
+    closed = f"{merged}    status: closed\n    successor: TPX02\n"
+    both = f"{open_now}    telephone: 0113 496 0102\n\n{closed}"
+    async with place.directory((merged, both)):
+
+        async def found() -> set[str]:
+            given = {"limit": 200, "reference": body["reference"]}
+            answer = taken(await successor.get("/messages", **given), 200)
+            return {one["id"] for one in answer["messages"]}
+
+        assert await found() == {update["id"]}
+        assert await successor.overdue(update["id"]) == {"not-registered-here"}
+        at = update["id"]
+        # Again from the successor's own version; the task goes on as the same referral.
+        for plan in ("One.", "Two."):
+            mine = body | {
+                "pharmacy": {"ods": "TPX02", "name": "Market Street Pharmacy"},
+                "plan": plan,
+            }
+            tag = await successor.etag(f"/messages/{at}")
+            wrong = mine | {"reference": "another"}
+            path = f"/pharmacy/consultations/{at}"
+            said = problem(await successor.put(path, wrong, if_match=tag), 422, "invalid")
+            assert said["problems"][0]["code"] == "reference-changed"
+            said = taken(await successor.put(path, mine, if_match=tag), 200)
+            assert first(said, "referral")["referral"] == task["referral"]
+            at = first(said)["id"]
+            assert await found() == {at}
+        assert await successor.overdue(update["id"]) == set()
+    assert not await found()
+
+
+async def test_the_successor_of_a_practice_reads_the_referral_that_it_was_told_of(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    await hospital.take(message["id"])
+    successor = place.of("G99002")
+    problem(await successor.get(message["referral"]), 404, "not-found")
+    merged = "name: Riverside Medical Practice\n    pillar: general-practice\n    icb: QXX\n"
+    async with place.directory((merged, f"{merged}    status: closed\n    successor: G99002\n")):
+        assert taken(await successor.get(message["referral"]), 200)["state"] == "received"
 
 
 @pytest.mark.parametrize(

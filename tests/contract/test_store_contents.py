@@ -270,7 +270,7 @@ async def test_an_organisations_messages_are_listed_newest_first_page_by_page(
     while True:
         before = listed[-1] if listed else None
         page = store.read_now(
-            lambda c, before=before: trail.sent_by(c, PHARMACY, before=before, limit=3)
+            lambda c, before=before: trail.sent_by(c, [PHARMACY], before=before, limit=3)
         )
         if not page:
             break
@@ -672,9 +672,8 @@ async def test_an_organisation_sees_its_own_items_only(store: Store) -> None:
             )
 
     await store.write(fn)
-    assert [i.organisation for i in store.read_now(lambda c: work.open_items(c, PHARMACY, 9))] == [
-        PHARMACY
-    ]
+    own = store.read_now(lambda c: work.open_items(c, [PHARMACY], 9))
+    assert [item.organisation for item in own] == [PHARMACY]
     assert len(store.read_now(lambda c: work.open_items(c, None, 9))) == 3
 
 

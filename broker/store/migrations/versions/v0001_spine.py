@@ -99,6 +99,7 @@ def upgrade() -> None:
         sa.Column("client_id", sa.Text(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("said_hmac", sa.Text(), nullable=False),
         sa.Column("event_id", columns.Id(), nullable=False),
         sa.Column("decided_at", columns.Utc(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id"),
