@@ -31,7 +31,7 @@ from broker.events import (
     uuid7,
 )
 from broker.ports import Consumer, Delivery, Endpoint, Outcome, Outlet
-from broker.retry import POLICIES, decide
+from broker.retry import decide, policy_of
 from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
@@ -280,7 +280,7 @@ class Worker:
         held: bool,
     ) -> None:
         decision = decide(
-            POLICIES[Priority(row.priority)],
+            policy_of(row.priority_rank),
             failure,
             attempt=claimed.attempt,
             first_due=row.first_due_at,

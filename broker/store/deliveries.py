@@ -67,7 +67,7 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
         return
     if row["subject_seq"] > 1:
         head = tx.first(
-            select(d.id, d.priority_rank)
+            select(d.id, d.priority_rank, d.due_at)
             .where(and_(_lane(row), unfinished()))
             .order_by(d.subject_seq, d.consumer)
             .limit(1)
@@ -75,12 +75,14 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
         if head is not None:
             row["state"], row["held_reason"] = "held", "predecessor"
             if row["priority_rank"] < head.priority_rank:
-                # The head of a lane inherits the highest priority that waits behind it.
+                # The head of a lane inherits the highest priority that waits behind it, and is
+                # tried at once, as that step would have been: it may be an hour from its turn.
                 tx.execute(
                     update(t.delivery)
                     .where(d.id == head.id)
-                    .values(priority_rank=row["priority_rank"])
+                    .values(priority_rank=row["priority_rank"], due_at=min(head.due_at, tx.now))
                 )
+                tx.wake(DELIVERIES)
             return
     if row["channel"] == "inbox":
         row["state"], row["held_reason"] = "held", "receipt"

@@ -290,6 +290,25 @@ def test_the_head_of_a_lane_inherits_the_highest_priority_behind_it(post: Post) 
     assert post.claim(limit=1) == [elsewhere]
 
 
+def test_a_head_that_waits_to_be_tried_again_is_tried_at_once_for_what_is_more_urgent(
+    post: Post,
+) -> None:
+    heard: list[set[str]] = []
+    lane = post.subject()
+    first = post.send(lane)
+    post.claim()
+    later = post.clock.now() + timedelta(minutes=55)
+    post.again(first, later)
+    post.send(lane)
+    assert post.get(first).due_at == later  # what is no more urgent hurries nothing
+    assert post.claim() == []
+    post.store.listen(heard.append)
+    post.send(lane, priority=Priority.STAT)
+    assert {DELIVERIES} in heard
+    assert post.get(first).due_at == post.clock.now()
+    assert post.claim() == [first]
+
+
 CANCEL = {"supersedes": "unsent"}
 
 
