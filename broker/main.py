@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -132,7 +134,10 @@ class Broker:
                         pause, max(SHORTEST_PAUSE, (due - datetime.now(UTC)).total_seconds())
                     )
             except Exception as error:  # kept in the database: the next round tries it again
-                log.error(f"{name}.failed", error=type(error).__name__, cause=str(error)[:200])
+                # What it says may be a patient's; what it is and where it was raised is not.
+                raised = traceback.extract_tb(error.__traceback__)[-1]
+                point = f"{Path(raised.filename).name}:{raised.lineno}"
+                log.error(f"{name}.failed", error=type(error).__name__, point=point)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), pause)
 
