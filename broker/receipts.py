@@ -6,12 +6,13 @@ receipt says that the bytes are stored, not that anybody acted.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from broker import deadlines, notices, referral, telling
+from broker import notices, referral, telling
 from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
+from broker.deadlines import RECEIPT_CLOCKS
 from broker.events import (
     REFERRAL_MOVED,
     Destination,
@@ -28,12 +29,6 @@ from broker.store.messages import NewMessage
 from broker.store.store import Tx
 from broker.telling import Teller
 
-_CLOCK: Final = {
-    Role.ACTING: deadlines.DeadlineKind.RECEIVED,
-    Role.COPY: deadlines.DeadlineKind.COPY_RECEIVED,
-    Role.NOTICE: deadlines.DeadlineKind.NOTICE_RECEIVED,
-}
-
 
 def matches(receipt: Receipt, row: Any) -> bool:
     """Whether a receipt names this very delivery, these very bytes and this very organisation."""
@@ -44,7 +39,7 @@ async def late_word(core: Core, row: Any) -> list[NewMessage]:
     """Draw up the word to the sender that what it was told was missing has arrived after all."""
     if row.role == Role.NOTICE or row.received_at is not None:
         return []
-    kind = _CLOCK[Role(row.role)]
+    kind = RECEIPT_CLOCKS[Role(row.role)]
     found = await core.store.read(lambda c: telling.raised(c, core.vault, row.message_id, kind))
     if found is None:
         return []
@@ -103,7 +98,7 @@ def settle(
         deliveries.finish(tx, row, "receipt")
     tx.audit(Entry("delivery.received", client, row.ods, "delivery", row.id, {"via": via}))
     work.close_items(tx, "received", delivery_id=row.id)
-    _clear(tx, row)
+    deliveries.meet_clock(tx, row.message_id, row.role)
     notices.put(tx, late)
     if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
         _receive(tx, row, source)
@@ -124,19 +119,6 @@ def _mismatch(tx: Tx, row: Any, client: str) -> None:
         organisation=None,
         priority=row.priority,
     )
-
-
-def _clear(tx: Tx, row: Any) -> None:
-    """Meet the deadline of this role, once every delivery in that role is received."""
-    if row.message_id is None:
-        return
-    waiting = [
-        other
-        for other in deliveries.of_message(tx.connection, row.message_id)
-        if other.role == row.role and other.id != row.id and other.received_at is None
-    ]
-    if not waiting:
-        work.clear(tx, row.message_id, _CLOCK[Role(row.role)])
 
 
 def _receive(tx: Tx, row: Any, source: str) -> None:

@@ -90,15 +90,15 @@ class Safety:
         if message.kind == Kind.NOTICE or row.kind in UNTOLD:
             return []
         who = name(Destination(row.owner))
-        text = (
-            f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}. "
-            "It is still there to be collected; please make sure that the patient is seen to."
-        )
+        said = [f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}."]
+        if row.kind in deadlines.RECEIPT_CLOCKS.values():  # others may pass when it is taken
+            said.append("It is still there to be collected.")
+        said.append("Please make sure that the patient is seen to.")
         return teller.notices(
             about,
             cause=row.id,
             topic="deadline-passed",
-            text=text,
+            text=" ".join(said),
             by=row.owner,
             to=[(Destination(message.sender), "sent the message whose deadline passed")],
         )

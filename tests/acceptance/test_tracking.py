@@ -315,6 +315,7 @@ async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
     await eventually(listed)
     told = await pharmacy.heard(update["id"], "deadline-passed")
     assert "not confirmed as stored" in told.text and "Riverside Medical Practice" in told.text
+    assert "still there to be collected" in told.text
     for _ in range(3):
         await place.broker.safety.run_once()
     assert await pharmacy.notices(update["id"]) == ["deadline-passed"]
@@ -339,6 +340,7 @@ async def test_each_deadline_of_a_message_is_its_own(
     await place.move_deadline_back(update["id"], "filed")
     told = await pharmacy.heard(update["id"], "deadline-passed")
     assert "neither filed nor rejected" in told.text
+    assert "still there to be collected" not in told.text  # it was stored long ago
     assert await pharmacy.overdue(update["id"]) == {"filed-overdue"}
     taken(await practice.decide(row, outcome="filed"), 200)
     assert await pharmacy.overdue(update["id"]) == set()
@@ -352,6 +354,7 @@ async def test_a_copy_that_is_late_is_told_as_a_copy(
     await place.move_deadline_back(message["id"], "copy-received")
     told = await optometrist.heard(message["id"], "deadline-passed")
     assert "The copy of your referral was not confirmed" in told.text
+    assert "still there to be collected" in told.text
     await practice.take(message["id"])
     assert await optometrist.heard(message["id"], "received-late")
 
@@ -364,6 +367,7 @@ async def test_a_clinical_clock_that_passes_is_told_as_not_known_to_have_happene
     await place.move_deadline_back(message["id"], "seen")
     told = await optometrist.heard(message["id"], "deadline-passed")
     assert "Nothing says yet that the patient was seen" in told.text
+    assert "still there to be collected" not in told.text
 
 
 async def test_a_notice_that_nobody_collects_is_on_the_operators_list_and_never_told_by_notice(

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, SubjectKind, uuid7
-from broker.store import claims, deliveries
+from broker.store import claims, deliveries, work
 from broker.store import tables as t
 from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, Slots
 from broker.store.store import DELIVERIES, Store, Tx
@@ -318,6 +318,41 @@ def test_a_cancel_supersedes_what_was_not_sent_and_is_sent_itself(post: Post) ->
     cancel = post.send(lane, facts=CANCEL)
     assert post.states(*steps, cancel) == ["done: superseded"] * 3 + ["due"]
     assert post.claim() == [cancel]
+
+
+def a_clock(post: Post, message: str, kind: str) -> None:
+    """Let a clock run for a message; it passes in an hour."""
+    row = {"id": uuid7(), "message_id": message, "kind": kind, "version": 1, "owner": PRACTICE}
+    times = {"due_at": post.clock.now() + timedelta(hours=1), "cleared_at": None, "raised_at": None}
+    post.write(lambda tx: work.put_deadlines(tx, [row | times | {"source": ""}]))
+
+
+def running(post: Post, message: str) -> set[str]:
+    """The clocks of a message that nothing has met."""
+    rows = post.store.read_now(lambda c: work.deadlines_of(c, [message]))
+    return {row.kind for row in rows if row.cleared_at is None}
+
+
+def test_the_clock_of_what_a_cancel_supersedes_runs_no_longer(post: Post) -> None:
+    lane, message = post.subject(), uuid7()
+    for kind in ("notice-received", "received"):
+        a_clock(post, message, kind)
+    notice = post.send(lane, message_id=message, role="notice")
+    post.send(lane, facts=CANCEL)
+    assert post.state(notice) == "done: superseded"
+    assert running(post, message) == {"received"}
+
+
+def test_a_clock_runs_on_while_somebody_else_in_its_role_has_yet_to_confirm(post: Post) -> None:
+    lane, message = post.subject(), uuid7()
+    a_clock(post, message, "notice-received")
+    post.send(lane, message_id=message, role="notice")
+    other = post.send(post.subject(), message_id=message, role="notice", ods=HOSPITAL)
+    post.send(lane, facts=CANCEL)
+    assert running(post, message) == {"notice-received"}
+    post.finish(other)
+    post.write(lambda tx: deliveries.meet_clock(tx, message, "notice"))
+    assert running(post, message) == set()
 
 
 def test_a_cancel_waits_for_what_may_have_been_sent(post: Post) -> None:
