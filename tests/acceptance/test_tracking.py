@@ -1,11 +1,20 @@
 """What became of a message: each sees what is its own to see, and nothing before it was proved."""
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from broker.store import trail
+from broker import operating, receipts
+from broker.ports import Receipt
+from broker.store import deliveries, trail
+from broker.store import tables as t
+from broker.store.store import Tx
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -330,6 +339,76 @@ async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
     taken(await practice.receipt(row), 200)
     assert await pharmacy.overdue(update["id"]) == set()
     assert sorted(await pharmacy.notices(update["id"])) == ["deadline-passed", "received-late"]
+
+
+async def test_a_receipt_after_giving_up_is_told_as_that_and_not_as_after_the_deadline(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    broker = place.broker
+    given_up = partial(operating.give_up, actor="test", source=broker.settings.source)
+    directory = await broker.directory.current()
+    await asyncio.to_thread(
+        given_up, broker.store, broker.vault, directory, row["id"], "It has closed."
+    )
+    assert await pharmacy.heard(update["id"], "delivery-failed")
+    taken(await practice.receipt(row), 200)
+    late = await pharmacy.heard(update["id"], "received-late")
+    assert "has now stored your update, after it was given up." in late.text
+
+
+class Meanwhile:
+    """A store in which something else is written first, once, whenever something is to be."""
+
+    def __init__(self, store: Any, first: Callable[[], Awaitable[None]]) -> None:
+        self.read = store.read
+        self._store = store
+        self._first: Callable[[], Awaitable[None]] | None = first
+
+    async def write(self, fn: Any) -> Any:
+        first, self._first = self._first, None
+        if first is not None:
+            await first()
+        return await self._store.write(fn)
+
+
+async def test_a_deadline_that_is_raised_while_its_receipt_is_written_is_told_of_as_late(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+
+    async def passes() -> None:
+        await place.move_deadline_back(update["id"], "received")
+        await pharmacy.heard(update["id"], "deadline-passed")
+
+    broker = place.broker
+    core = replace(broker.core, store=Meanwhile(broker.store, passes))  # type: ignore[arg-type]
+    delivery = await broker.store.read(lambda c: deliveries.get(c, row["id"]))
+    receipt = Receipt(row["id"], row["digest"], "G99001")
+    assert await receipts.take(core, delivery, receipt, via="inbox", client="test")
+    assert await pharmacy.heard(update["id"], "received-late")
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
+async def test_a_receipt_counts_also_where_the_message_can_no_longer_be_opened(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    await place.move_deadline_back(update["id"], "received")
+    await pharmacy.heard(update["id"], "deadline-passed")
+
+    def alter(tx: Tx) -> None:
+        p = t.payload.c
+        owner = select(t.message.c.event_id).where(t.message.c.id == update["id"])
+        chosen = t.payload.update().where(p.owner_id == owner.scalar_subquery())
+        assert tx.execute(chosen.values(sealed=b"altered")).rowcount
+
+    await place.broker.store.write(alter)
+    taken(await practice.receipt(row), 200)
+    assert await pharmacy.overdue(update["id"]) == set()
 
 
 async def test_each_deadline_of_a_message_is_its_own(
