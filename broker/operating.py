@@ -163,10 +163,8 @@ def _why_not(row: Any) -> str:
         return f"it is done ({row.done_reason})."
     if row.held_reason == "predecessor":
         return "it waits for the step before it, which must be retried or given up first."
-    if row.held_reason == "receipt" and row.channel == "inbox":
-        return "it stands in the inbox of its destination, waiting to be collected and confirmed."
-    if row.held_reason == "receipt":
-        return "it was sent, and waits for its receipt."
+    if row.held_reason == "receipt":  # sent or not, it stands there: so much is always true
+        return "it stands in the inbox of its destination, waiting to be confirmed as stored."
     return f"it is held ({row.held_reason})."
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from broker import operating, receipts
 from broker.ports import Receipt
-from broker.store import deliveries, trail
+from broker.store import claims, deliveries, trail
 from broker.store import tables as t
 from broker.store.store import Tx
 from tests.acceptance.place import (
@@ -132,6 +132,40 @@ async def test_a_webhook_that_is_down_is_shown_as_tried_and_the_inbox_has_it_all
     assert "filed it" in (await pharmacy.tracked(update["id"]))["line"]
     (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
     assert (one["state"], one["done_reason"]) == ("done", "receipt")
+
+
+async def test_what_was_never_sent_is_not_said_to_be_though_it_was_to_be_pushed(
+    pharmacy: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy, practice="G99002")
+    delivery = (await place.of("G99002").arrived(update["id"]))["id"]
+    url = f"http://127.0.0.1:{place.webhook_port}/inbound"
+
+    async def shown() -> tuple[str | None, str]:
+        found = await pharmacy.tracked(update["id"])
+        return found["deliveries"][0]["held_reason"], found["line"]
+
+    async def stands_in_the_inbox() -> bool:
+        await place.broker.store.write(lambda tx: at_once(tx, delivery))
+        return (await shown())[0] == "receipt"
+
+    async with place.directory((f"channel: webhook\n    url: {url}", "channel: inbox")):
+        await eventually(stands_in_the_inbox)
+    assert (await shown())[1].startswith("Accepted; waiting for Hilltop Surgery to take it.")
+
+    def answered(tx: Tx) -> None:
+        claims.put_attempt(tx, delivery, 999, tx.now, "answered", None, 202)
+
+    await place.broker.store.write(answered)
+    assert "Hilltop Surgery was sent it but has not confirmed" in (await shown())[1]
+
+
+def at_once(tx: Tx, delivery: str) -> None:
+    """Let a delivery be tried now, whatever its destination's breaker says."""
+    tx.execute(t.endpoint_state.update().values(failures=0, open_until=None))
+    row = deliveries.lock(tx, delivery)
+    assert row is not None
+    deliveries.retry(tx, row)
 
 
 # -- who sees what -------------------------------------------------------------------------------
