@@ -134,6 +134,32 @@ async def test_a_webhook_that_is_down_is_shown_as_tried_and_the_inbox_has_it_all
     assert (one["state"], one["done_reason"]) == ("done", "receipt")
 
 
+async def test_a_secret_that_does_not_open_kills_no_delivery(
+    pharmacy: Caller, place: Place
+) -> None:
+    s = t.webhook_secret.c
+    kept = (await place.broker.store.read(lambda c: c.execute(select(s.sealed)).all()))[0].sealed
+
+    async def put(sealed: bytes) -> None:
+        change = t.webhook_secret.update().values(sealed=sealed)
+        await place.broker.store.write(lambda tx: tx.execute(change))
+
+    await put(b"altered, and no longer to be opened")
+    try:
+        update = await sent_to(pharmacy, practice="G99002")
+        delivery = (await place.of("G99002").arrived(update["id"]))["id"]
+        await place.broker.store.write(lambda tx: at_once(tx, delivery))
+
+        async def tried() -> list[Body]:
+            shown = (await pharmacy.tracked(update["id"]))["deliveries"]
+            return [attempt for one in shown for attempt in one["attempts"]]
+
+        (attempt, *_) = await eventually(tried)
+        assert (attempt["outcome"], attempt["code"]) == ("retrying", "not-connected")
+    finally:
+        await put(kept)
+
+
 async def test_what_was_never_sent_is_not_said_to_be_though_it_was_to_be_pushed(
     pharmacy: Caller, place: Place
 ) -> None:
