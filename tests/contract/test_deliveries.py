@@ -143,7 +143,7 @@ def test_other_destinations_and_other_subjects_are_other_lanes(post: Post) -> No
     assert post.states(first, second) == ["due", "held: predecessor"]
 
 
-def test_a_lane_goes_over_all_consumers_that_send_outside(post: Post) -> None:
+def test_a_lane_goes_over_all_consumers(post: Post) -> None:
     lane = post.subject()
     first = post.send(lane, "referral_delivery")
     second = post.send(lane, "notice_delivery")
