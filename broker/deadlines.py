@@ -5,10 +5,11 @@ than one at noon. Working days end at 18:30 in London and the day on which a clo
 counts. A deadline that passes stops nothing: it is shown to those who must act.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from broker.events import Kind, Priority, Role
@@ -101,6 +102,15 @@ _DUTIES: Final[dict[str, str]] = {
     _K.FILED: "file or reject it",
     _K.TELEPHONE: "telephone, and record the call",
 }
+
+# Which clock a receipt meets, by what the message is to whoever gives it.
+RECEIPT_CLOCKS: Final[Mapping[Role, DeadlineKind]] = MappingProxyType(
+    {
+        Role.ACTING: _K.RECEIVED,
+        Role.COPY: _K.COPY_RECEIVED,
+        Role.NOTICE: _K.NOTICE_RECEIVED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from broker.composition import CONTENT, FHIR_JSON
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.directory import Directory
-from broker.errors import BrokerError
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages, work
@@ -31,10 +30,6 @@ SENT: Final = "sent"
 log = structlog.get_logger()
 
 
-class Unreadable(BrokerError):
-    """The content of an event is not there to be sent: erased, or never stored."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Source:
     """What is needed of one event to make its deliveries."""
@@ -42,7 +37,16 @@ class _Source:
     event: Recorded
     message: Any
     content: Opened | None
-    is_wanted: bool
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """The (delivery row, sealed body row) for each destination of an event, and under which code
+    a person must look at it if one could not be made."""
+
+    event: Recorded
+    rows: list[tuple[dict[str, Any], dict[str, Any]]]
+    trouble: str | None = None
 
 
 class Dispatch:
@@ -72,7 +76,7 @@ class Dispatch:
 
     async def _make(self, sources: Sequence[_Source], up_to: int | None = None) -> int:
         directory = await self._core.directory.current()
-        prepared = [(source, self._deliveries(source, directory)) for source in sources]
+        prepared = [self._prepare(source, directory) for source in sources]
         crashpoint("dispatch.composed")
 
         def write(tx: Tx) -> int:
@@ -83,14 +87,14 @@ class Dispatch:
 
         made = await self._core.store.write(write)
         crashpoint("dispatch.fanned-out")
-        for source, rows in prepared:
-            if rows:
+        for one in prepared:
+            if one.rows:
                 log.info(
                     "event.fanned-out",
-                    correlation_id=source.event.correlation_id,
-                    event_id=source.event.id,
-                    position=source.event.position,
-                    count=len(rows),
+                    correlation_id=one.event.correlation_id,
+                    event_id=one.event.id,
+                    position=one.event.position,
+                    count=len(one.rows),
                 )
         return made
 
@@ -112,7 +116,6 @@ class Dispatch:
                 event,
                 rows.get(event.message_id or ""),
                 contents.get(event.id),
-                event.id in wanted,
             )
             for event in found
         ]
@@ -137,45 +140,66 @@ class Dispatch:
             for route in consumer.destinations(event)
         ]
 
-    def _deliveries(
-        self, source: _Source, directory: Directory
-    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Return (delivery row, sealed body row) for each destination of an event."""
-        event, message = source.event, source.message
-        made = []
+    def _prepare(self, source: _Source, directory: Directory) -> _Prepared:
+        """Make the deliveries of an event; what cannot be made holds up nothing else."""
+        event = source.event
+        prepared = _Prepared(event, [])
         seen: set[str] = set()
         for consumer, route in self._takers(event):
-            if message is None or source.content is None:
+            if source.message is None or source.content is None:
                 # Erased or altered before it was fanned out: there is nothing that could be sent.
                 log.error("dispatch.unreadable", event_id=event.id, position=event.position)
+                prepared.trouble = "unreadable"
                 continue
             identity = delivery_id(consumer.name, event.id, route.destination)
             if identity in seen:
                 continue
             seen.add(identity)
-            kind = delivered_as(Kind(message.kind), route.role)
-            body = consumer.compose(
-                event,
-                source.content.body,
-                Addressed(
-                    delivery=identity,
-                    receiver=directory.party(route.destination),
-                    role=route.role,
-                    sender=directory.party(Destination(message.sender)),
-                    kind=kind,
-                ),
-            )
-            now = datetime.now(UTC)
-            sent = messages.sealed(
-                self._core.vault,
-                source.content.key,
-                Binding(identity, SENT, 1, route.destination.ods, FHIR_JSON),
-                body,
-                digest(body),
-                now,
-            )
-            made.append((_row(source, consumer, route, identity, kind, directory, sent), sent))
-        return made
+            try:
+                made = self._delivery(source, source.content, consumer, route, identity, directory)
+            except Exception as error:  # a consumer's bug is kept on the work-list
+                log.error(
+                    "dispatch.not-composed",
+                    event_id=event.id,
+                    position=event.position,
+                    error=type(error).__name__,
+                )
+                prepared.trouble = "not-composed"
+            else:
+                prepared.rows.append(made)
+        return prepared
+
+    def _delivery(
+        self,
+        source: _Source,
+        content: Opened,
+        consumer: Consumer,
+        route: Route,
+        identity: str,
+        directory: Directory,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        event, message = source.event, source.message
+        kind = delivered_as(Kind(message.kind), route.role)
+        body = consumer.compose(
+            event,
+            content.body,
+            Addressed(
+                delivery=identity,
+                receiver=directory.party(route.destination),
+                role=route.role,
+                sender=directory.party(Destination(message.sender)),
+                kind=kind,
+            ),
+        )
+        sent = messages.sealed(
+            self._core.vault,
+            content.key,
+            Binding(identity, SENT, 1, route.destination.ods, FHIR_JSON),
+            body,
+            digest(body),
+            datetime.now(UTC),
+        )
+        return _row(source, consumer, route, identity, kind, directory, sent), sent
 
 
 def _row(
@@ -223,24 +247,22 @@ def _row(
     }
 
 
-def _write(
-    tx: Tx, prepared: Sequence[tuple[_Source, list[tuple[dict[str, Any], dict[str, Any]]]]]
-) -> int:
+def _write(tx: Tx, prepared: Sequence[_Prepared]) -> int:
     made = 0
     bodies: list[dict[str, Any]] = []
-    dispatched = ledger.lock_dispatched(tx, {source.event.subject for source, _ in prepared})
-    for source, rows in prepared:
-        event = source.event
+    dispatched = ledger.lock_dispatched(tx, {one.event.subject for one in prepared})
+    for one in prepared:
+        event = one.event
         before = dispatched.get(event.subject, event.subject_seq)
         if before >= event.subject_seq:
             continue
         times = {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
-        made += deliveries.insert_new(tx, [row | times for row, _ in rows], event)
-        bodies += [sent for _, sent in rows]
-        if source.is_wanted and not rows:
+        made += deliveries.insert_new(tx, [row | times for row, _ in one.rows], event)
+        bodies += [sent for _, sent in one.rows]
+        if one.trouble is not None:
             work.put_item(
                 tx,
-                "unreadable",
+                one.trouble,
                 event.id,
                 message_id=event.message_id,
                 organisation=None,

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -29,7 +31,7 @@ from broker.settings import Settings
 from broker.store import clients, work
 from broker.store.claims import Slots
 from broker.store.store import DEADLINES, DELIVERIES, LEDGER, Store
-from broker.vault import FileKeyRing, Vault
+from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
 
 DRAIN_SECONDS: Final = 6.0
@@ -69,8 +71,15 @@ class Broker:
         self._wakes = {topic: asyncio.Event() for topic in (LEDGER, DELIVERIES, DEADLINES)}
 
     async def _webhook_secrets(self, ods: str) -> list[bytes]:
-        rows = await self.store.read(lambda c: clients.secrets(c, ods))
-        return [self.vault.open_secret(row.kek_id, row.sealed, row.id) for row in rows]
+        """Return the secrets that open. With none of them the place is not connected: what is to
+        be sent there is whole, and waits for a secret that can be used."""
+        opened = []
+        for row in await self.store.read(lambda c: clients.secrets(c, ods)):
+            try:
+                opened.append(self.vault.open_secret(row.kek_id, row.sealed, row.id))
+            except Tampered:
+                log.error("webhook-secret.tampered", organisation=ods)
+        return opened
 
     def wake(self) -> None:
         """Look at the database now: something may have changed that nobody told us of."""
@@ -132,7 +141,10 @@ class Broker:
                         pause, max(SHORTEST_PAUSE, (due - datetime.now(UTC)).total_seconds())
                     )
             except Exception as error:  # kept in the database: the next round tries it again
-                log.error(f"{name}.failed", error=type(error).__name__, cause=str(error)[:200])
+                # What it says may be a patient's; what it is and where it was raised is not.
+                raised = traceback.extract_tb(error.__traceback__)[-1]
+                point = f"{Path(raised.filename).name}:{raised.lineno}"
+                log.error(f"{name}.failed", error=type(error).__name__, point=point)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), pause)
 

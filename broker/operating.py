@@ -7,13 +7,12 @@ reason is sealed with the message; only codes stand in columns.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Final
 
 from broker import notices, telling
 from broker.audit import Entry
 from broker.composition import JSON
-from broker.deadlines import DeadlineKind
+from broker.deadlines import RECEIPT_CLOCKS
 from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.events import Destination, Kind, Role, caused_id, digest
@@ -27,13 +26,6 @@ from fhir_profiles import strict_json
 REASON: Final = "give-up"
 GIVEN_UP: Final = "given-up"
 LONGEST_REASON: Final = 4_000
-_CLOCKS: Final = MappingProxyType(
-    {
-        Role.ACTING: DeadlineKind.RECEIVED,
-        Role.COPY: DeadlineKind.COPY_RECEIVED,
-        Role.NOTICE: DeadlineKind.NOTICE_RECEIVED,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +151,7 @@ def _stop_clock(tx: Tx, row: Any) -> None:
     ]
     if waited_for:
         return
-    clock = _CLOCKS[Role(row.role)]
+    clock = RECEIPT_CLOCKS[Role(row.role)]
     for deadline in work.deadlines_of(tx.connection, [row.message_id]):
         if deadline.kind == clock:
             work.raise_deadline(tx, deadline.id)
@@ -171,10 +163,8 @@ def _why_not(row: Any) -> str:
         return f"it is done ({row.done_reason})."
     if row.held_reason == "predecessor":
         return "it waits for the step before it, which must be retried or given up first."
-    if row.held_reason == "receipt" and row.channel == "inbox":
-        return "it stands in the inbox of its destination, waiting to be collected and confirmed."
-    if row.held_reason == "receipt":
-        return "it was sent, and waits for its receipt."
+    if row.held_reason == "receipt":  # sent or not, it stands there: so much is always true
+        return "it stands in the inbox of its destination, waiting to be confirmed as stored."
     return f"it is held ({row.held_reason})."
 
 

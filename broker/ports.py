@@ -258,16 +258,13 @@ class Addressed:
 
 
 class Consumer(Protocol):
-    """One kind of destination. Projections send nothing outside and have no lanes."""
+    """One kind of destination."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def types(self) -> frozenset[str]: ...
-
-    @property
-    def sends_outside(self) -> bool: ...
 
     def destinations(self, event: Recorded) -> Sequence[Route]: ...
 

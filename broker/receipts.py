@@ -4,14 +4,19 @@ The same for a webhook's answer, a PUT in the inbox and, later, a BaRS answer. L
 receipt says that the bytes are stored, not that anybody acted.
 """
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from broker import deadlines, notices, referral, telling
+import structlog
+
+from broker import notices, referral, telling
 from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
+from broker.deadlines import RECEIPT_CLOCKS
+from broker.errors import Stale
 from broker.events import (
     REFERRAL_MOVED,
     Destination,
@@ -25,14 +30,11 @@ from broker.events import (
 from broker.ports import Receipt
 from broker.store import deliveries, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Tx
-from broker.telling import Teller
+from broker.store.store import Connection, Tx
+from broker.telling import About, Teller
+from broker.vault import Tampered
 
-_CLOCK: Final = {
-    Role.ACTING: deadlines.DeadlineKind.RECEIVED,
-    Role.COPY: deadlines.DeadlineKind.COPY_RECEIVED,
-    Role.NOTICE: deadlines.DeadlineKind.NOTICE_RECEIVED,
-}
+log = structlog.get_logger()
 
 
 def matches(receipt: Receipt, row: Any) -> bool:
@@ -40,24 +42,57 @@ def matches(receipt: Receipt, row: Any) -> bool:
     return (receipt.delivery, receipt.digest, receipt.ods) == (row.id, row.digest, row.ods)
 
 
-async def late_word(core: Core, row: Any) -> list[NewMessage]:
-    """Draw up the word to the sender that what it was told was missing has arrived after all."""
+async def late_word(core: Core, row: Any) -> list[NewMessage] | None:
+    """Draw up the word to the sender that what it was told was missing has arrived after all.
+
+    None where it was told nothing (`settle` sees to it that this still holds when it writes); an
+    empty list where the message cannot be opened: the receipt counts all the same.
+    """
     if row.role == Role.NOTICE or row.received_at is not None:
+        return None
+
+    def read(connection: Connection) -> tuple[About, Any] | None:
+        kind = RECEIPT_CLOCKS[Role(row.role)]
+        about = telling.raised(connection, core.vault, row.message_id, kind)
+        return None if about is None else (about, deliveries.get(connection, row.id))
+
+    try:
+        found = await core.store.read(read)
+    except Tampered:
+        log.error("late-word.tampered", delivery_id=row.id)
         return []
-    kind = _CLOCK[Role(row.role)]
-    found = await core.store.read(lambda c: telling.raised(c, core.vault, row.message_id, kind))
     if found is None:
-        return []
+        return None
+    about, current = found
     known = await core.directory.current()
     who = known.name(Destination(row.ods, row.service))
+    after = "it was given up" if current.done_reason == "given-up" else "its deadline"
     return Teller(core.vault, known, core.source, datetime.now(UTC)).notices(
-        found,
+        about,
         cause=row.id,
         topic="received-late",
-        text=f"{who} has now stored your {found.message.kind}, after its deadline.",
+        text=f"{who} has now stored your {about.message.kind}, after {after}.",
         by=row.ods,
-        to=[(Destination(found.message.sender), "was told that it was not received in time")],
+        to=[(Destination(about.message.sender), "was told that it had not been received")],
     )
+
+
+async def take(core: Core, row: Any, receipt: Receipt, *, via: str, client: str) -> bool:
+    """Write a receipt that came by itself. Durable on return; safe to repeat.
+
+    Returns whether it matches.
+    """
+    while True:
+        late = await late_word(core, row)
+
+        def write(tx: Tx, late: Sequence[NewMessage] | None = late) -> bool:
+            locked = deliveries.lock(tx, row.id)
+            return settle(
+                tx, locked, receipt, via=via, client=client, source=core.source, late=late
+            )
+
+        with contextlib.suppress(Stale):
+            return await core.store.write(write)
 
 
 def settle(
@@ -68,13 +103,14 @@ def settle(
     via: str,
     client: str,
     source: str,
-    late: Sequence[NewMessage] = (),
+    late: Sequence[NewMessage] | None,
 ) -> bool:
     """Write a receipt and what follows from it; return whether it matches.
 
     The caller has locked the delivery (`deliveries.lock`). A second matching receipt changes
     nothing. One that does not match is kept as evidence, counts as a bare 2xx, and is on the
-    work-list at once. `late` are the notices to send if the sender was told of a missed deadline.
+    work-list at once. `late` is what `late_word` drew up; raises Stale where the sender was told of
+    a missed deadline since.
     """
     crashpoint("receipt.before-write")
     good = matches(receipt, row)
@@ -103,12 +139,25 @@ def settle(
         deliveries.finish(tx, row, "receipt")
     tx.audit(Entry("delivery.received", client, row.ods, "delivery", row.id, {"via": via}))
     work.close_items(tx, "received", delivery_id=row.id)
-    _clear(tx, row)
-    notices.put(tx, late)
+    deliveries.meet_clock(tx, row.message_id, row.role)
+    # Only now: whoever raises the deadline meanwhile has done so, or finds it met.
+    if late is None and _sender_was_told(tx, row):
+        raise Stale("Its deadline has passed meanwhile.")
+    notices.put(tx, late or ())
     if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
         _receive(tx, row, source)
     crashpoint("receipt.written")
     return True
+
+
+def _sender_was_told(tx: Tx, row: Any) -> bool:
+    if row.role == Role.NOTICE or row.message_id is None:
+        return False
+    clock = RECEIPT_CLOCKS[Role(row.role)]
+    return any(
+        one.kind == clock and one.raised_at is not None
+        for one in work.deadlines_of(tx.connection, [row.message_id])
+    )
 
 
 def _mismatch(tx: Tx, row: Any, client: str) -> None:
@@ -124,19 +173,6 @@ def _mismatch(tx: Tx, row: Any, client: str) -> None:
         organisation=None,
         priority=row.priority,
     )
-
-
-def _clear(tx: Tx, row: Any) -> None:
-    """Meet the deadline of this role, once every delivery in that role is received."""
-    if row.message_id is None:
-        return
-    waiting = [
-        other
-        for other in deliveries.of_message(tx.connection, row.message_id)
-        if other.role == row.role and other.id != row.id and other.received_at is None
-    ]
-    if not waiting:
-        work.clear(tx, row.message_id, _CLOCK[Role(row.role)])
 
 
 def _receive(tx: Tx, row: Any, source: str) -> None:

@@ -29,7 +29,6 @@ ADAPTER_HAS: Final = (
 CONSUMER_HAS: Final = (
     "name",
     "types",
-    "sends_outside",
     "destinations",
     "compose",
     "handle",

@@ -97,6 +97,11 @@ POLICIES: Final[Mapping[Priority, RetryPolicy]] = MappingProxyType(
 )
 
 
+def policy_of(rank: int) -> RetryPolicy:
+    """Return the policy for a priority's rank: a delivery's own, or the one it has inherited."""
+    return next(policy for priority, policy in POLICIES.items() if priority.rank == rank)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What becomes of a failed attempt: again at `due_at`, or dead if there is none."""

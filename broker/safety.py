@@ -43,7 +43,7 @@ class Safety:
         directory = await self._core.directory.current()
         teller = Teller(self._core.vault, directory, self._core.source, now)
         prepared = [
-            (row, about, self._notices(teller, row, about, directory.name)) for row, about in due
+            (row, about, self._told(teller, row, about, directory.name)) for row, about in due
         ]
         await self._core.store.write(lambda tx: _raise(tx, prepared))
         crashpoint("deadlines.raised")
@@ -69,21 +69,36 @@ class Safety:
             log.error("deadlines.tampered", message_id=message_id)
             return About(messages.get(connection, message_id), None)
 
+    def _told(
+        self, teller: Teller, row: Any, about: About, name: Any
+    ) -> Sequence[NewMessage] | None:
+        """Draw up the notices; None where that fails: the deadline is raised all the same."""
+        try:
+            return self._notices(teller, row, about, name)
+        except Exception as error:  # kept on the work-list, and holds up no other deadline
+            log.error(
+                "deadlines.not-composed",
+                message_id=row.message_id,
+                kind=row.kind,
+                error=type(error).__name__,
+            )
+            return None
+
     def _notices(self, teller: Teller, row: Any, about: About, name: Any) -> list[NewMessage]:
         """Tell the sender; but never send a notice about a notice."""
         message = about.message
         if message.kind == Kind.NOTICE or row.kind in UNTOLD:
             return []
         who = name(Destination(row.owner))
-        text = (
-            f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}. "
-            "It is still there to be collected; please make sure that the patient is seen to."
-        )
+        said = [f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}."]
+        if row.kind in deadlines.RECEIPT_CLOCKS.values():  # others may pass when it is taken
+            said.append("It is still there to be collected.")
+        said.append("Please make sure that the patient is seen to.")
         return teller.notices(
             about,
             cause=row.id,
             topic="deadline-passed",
-            text=text,
+            text=" ".join(said),
             by=row.owner,
             to=[(Destination(message.sender), "sent the message whose deadline passed")],
         )
@@ -103,7 +118,7 @@ def _not_done(kind: str) -> str:
     )
 
 
-def _raise(tx: Tx, prepared: Sequence[tuple[Any, About, list[NewMessage]]]) -> None:
+def _raise(tx: Tx, prepared: Sequence[tuple[Any, About, Sequence[NewMessage] | None]]) -> None:
     for row, about, told in prepared:
         if not work.raise_deadline(tx, row.id):
             continue
@@ -127,5 +142,14 @@ def _raise(tx: Tx, prepared: Sequence[tuple[Any, About, list[NewMessage]]]) -> N
                 {"kind": row.kind},
             )
         )
-        notices.put(tx, told)
+        if told is None:
+            work.put_item(
+                tx,
+                "not-composed",
+                row.id,
+                message_id=message.id,
+                organisation=None,
+                priority=message.priority,
+            )
+        notices.put(tx, told or ())
         log.warning("deadline.raised", message_id=message.id, kind=row.kind)

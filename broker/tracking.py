@@ -197,7 +197,8 @@ def _standing(trail: Trail, directory: Directory) -> str:
         return f"It could not be delivered to {names}; an operator is looking at it."
     if any(row.collected_at is not None for row in acting):
         return f"{names} has collected it but not confirmed that it is stored."
-    if any(row.channel == "webhook" and row.held_reason == "receipt" for row in acting):
+    answered = {one.delivery_id for one in trail.attempts if one.outcome == "answered"}
+    if any(row.id in answered and row.held_reason == "receipt" for row in acting):
         return f"{names} was sent it but has not confirmed that it is stored."
     return f"Accepted; waiting for {names} to take it."
 

@@ -17,7 +17,7 @@ from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.dispatch import SENT
-from broker.errors import Reject, Retry, Unavailable
+from broker.errors import Reject, Retry, Stale, Unavailable
 from broker.events import (
     DELIVERY_DIED,
     Destination,
@@ -31,7 +31,7 @@ from broker.events import (
     uuid7,
 )
 from broker.ports import Consumer, Delivery, Endpoint, Outcome, Outlet
-from broker.retry import POLICIES, decide
+from broker.retry import decide, policy_of
 from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
@@ -158,7 +158,7 @@ class Worker:
         good = outcome.receipt is not None and receipts.matches(outcome.receipt, row)
         while True:
             try:
-                late = await self._late_word(row) if good else []
+                late = await receipts.late_word(self._core, row) if good else None
                 await self._core.store.write(
                     lambda tx, late=late: self._settle(  # type: ignore[misc]
                         tx, row, started, outcome, failure, inbox=inbox, late=late
@@ -169,15 +169,10 @@ class Worker:
                     log.error("worker.unsettled", delivery_id=row.id)
                     return
                 await asyncio.sleep(SETTLE_AGAIN.total_seconds())
+            except Stale:
+                continue
             else:
                 return
-
-    async def _late_word(self, row: Any) -> list[NewMessage]:
-        try:
-            return await receipts.late_word(self._core, row)
-        except Tampered:  # what cannot be opened cannot be told of; the receipt counts all the same
-            log.error("worker.tampered", delivery_id=row.id)
-            return []
 
     async def _load(self, row: Any) -> Delivery:
         """Read what is to be sent and look the endpoint up afresh. Raises Retry or Reject."""
@@ -219,7 +214,7 @@ class Worker:
         failure: Retry | Reject | None,
         *,
         inbox: bool,
-        late: Sequence[NewMessage],
+        late: Sequence[NewMessage] | None,
     ) -> None:
         """Write the outcome: done, due again or dead, with what follows from it."""
         row = deliveries.lock(tx, claimed.id)
@@ -242,7 +237,7 @@ class Worker:
         claimed: Any,
         started: datetime,
         outcome: Outcome,
-        late: Sequence[NewMessage],
+        late: Sequence[NewMessage] | None,
         *,
         held: bool,
     ) -> None:
@@ -280,7 +275,7 @@ class Worker:
         held: bool,
     ) -> None:
         decision = decide(
-            POLICIES[Priority(row.priority)],
+            policy_of(row.priority_rank),
             failure,
             attempt=claimed.attempt,
             first_due=row.first_due_at,

@@ -12,7 +12,6 @@ class NoticeDelivery:
 
     name = "notice_delivery"
     types = frozenset({NOTICE_ISSUED})
-    sends_outside = True
 
     def destinations(self, event: Recorded) -> Sequence[Route]:
         return event.routes

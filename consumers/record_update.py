@@ -18,7 +18,6 @@ class RecordUpdate:
 
     name = "record_update"
     types = frozenset(_EVENTS)
-    sends_outside = True
 
     def destinations(self, event: Recorded) -> Sequence[Route]:
         return event.routes

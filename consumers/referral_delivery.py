@@ -18,7 +18,6 @@ class ReferralDelivery:
 
     name = "referral_delivery"
     types = frozenset(_EVENTS)
-    sends_outside = True
 
     def destinations(self, event: Recorded) -> Sequence[Route]:
         return event.routes

@@ -18,7 +18,6 @@ from broker.ports import Receipt
 from broker.reading import read_object
 from broker.referral import RELATIONS, Relation
 from broker.store import deliveries, messages
-from broker.store.store import Tx
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
@@ -118,21 +117,7 @@ async def receipt(request: Request, delivery: Identity) -> Response:
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
     named = _receipt(read_object(await body_of(request)))
-    late = await receipts.late_word(broker.core, row)
-
-    def write(tx: Tx) -> bool:
-        locked = deliveries.lock(tx, delivery)
-        return receipts.settle(
-            tx,
-            locked,
-            named,
-            via="inbox",
-            client=caller.client_id,
-            source=broker.settings.source,
-            late=late,
-        )
-
-    if not await broker.store.write(write):
+    if not await receipts.take(broker.core, row, named, via="inbox", client=caller.client_id):
         raise Conflict(
             "The receipt does not match and is kept as evidence. This delivery is "
             f"{row.id}, of digest {row.digest}, for {row.ods}.",

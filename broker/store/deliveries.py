@@ -11,8 +11,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.engine import Row
 
-from broker.events import Recorded
+from broker.deadlines import RECEIPT_CLOCKS
+from broker.events import Recorded, Role
 from broker.store import tables as t
+from broker.store import work
 from broker.store.store import DELIVERIES, Tx
 
 d = t.delivery.c
@@ -67,7 +69,7 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
         return
     if row["subject_seq"] > 1:
         head = tx.first(
-            select(d.id, d.priority_rank)
+            select(d.id, d.priority_rank, d.due_at)
             .where(and_(_lane(row), unfinished()))
             .order_by(d.subject_seq, d.consumer)
             .limit(1)
@@ -75,12 +77,14 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
         if head is not None:
             row["state"], row["held_reason"] = "held", "predecessor"
             if row["priority_rank"] < head.priority_rank:
-                # The head of a lane inherits the highest priority that waits behind it.
+                # The head of a lane inherits the highest priority that waits behind it, and is
+                # tried at once, as that step would have been: it may be an hour from its turn.
                 tx.execute(
                     update(t.delivery)
                     .where(d.id == head.id)
-                    .values(priority_rank=row["priority_rank"])
+                    .values(priority_rank=row["priority_rank"], due_at=min(head.due_at, tx.now))
                 )
+                tx.wake(DELIVERIES)
             return
     if row["channel"] == "inbox":
         row["state"], row["held_reason"] = "held", "receipt"
@@ -91,7 +95,7 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
 
     What stands in an inbox to be collected, or was collected, counts as sent.
     """
-    ended = tx.execute(
+    ended = tx.all(
         update(t.delivery)
         .where(
             and_(
@@ -103,9 +107,35 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
             )
         )
         .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
+        .returning(d.message_id, d.role)
     )
-    if ended.rowcount:
+    for one in ended:
+        meet_clock(tx, one.message_id, one.role)
+    if ended:
         promote(tx, row)
+
+
+def meet_clock(tx: Tx, message_id: str | None, role: str) -> None:
+    """Meet the clock of a message's receipts in one role, once none is waited for any more.
+
+    What was superseded is not waited for; what was given up is, for it may yet be found.
+    """
+    if message_id is None:
+        return
+    waiting = tx.first(
+        select(d.id)
+        .where(
+            and_(
+                d.message_id == message_id,
+                d.role == role,
+                d.received_at.is_(None),
+                or_(d.done_reason.is_(None), d.done_reason != "superseded"),
+            )
+        )
+        .limit(1)
+    )
+    if waiting is None:
+        work.clear(tx, message_id, RECEIPT_CLOCKS[Role(role)])
 
 
 def promote(tx: Tx, row: Any) -> None:

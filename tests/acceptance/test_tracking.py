@@ -1,11 +1,20 @@
 """What became of a message: each sees what is its own to see, and nothing before it was proved."""
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from broker.store import trail
+from broker import operating, receipts
+from broker.ports import Receipt
+from broker.store import claims, deliveries, trail
+from broker.store import tables as t
+from broker.store.store import Tx
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -135,6 +144,66 @@ async def test_a_webhook_that_is_down_is_shown_as_tried_and_the_inbox_has_it_all
     assert "filed it" in (await pharmacy.tracked(update["id"]))["line"]
     (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
     assert (one["state"], one["done_reason"]) == ("done", "receipt")
+
+
+async def test_a_secret_that_does_not_open_kills_no_delivery(
+    pharmacy: Caller, place: Place
+) -> None:
+    s = t.webhook_secret.c
+    kept = (await place.broker.store.read(lambda c: c.execute(select(s.sealed)).all()))[0].sealed
+
+    async def put(sealed: bytes) -> None:
+        change = t.webhook_secret.update().values(sealed=sealed)
+        await place.broker.store.write(lambda tx: tx.execute(change))
+
+    await put(b"altered, and no longer to be opened")
+    try:
+        update = await sent_to(pharmacy, practice="G99002")
+        delivery = (await place.of("G99002").arrived(update["id"]))["id"]
+        await place.broker.store.write(lambda tx: at_once(tx, delivery))
+
+        async def tried() -> list[Body]:
+            shown = (await pharmacy.tracked(update["id"]))["deliveries"]
+            return [attempt for one in shown for attempt in one["attempts"]]
+
+        (attempt, *_) = await eventually(tried)
+        assert (attempt["outcome"], attempt["code"]) == ("retrying", "not-connected")
+    finally:
+        await put(kept)
+
+
+async def test_what_was_never_sent_is_not_said_to_be_though_it_was_to_be_pushed(
+    pharmacy: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy, practice="G99002")
+    delivery = (await place.of("G99002").arrived(update["id"]))["id"]
+    url = f"http://127.0.0.1:{place.webhook_port}/inbound"
+
+    async def shown() -> tuple[str | None, str]:
+        found = await pharmacy.tracked(update["id"])
+        return found["deliveries"][0]["held_reason"], found["line"]
+
+    async def stands_in_the_inbox() -> bool:
+        await place.broker.store.write(lambda tx: at_once(tx, delivery))
+        return (await shown())[0] == "receipt"
+
+    async with place.directory((f"channel: webhook\n    url: {url}", "channel: inbox")):
+        await eventually(stands_in_the_inbox)
+    assert (await shown())[1].startswith("Accepted; waiting for Hilltop Surgery to take it.")
+
+    def answered(tx: Tx) -> None:
+        claims.put_attempt(tx, delivery, 999, tx.now, "answered", None, 202)
+
+    await place.broker.store.write(answered)
+    assert "Hilltop Surgery was sent it but has not confirmed" in (await shown())[1]
+
+
+def at_once(tx: Tx, delivery: str) -> None:
+    """Let a delivery be tried now, whatever its destination's breaker says."""
+    tx.execute(t.endpoint_state.update().values(failures=0, open_until=None))
+    row = deliveries.lock(tx, delivery)
+    assert row is not None
+    deliveries.retry(tx, row)
 
 
 # -- who sees what -------------------------------------------------------------------------------
@@ -381,6 +450,7 @@ async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
     await eventually(listed)
     told = await pharmacy.heard(update["id"], "deadline-passed")
     assert "not confirmed as stored" in told.text and "Riverside Medical Practice" in told.text
+    assert "still there to be collected" in told.text
     for _ in range(3):
         await place.broker.safety.run_once()
     assert await pharmacy.notices(update["id"]) == ["deadline-passed"]
@@ -397,6 +467,76 @@ async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
     assert sorted(await pharmacy.notices(update["id"])) == ["deadline-passed", "received-late"]
 
 
+async def test_a_receipt_after_giving_up_is_told_as_that_and_not_as_after_the_deadline(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    broker = place.broker
+    given_up = partial(operating.give_up, actor="test", source=broker.settings.source)
+    directory = await broker.directory.current()
+    await asyncio.to_thread(
+        given_up, broker.store, broker.vault, directory, row["id"], "It has closed."
+    )
+    assert await pharmacy.heard(update["id"], "delivery-failed")
+    taken(await practice.receipt(row), 200)
+    late = await pharmacy.heard(update["id"], "received-late")
+    assert "has now stored your update, after it was given up." in late.text
+
+
+class Meanwhile:
+    """A store in which something else is written first, once, whenever something is to be."""
+
+    def __init__(self, store: Any, first: Callable[[], Awaitable[None]]) -> None:
+        self.read = store.read
+        self._store = store
+        self._first: Callable[[], Awaitable[None]] | None = first
+
+    async def write(self, fn: Any) -> Any:
+        first, self._first = self._first, None
+        if first is not None:
+            await first()
+        return await self._store.write(fn)
+
+
+async def test_a_deadline_that_is_raised_while_its_receipt_is_written_is_told_of_as_late(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+
+    async def passes() -> None:
+        await place.move_deadline_back(update["id"], "received")
+        await pharmacy.heard(update["id"], "deadline-passed")
+
+    broker = place.broker
+    core = replace(broker.core, store=Meanwhile(broker.store, passes))  # type: ignore[arg-type]
+    delivery = await broker.store.read(lambda c: deliveries.get(c, row["id"]))
+    receipt = Receipt(row["id"], row["digest"], "G99001")
+    assert await receipts.take(core, delivery, receipt, via="inbox", client="test")
+    assert await pharmacy.heard(update["id"], "received-late")
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
+async def test_a_receipt_counts_also_where_the_message_can_no_longer_be_opened(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    await place.move_deadline_back(update["id"], "received")
+    await pharmacy.heard(update["id"], "deadline-passed")
+
+    def alter(tx: Tx) -> None:
+        p = t.payload.c
+        owner = select(t.message.c.event_id).where(t.message.c.id == update["id"])
+        chosen = t.payload.update().where(p.owner_id == owner.scalar_subquery())
+        assert tx.execute(chosen.values(sealed=b"altered")).rowcount
+
+    await place.broker.store.write(alter)
+    taken(await practice.receipt(row), 200)
+    assert await pharmacy.overdue(update["id"]) == set()
+
+
 async def test_each_deadline_of_a_message_is_its_own(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:
@@ -405,6 +545,7 @@ async def test_each_deadline_of_a_message_is_its_own(
     await place.move_deadline_back(update["id"], "filed")
     told = await pharmacy.heard(update["id"], "deadline-passed")
     assert "neither filed nor rejected" in told.text
+    assert "still there to be collected" not in told.text  # it was stored long ago
     assert await pharmacy.overdue(update["id"]) == {"filed-overdue"}
     taken(await practice.decide(row, outcome="filed"), 200)
     assert await pharmacy.overdue(update["id"]) == set()
@@ -418,6 +559,7 @@ async def test_a_copy_that_is_late_is_told_as_a_copy(
     await place.move_deadline_back(message["id"], "copy-received")
     told = await optometrist.heard(message["id"], "deadline-passed")
     assert "The copy of your referral was not confirmed" in told.text
+    assert "still there to be collected" in told.text
     await practice.take(message["id"])
     assert await optometrist.heard(message["id"], "received-late")
 
@@ -430,6 +572,7 @@ async def test_a_clinical_clock_that_passes_is_told_as_not_known_to_have_happene
     await place.move_deadline_back(message["id"], "seen")
     told = await optometrist.heard(message["id"], "deadline-passed")
     assert "Nothing says yet that the patient was seen" in told.text
+    assert "still there to be collected" not in told.text
 
 
 async def test_a_notice_that_nobody_collects_is_on_the_operators_list_and_never_told_by_notice(

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, SubjectKind, uuid7
-from broker.store import claims, deliveries
+from broker.store import claims, deliveries, work
 from broker.store import tables as t
 from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, Slots
 from broker.store.store import DELIVERIES, Store, Tx
@@ -143,7 +143,7 @@ def test_other_destinations_and_other_subjects_are_other_lanes(post: Post) -> No
     assert post.states(first, second) == ["due", "held: predecessor"]
 
 
-def test_a_lane_goes_over_all_consumers_that_send_outside(post: Post) -> None:
+def test_a_lane_goes_over_all_consumers(post: Post) -> None:
     lane = post.subject()
     first = post.send(lane, "referral_delivery")
     second = post.send(lane, "notice_delivery")
@@ -290,6 +290,25 @@ def test_the_head_of_a_lane_inherits_the_highest_priority_behind_it(post: Post) 
     assert post.claim(limit=1) == [elsewhere]
 
 
+def test_a_head_that_waits_to_be_tried_again_is_tried_at_once_for_what_is_more_urgent(
+    post: Post,
+) -> None:
+    heard: list[set[str]] = []
+    lane = post.subject()
+    first = post.send(lane)
+    post.claim()
+    later = post.clock.now() + timedelta(minutes=55)
+    post.again(first, later)
+    post.send(lane)
+    assert post.get(first).due_at == later  # what is no more urgent hurries nothing
+    assert post.claim() == []
+    post.store.listen(heard.append)
+    post.send(lane, priority=Priority.STAT)
+    assert {DELIVERIES} in heard
+    assert post.get(first).due_at == post.clock.now()
+    assert post.claim() == [first]
+
+
 CANCEL = {"supersedes": "unsent"}
 
 
@@ -299,6 +318,41 @@ def test_a_cancel_supersedes_what_was_not_sent_and_is_sent_itself(post: Post) ->
     cancel = post.send(lane, facts=CANCEL)
     assert post.states(*steps, cancel) == ["done: superseded"] * 3 + ["due"]
     assert post.claim() == [cancel]
+
+
+def a_clock(post: Post, message: str, kind: str) -> None:
+    """Let a clock run for a message; it passes in an hour."""
+    row = {"id": uuid7(), "message_id": message, "kind": kind, "version": 1, "owner": PRACTICE}
+    times = {"due_at": post.clock.now() + timedelta(hours=1), "cleared_at": None, "raised_at": None}
+    post.write(lambda tx: work.put_deadlines(tx, [row | times | {"source": ""}]))
+
+
+def running(post: Post, message: str) -> set[str]:
+    """The clocks of a message that nothing has met."""
+    rows = post.store.read_now(lambda c: work.deadlines_of(c, [message]))
+    return {row.kind for row in rows if row.cleared_at is None}
+
+
+def test_the_clock_of_what_a_cancel_supersedes_runs_no_longer(post: Post) -> None:
+    lane, message = post.subject(), uuid7()
+    for kind in ("notice-received", "received"):
+        a_clock(post, message, kind)
+    notice = post.send(lane, message_id=message, role="notice")
+    post.send(lane, facts=CANCEL)
+    assert post.state(notice) == "done: superseded"
+    assert running(post, message) == {"received"}
+
+
+def test_a_clock_runs_on_while_somebody_else_in_its_role_has_yet_to_confirm(post: Post) -> None:
+    lane, message = post.subject(), uuid7()
+    a_clock(post, message, "notice-received")
+    post.send(lane, message_id=message, role="notice")
+    other = post.send(post.subject(), message_id=message, role="notice", ods=HOSPITAL)
+    post.send(lane, facts=CANCEL)
+    assert running(post, message) == {"notice-received"}
+    post.finish(other)
+    post.write(lambda tx: deliveries.meet_clock(tx, message, "notice"))
+    assert running(post, message) == set()
 
 
 def test_a_cancel_waits_for_what_may_have_been_sent(post: Post) -> None:

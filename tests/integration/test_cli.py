@@ -767,7 +767,7 @@ class TestADelivery:
         (message,) = loaded.place.post(consultation("RP-1", "G99001"))
         (row,) = loaded.place.read(lambda connection: deliveries.of_message(connection, message))
         ran = loaded("deliveries", "retry", row.id)
-        assert ran.code == 1 and "waiting to be collected" in ran.err
+        assert ran.code == 1 and "waiting to be confirmed as stored" in ran.err
 
 
 class TestGivingUp:

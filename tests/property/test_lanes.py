@@ -91,9 +91,13 @@ class Lanes(RuleBasedStateMachine):
                     if step.id not in self.were_first:
                         self.were_first.add(step.id)
                         step.due_at = self.now
+                        step.rank = self.most_urgent(lane)
                     return step
                 step.status = "receipt"
         return None
+
+    def most_urgent(self, lane: Lane) -> int:
+        return min(step.rank for step in self.lane(lane) if step.status in {"open", "dead"})
 
     def is_due(self, step: Step) -> bool:
         return step.status == "open" and self.head(step.lane) is step
@@ -166,6 +170,11 @@ class Lanes(RuleBasedStateMachine):
                 is_unsent = step.attempt == 0 and not step.was_collected
                 if step.lane in lanes and step.status == "open" and is_unsent:
                     self.end(step, "superseded")
+        for ods in places:
+            waited_for = self.head((ods, subject))
+            if waited_for is not None and priority.rank < waited_for.rank:
+                waited_for.rank = priority.rank
+                waited_for.due_at = min(waited_for.due_at, self.now)
         for row in rows:
             step = Step(
                 id=row["id"],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.errors import Reject, Retry
 from broker.events import Priority
-from broker.retry import PERMANENT, POLICIES, Verdict, code_of, decide, judge
+from broker.retry import PERMANENT, POLICIES, Verdict, code_of, decide, judge, policy_of
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 ROUTINE = POLICIES[Priority.ROUTINE]
@@ -27,6 +27,10 @@ def test_same_day_and_urgent_share_the_short_cap_and_the_others_the_long_one() -
     assert set(POLICIES) == set(Priority)
     assert POLICIES[Priority.STAT].cap == URGENT.cap == timedelta(minutes=5)
     assert POLICIES[Priority.ASAP].cap == ROUTINE.cap == timedelta(hours=1)
+
+
+def test_a_rank_that_was_inherited_has_the_policy_of_its_priority() -> None:
+    assert all(policy_of(priority.rank) is POLICIES[priority] for priority in Priority)
 
 
 def test_waits_begin_at_five_seconds_and_double_up_to_the_cap() -> None:
