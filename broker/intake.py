@@ -18,7 +18,7 @@ from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
 from broker.errors import Conflict, Problem, Refused
-from broker.events import digest, uuid7
+from broker.events import Kind, digest, uuid7
 from broker.ports import Adapter, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
@@ -161,7 +161,7 @@ class Intake:
         organisation = posted.caller.organisation
         own(withheld.organisation, organisation)
         reference_hmac = self.reference(organisation, withheld.reference)
-        row = _withheld_row(posted, reference_hmac, claimed.request_hmac)
+        row = _withheld_row(posted, withheld.kind, reference_hmac, claimed.request_hmac)
 
         def write(tx: Tx) -> tuple[str, datetime]:
             used = keys.find(tx.connection, claimed.scope)
@@ -189,7 +189,7 @@ class Intake:
             "messages": [
                 {
                     "id": message_id,
-                    "kind": "update",
+                    "kind": withheld.kind,
                     "status": "withheld",
                     "url": f"/messages/{message_id}",
                     "destinations": [],
@@ -212,11 +212,13 @@ def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
         )
 
 
-def _withheld_row(posted: Posted, reference_hmac: str, body_hmac: str) -> dict[str, Any]:
+def _withheld_row(
+    posted: Posted, kind: Kind, reference_hmac: str, body_hmac: str
+) -> dict[str, Any]:
     """Return the row of a message that was not sent: no event, subject, payload or patient."""
     return {
         "id": uuid7(),
-        "kind": "update",
+        "kind": kind.value,
         "status": "withheld",
         "subject_id": None,
         "event_id": None,

@@ -80,7 +80,6 @@ class Want:
     required: bool = True
     if_left_out: str = ""
     clocks: tuple[Clinical, ...] = ()
-    reason_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +123,11 @@ class Needs:
 class Withheld:
     """All that is read of a body whose patient refused: who posted it, under which reference.
 
-    `problems` refuse it; `read_first` is what the sender must be told of what was not sent.
+    `kind` is what its first message would have been. `problems` refuse it; `read_first` is what
+    the sender must be told of what was not sent.
     """
 
+    kind: Kind
     organisation: str
     reference: str
     problems: tuple[Problem, ...] = ()

@@ -155,7 +155,9 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
     """Say in one line where a message stands, and who must act next by when."""
     message = trail.message
     if message.status == "withheld":
-        return "Nothing was sent: the patient did not consent to the practice being told."
+        is_referral = message.kind == Kind.REFERRAL
+        refused = "being referred" if is_referral else "the practice being told"
+        return f"Nothing was sent: the patient did not consent to {refused}."
     said = _standing(trail, directory)
     if message.status in {"withdrawn", "replaced"}:
         said = f"This version was {message.status}. {said}"

@@ -8,15 +8,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from adapters.optometry.request import LEVELS, SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, FieldPaths, Needs, Seek, Want, Withheld
-from fhir_profiles import eye
-from fhir_profiles.blocks import Fault, to_problems
-from fhir_profiles.values import Line, OdsCode
+from fhir_profiles import consent, eye
+from fhir_profiles.blocks import Fault
 
 KEY: Final = "referral"
 SENT: Final = "sent"
@@ -102,7 +99,6 @@ def _want(request: OptometryReferral, judgement: eye.Judgement) -> Want:
             # Accepted is sent: whether that was in time is known now, and nobody can act on it.
             if clock.kind != SENT
         ),
-        reason_code=request.condition.known or request.condition.snomed or "",
     )
 
 
@@ -158,35 +154,20 @@ def _remark(remark: eye.Remark) -> Problem:
 # -- bodies that are not validated ---------------------------------------------------------------
 
 
-class _WithheldPractice(BaseModel):
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
-
-    ods: OdsCode
-    """ODS code of the optical practice."""
-
-
-class _Withheld(BaseModel):
-    """All that is looked at where the patient refused."""
-
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
-
-    reference: Line
-    """Your own reference for this referral."""
-    optical_practice: _WithheldPractice
+class _Looked(consent.Looked):
+    optical_practice: consent.Sender
     """The optical practice that refers: the organisation of your token."""
+
+    @property
+    def sender(self) -> consent.Sender:
+        return self.optical_practice
 
 
 def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     """Read the few fields that are still looked at where the patient refused; else None."""
-    if raw.get("consent") is not False:
+    refusal = consent.refusal(raw, "consent", _Looked)
+    if refusal is None:
         return None
-    problems: list[Problem] = []
-    organisation = reference = ""
-    try:
-        read = _Withheld.model_validate(raw)
-        organisation, reference = read.optical_practice.ods, read.reference
-    except ValidationError as error:
-        problems = [_problem(fault) for fault in to_problems(error, _Withheld)]
     sentences = [_NOT_SENT]
     judgement = _glance(raw)
     if Priority(judgement.urgency).is_urgent:
@@ -194,7 +175,13 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
             urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
         )
         sentences.insert(0, told)
-    return Withheld(organisation, reference, tuple(problems), tuple(sentences))
+    return Withheld(
+        kind=Kind.REFERRAL,
+        organisation=refusal.organisation,
+        reference=refusal.reference,
+        problems=tuple(_problem(fault) for fault in refusal.faults),
+        read_first=tuple(sentences),
+    )
 
 
 def danger(raw: Mapping[str, Any]) -> str | None:

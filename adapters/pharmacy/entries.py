@@ -25,8 +25,12 @@ PREGNANCY: Final = {
     "not-pregnant": ("60001007", "Not pregnant"),
 }
 ABPM_DECLINED: Final = ("861231000000105", "Ambulatory blood pressure monitoring declined")
-_IRREGULAR: Final = ("61086009", "Pulse irregular")
-_EMERGENCY: Final = "Sent to A&E or 999"
+# A regular pulse has words only: under the other's code it would be filed as an irregular one.
+_RHYTHMS: Final = {
+    "irregular": concept(codes.SNOMED, "61086009", None, "Pulse irregular"),
+    "regular": make.CodeableConcept(text="Pulse regular"),
+}
+_EMERGENCY: Final = "Needs A&E or 999 now. {rule}. Nothing here says that the patient was sent."
 
 
 class Message:
@@ -239,16 +243,10 @@ class Message:
             rate = resources.quantity(block.rate, block.unit)
             yield self._observation(code, rate, block.taken_at)
         if block.rhythm is not None:
-            irregular = concept(codes.SNOMED, _IRREGULAR[0], None, _IRREGULAR[1])
-            yield self._observation(irregular, block.rhythm == "irregular", block.taken_at, "exam")
+            yield self._observation(_RHYTHMS[block.rhythm], True, block.taken_at, "exam")
 
     def _allergies(self) -> Iterator[FHIRResourceModel]:
-        request = self.request
-        told = list(request.allergies)
-        if request.no_known_allergies and not told:
-            none = blocks.Coded.model_construct(text="No known allergies", code=None)
-            told = [blocks.Allergy.model_construct(substance=none, reaction=None)]
-        for block in told:
+        for block in self.request.allergies:
             yield resources.allergy(block, self.patient, self.practitioner, self.seen)
 
     def _dispense(self, block: Medicine) -> MedicationDispense:
@@ -285,8 +283,11 @@ class Message:
 
     def _flags(self) -> Iterator[FHIRResourceModel]:
         patient = self.request.patient
-        if self.asked.emergency:
-            yield self._flag(_EMERGENCY, "clinical")
+        outcome = pharmacy().outcomes[self.request.outcome]
+        if outcome.emergency:
+            yield self._flag(outcome.words, "clinical")
+        elif self.asked.emergency:
+            yield self._flag(_EMERGENCY.format(rule=self.asked.rules[0].words), "clinical")
         for red_flag in self.request.red_flags:
             yield self._flag(red_flag, "clinical")
         if patient.safeguarding:

@@ -4,7 +4,7 @@ from typing import Final
 
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.rules import judge
-from broker.events import Destination, Kind, Priority, Role, SubjectKind
+from broker.events import Kind, Priority, Role, SubjectKind
 from broker.ports import FieldPaths, Needs, Seek, Want
 from fhir_profiles.pathways import pharmacy
 
@@ -18,13 +18,12 @@ def needs(request: Consultation) -> Needs:
     pathway = catalogue.pathways[request.service]
     judgement = judge(request)
     asked = judgement.asked
-    practice = request.practice
+    practice = request.practice.ods
     patient = request.patient
     seek = Seek(
         role=Role.ACTING,
         receiver_type="general-practice",
-        named=Destination(practice.ods),
-        practice=practice.ods,
+        practice=practice,
         postcode=patient.postcode,
     )
     update = Want(
@@ -39,7 +38,6 @@ def needs(request: Consultation) -> Needs:
     )
     wants = [update]
     if asked.task is not None:
-        name = practice.name or f"the practice {practice.ods}"
         wants.append(
             Want(
                 key=REFERRAL,
@@ -50,9 +48,9 @@ def needs(request: Consultation) -> Needs:
                 seeks=(seek,),
                 happened=request.clinical_time,
                 required=False,
-                if_left_out=f"No task was sent. Telephone {name} and ask them to act: "
-                f"{asked.task.words}.",
-                reason_code=asked.rules[0] if asked.rules else "",
+                # Routing adds what the directory knows: its name and its number.
+                if_left_out="No task was sent. Telephone the registered practice and ask them to "
+                f"act: {asked.task.words}.",
             )
         )
     return Needs(
@@ -62,10 +60,10 @@ def needs(request: Consultation) -> Needs:
         wants=tuple(wants),
         consent=request.consent_to_inform_gp,
         label="R" if patient.sensitive else "N",
-        paths=FieldPaths(named="practice.ods", practice="practice.ods", sought="service"),
+        paths=FieldPaths(practice="practice.ods", sought="service"),
         nhs_number=patient.nhs_number,
         identity_verified=patient.verified,
-        practice=practice.ods,
+        practice=practice,
         escalates=bool(asked.task or asked.emergency or request.red_flags),
         warnings=judgement.warnings,
         advice=asked.advice,

@@ -4,60 +4,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from adapters.pharmacy.request import Service
 from adapters.pharmacy.rules import pressure
 from broker.errors import Problem
+from broker.events import Kind
 from broker.ports import Withheld
-from fhir_profiles import codes
-from fhir_profiles.faults import to_problems
+from fhir_profiles import consent
 from fhir_profiles.pathways import Facts, Value, pharmacy
-from fhir_profiles.values import Flagged, Line, OdsCode
 
 _LONGEST_NAME: Final = 100
 
 
-class _Pharmacy(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    ods: OdsCode
-    """ODS code of the pharmacy."""
-
-
-class _Withheld(BaseModel):
-    """All that is looked at where the patient refused."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    reference: Line
-    """Your own reference for this consultation."""
-    service: str
-    """The service under which the patient was seen."""
-    consent_to_inform_gp: Flagged
-    """Whether the patient agrees that the registered practice is told."""
-    pharmacy: _Pharmacy
+class _Looked(consent.Looked):
+    pharmacy: consent.Sender
     """The pharmacy: the organisation of your token."""
+    service: Service
+    """The service under which the patient was seen."""
+
+    @property
+    def sender(self) -> consent.Sender:
+        return self.pharmacy
 
 
 def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     """Read the few fields that are still looked at where the patient refused; else None."""
-    if raw.get("consent_to_inform_gp") is not False:
+    refusal = consent.refusal(raw, "consent_to_inform_gp", _Looked)
+    if refusal is None:
         return None
-    problems: list[Problem] = []
-    organisation = reference = ""
-    try:
-        read = _Withheld.model_validate(raw)
-        organisation, reference = read.pharmacy.ods, read.reference
-    except ValidationError as error:
-        problems = [
-            Problem(fault.field, fault.code, fault.detail, fault.todo)
-            for fault in to_problems(error, _Withheld)
-        ]
-    service = raw.get("service")
-    if isinstance(service, str) and service not in codes.system("pharmacy-service"):
-        known = ", ".join(codes.system("pharmacy-service").displays)
-        detail = "`service` is not one of the values that are known here."
-        problems.append(Problem("service", "not-in-list", detail, f"Send one of {known}."))
     sentences = ["The patient does not agree: nothing was sent, and nothing clinical was kept."]
     if danger(raw) is not None:
         sentences.insert(
@@ -65,7 +38,15 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
             "Nobody has been told. What was found needs somebody to act: speak with the patient "
             "again, and call 999 if life is in danger.",
         )
-    return Withheld(organisation, reference, tuple(problems), tuple(sentences))
+    return Withheld(
+        kind=Kind.UPDATE,
+        organisation=refusal.organisation,
+        reference=refusal.reference,
+        problems=tuple(
+            Problem(fault.field, fault.code, fault.detail, fault.todo) for fault in refusal.faults
+        ),
+        read_first=tuple(sentences),
+    )
 
 
 def danger(raw: Mapping[str, Any]) -> str | None:

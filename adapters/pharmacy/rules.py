@@ -13,7 +13,7 @@ from adapters.pharmacy.request import Consultation, Pulse
 from broker.errors import Problem
 from broker.events import Priority, highest
 from fhir_profiles import codes
-from fhir_profiles.pathways import Fact, Facts, Hit, Rule, pharmacy
+from fhir_profiles.pathways import Escalation, Fact, Facts, Hit, Rule, pharmacy
 from fhir_profiles.working_days import london
 
 URGENCIES: Final = {
@@ -46,14 +46,13 @@ _HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not bee
 class Asked:
     """What a consultation asks of others: a task for the GP, or A&E at once and then no task.
 
-    `rules` are the lines that say so and `words` what they say, the most urgent first. The
-    sender's own urgency is never lowered.
+    `rules` are the lines that say so, the most urgent first. The sender's own urgency is never
+    lowered.
     """
 
     task: Priority | None
     emergency: bool
-    rules: tuple[str, ...]
-    words: tuple[str, ...]
+    rules: tuple[Escalation, ...]
     advice: tuple[str, ...]
 
 
@@ -84,14 +83,13 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
         advice.append(_HOSPITAL)
-    # By urgency, then in the order of the catalogue: the first one names the referral's reason.
+    # By urgency, then in the order of the catalogue: the first one is the referral's first reason.
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
     advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
     return Asked(
         task=highest(*levels) if levels and not any(rule.emergency for rule in rules) else None,
         emergency=emergency,
-        rules=tuple(rule.id for rule in rules),
-        words=tuple(rule.words for rule in rules),
+        rules=tuple(rules),
         advice=tuple(advice),
     )
 

@@ -6,7 +6,6 @@ bring along everything that they refer to, under ids of their own message.
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
-from typing import Final
 
 from fhir.resources.R4B.annotation import Annotation
 
@@ -17,11 +16,9 @@ from adapters.pharmacy.rules import judge
 from broker.events import Priority
 from broker.ports import Context, Draft
 from fhir_profiles import codes, focus, make, resources
-from fhir_profiles.pathways import pharmacy
+from fhir_profiles.pathways import ESCALATIONS, pharmacy
 from fhir_profiles.resources import concept, defined, reference
 from fhir_profiles.working_days import london
-
-_ESCALATION: Final = f"{codes.BASE}CodeSystem/pharmacy-escalation"
 
 
 def translate(request: Consultation, context: Context) -> list[Draft]:
@@ -58,7 +55,6 @@ def _update(message: Message) -> Draft:
 def _referral(message: Message) -> Draft:
     request, task = message.request, message.asked.task
     assert task is not None  # noqa: S101 - intake makes a referral only where needs wants one
-    asked = zip(message.asked.rules, message.asked.words, strict=True)
     wanted = focus.service_request(
         identifiers=message.identifiers,
         category=defined("pharmacy-service", request.service),
@@ -70,7 +66,7 @@ def _referral(message: Message) -> Draft:
         authored=message.context.now,
         window=resources.period(request.clinical_time, _act_by(request.clinical_time, task)),
         encounter=message.encounter,
-        reasons=[concept(_ESCALATION, rule, None, words) for rule, words in asked],
+        reasons=[defined(ESCALATIONS, rule.id) for rule in message.asked.rules],
         reason_references=message.complaint,
         supporting=[url for url in message.clinical if url not in message.complaint],
         notes=[*(_note(heading, text) for heading, text in headings(request)), *message.notes],
@@ -99,6 +95,9 @@ def headings(request: Consultation) -> Iterator[tuple[str, str]]:
     yield from _said("presenting-complaints-or-issues", complaint.text if complaint else None)
     yield "clinical-summary", request.clinical_summary
     yield from _said("history", request.history)
+    if request.no_known_allergies and not request.allergies:
+        # In words only: a resource that says it would stand among the patient's allergies.
+        yield "allergies-and-adverse-reaction", "No known allergies"
     if request.red_flags:
         yield "red-flags", "\n".join(request.red_flags)
     if request.pregnancy in PREGNANCY:

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fhir_profiles import codes
 
+ESCALATIONS: Final = "pharmacy-escalation"
+
 Fact = Literal[
     "abpm-declined",
     "acute-symptoms",
@@ -136,11 +138,11 @@ class Escalation(_Strict):
     """What asks the GP to act (`task`), or sends the patient to A&E (`emergency`).
 
     Of those of one `line`, which rises step by step, the first that applies is the one that counts.
+    Its `id` is a code of the CodeSystem, which has its words.
     """
 
     id: str
     line: str = ""
-    words: str
     when: Condition
     each: Literal["pressure"] | None = None
     services: tuple[str, ...] = ()
@@ -157,6 +159,11 @@ class Escalation(_Strict):
         if self.emergency and not self.advice:
             raise ValueError("an emergency needs its advice")
         return self
+
+    @property
+    def words(self) -> str:
+        """Why somebody is asked to act, as a person says it."""
+        return codes.system(ESCALATIONS).display(self.id)
 
 
 class Outcome(_Strict):
@@ -207,6 +214,14 @@ class Shared(_Strict):
     outcomes: tuple[Outcome, ...]
     escalations: tuple[Escalation, ...]
     warnings: tuple[Rule, ...]
+
+    @model_validator(mode="after")
+    def _codes_agree(self) -> Self:
+        defined = codes.system(ESCALATIONS).displays.keys()
+        odd = sorted({rule.id for rule in self.escalations} ^ defined)
+        if odd:
+            raise ValueError(f"an escalation, or a code of {ESCALATIONS}.json, but not both: {odd}")
+        return self
 
 
 Found = TypeVar("Found", Rule, Escalation)

@@ -171,3 +171,27 @@ async def test_an_optometrists_patient_may_refuse_too(optometrist: Caller, place
     }
     assert sent["messages"][0]["status"] == "withheld"
     assert sent["read_first"][0].startswith("Nobody has been told.")
+
+
+@pytest.mark.parametrize(
+    ("pillar", "kind", "refused"),
+    [
+        ("pharmacy", "update", "the practice being told"),
+        ("optometry", "referral", "being referred"),
+    ],
+)
+async def test_what_was_withheld_is_shown_as_the_kind_that_it_would_have_been(
+    pharmacy: Caller, optometrist: Caller, pillar: str, kind: str, refused: str
+) -> None:
+    caller, door, body = {
+        "pharmacy": (pharmacy, PHARMACY.door, consultation(consent_to_inform_gp=False)),
+        "optometry": (optometrist, OPTOMETRY.door, referral("cataract", consent=False)),
+    }[pillar]
+    (message,) = taken(await caller.post(door, body))["messages"]
+    assert message["kind"] == kind
+    shown = await caller.tracked(message["id"])
+    assert shown["kind"] == kind
+    assert shown["line"] == f"Nothing was sent: the patient did not consent to {refused}."
+    of_its_kind = taken(await caller.get("/messages", kind=kind, status="withheld"), 200)
+    assert message["id"] in {one["id"] for one in of_its_kind["messages"]}
+    problem(await caller.post(f"{message['url']}/withdrawal", {}), 409, "conflict")

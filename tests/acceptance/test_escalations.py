@@ -160,8 +160,11 @@ async def test_where_a_practice_takes_updates_only_no_task_is_made_and_the_answe
     sent = await pharmacy.submit(reading(196, 124, practice="G99003"))
     assert kinds(sent) == ["update"]
     assert sent["read_first"][0].startswith("No task was sent. Telephone ")
-    assert "0113 496 0203" in sent["read_first"][0]
+    assert "Lakeside Practice" in sent["read_first"][0]
+    assert "G99003" not in sent["read_first"][0]
     assert "left-out" in {warning["code"] for warning in sent["warnings"]}
+    (destination,) = first(sent)["destinations"]
+    assert destination["reason"] == "The registered practice."
     assert await place.of("G99003").arrived(first(sent)["id"])
 
 

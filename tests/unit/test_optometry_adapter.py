@@ -279,7 +279,7 @@ def test_a_referral_asks_for_one_message_by_its_table_row() -> None:
     assert (needs.organisation, needs.reference) == ("TPX01", "CV-2026-000101")
     assert (needs.subject, needs.consent) == (SubjectKind.REFERRAL, True)
     assert (want.key, want.kind) == ("referral", Kind.REFERRAL)
-    assert (want.pathway, want.reason_code) == ("eye-conditions", "suspected-wet-amd")
+    assert want.pathway == "eye-conditions"
     assert want.priority is Priority.ASAP
     assert want.required
 
@@ -356,7 +356,6 @@ def test_a_snomed_code_without_a_row_is_warned_of_and_the_senders_urgency_stands
     raw = body("cataract", condition={"snomed": SNOMED_WITHOUT_ROW}, urgency="urgent")
     needs = needed(raw)
     assert needs.wants[0].priority is Priority.URGENT
-    assert needs.wants[0].reason_code == SNOMED_WITHOUT_ROW
     assert needs.wants[0].seeks[0].receiver_type == "spa"
     assert ("condition.snomed", "condition-without-a-rule") in warned(raw)
 

@@ -147,13 +147,12 @@ def test_what_a_body_may_say_is_what_the_definitions_have(names: Any, literal: A
         (Rule, {"warning": "exclusion-present", "words": "x", "when": {"all": {"pregnant": True}}}),
         (
             Escalation,
-            {"id": "x", "words": "x", "when": {"all": {"pregnant": True}}, "source": "x"},
+            {"id": "x", "when": {"all": {"pregnant": True}}, "source": "x"},
         ),
         (
             Escalation,
             {
                 "id": "x",
-                "words": "x",
                 "when": {"all": {"pregnant": True}},
                 "source": "x",
                 "emergency": True,
@@ -166,6 +165,15 @@ def test_what_a_body_may_say_is_what_the_definitions_have(names: Any, literal: A
 def test_a_mistake_in_the_data_stops_it_from_loading(model: Any, document: Any) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(document)
+
+
+def test_an_escalation_and_its_words_stand_in_both_places_or_the_catalogue_does_not_load() -> None:
+    whole = CATALOGUE.shared.model_dump(by_alias=True)
+    assert Shared.model_validate(whole) == CATALOGUE.shared
+    *most, last = whole["escalations"]
+    for wrong in (most, [*most, last | {"id": "unheard-of"}]):
+        with pytest.raises(ValidationError, match="pharmacy-escalation"):
+            Shared.model_validate(whole | {"escalations": wrong})
 
 
 def test_a_fact_that_is_not_known_meets_no_test() -> None:

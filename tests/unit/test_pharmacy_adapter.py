@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from adapters.pharmacy import ADAPTER
 from adapters.pharmacy.request import Consultation
 from broker.errors import Problem
-from broker.events import Destination, Kind, Priority, Role, SubjectKind
+from broker.events import Kind, Priority, Role, SubjectKind
 from broker.ports import Context, Needs, Party
 from fhir_profiles import bundle, codes, strict_json, structure
 from fhir_profiles.faults import Fault, to_problems
@@ -363,7 +363,7 @@ def test_a_routine_consultation_is_one_update_for_the_registered_practice() -> N
     assert (want.pathway, want.pathway_version) == (CLEAN, "1.0.0")
     [seek] = want.seeks
     assert (seek.role, seek.receiver_type) == (Role.ACTING, "general-practice")
-    assert seek.named == Destination("G99001")
+    assert (seek.named, seek.practice) == (None, "G99001")
     assert want.happened == datetime.fromisoformat("2026-10-01T14:15:00+01:00")
     assert wanted.organisation == "FPH01"
     assert wanted.subject is SubjectKind.CONSULTATION
@@ -393,9 +393,10 @@ def test_a_task_is_a_second_want_that_may_be_left_out_with_a_sentence() -> None:
     assert (referral.key, referral.kind) == ("referral", Kind.REFERRAL)
     assert referral.priority is Priority.ASAP
     assert not referral.required
-    assert referral.if_left_out.startswith("No task was sent. Telephone Riverside Medical Practice")
-    assert referral.seeks[0].named == Destination("G99001")
-    assert referral.reason_code == "ambulatory-average-stage-2"
+    assert referral.if_left_out == (
+        "No task was sent. Telephone the registered practice and ask them to act: within 7 days."
+    )
+    assert referral.seeks == update.seeks
     assert wanted.escalates
 
 
@@ -478,8 +479,11 @@ def test_a_crisis_with_acute_symptoms_is_told_and_makes_no_task() -> None:
     assert wanted.wants[0].priority is Priority.URGENT
     assert wanted.advice[0].startswith("Call 999 or send the patient to A&E now")
     assert wanted.escalates
-    flags = resources(translated(body)["update"], "Flag")
-    assert flags[0]["code"]["text"] == "Sent to A&E or 999"
+
+
+def first_flag(body: Mapping[str, Any]) -> str:
+    text: str = resources(translated(body)["update"], "Flag")[0]["code"]["text"]
+    return text
 
 
 def test_a_patient_sent_to_hospital_carries_the_flag() -> None:
@@ -487,7 +491,17 @@ def test_a_patient_sent_to_hospital_carries_the_flag() -> None:
     wanted = needs(body)
     assert [want.key for want in wanted.wants] == ["update"]
     assert "999" in wanted.advice[0]
-    assert resources(translated(body)["update"], "Flag")[0]["code"]["text"] == "Sent to A&E or 999"
+    assert first_flag(body) == "Sent to A&E or 999"
+    acute = a_check(200, 130, acute_symptoms=True, outcome="emergency")
+    assert first_flag(acute) == "Sent to A&E or 999"
+
+
+def test_a_crisis_that_nobody_says_was_sent_to_hospital_is_not_flagged_as_if_it_were() -> None:
+    body = a_check(200, 130, acute_symptoms=True, outcome="advice-only")
+    assert first_flag(body) == (
+        "Needs A&E or 999 now. Blood pressure of 180/120 mmHg or more with acute symptoms. "
+        "Nothing here says that the patient was sent."
+    )
 
 
 def test_the_answer_names_each_line_that_asked() -> None:
@@ -616,6 +630,15 @@ def test_whatever_a_body_holds_danger_and_consent_are_read_without_an_error(
 # -- FHIR ----------------------------------------------------------------------------------------
 
 
+def headed(content: bytes) -> dict[str, str]:
+    """The texts of an update, by the code of their PRSB heading, in their order."""
+    [told] = resources(content, "Communication")
+    return {
+        part["extension"][0]["valueCoding"]["code"]: part["contentString"]
+        for part in told["payload"]
+    }
+
+
 def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
     body = example(
         history="None.",
@@ -624,12 +647,9 @@ def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
         urgency="routine",
         onward_referral={"to": "Walk-in centre", "organisation": "RXX01", "urgency": "same-day"},
     )
-    [told] = resources(translated(body)["update"], "Communication")
-    headed = {
-        part["extension"][0]["valueCoding"]["code"]: part["contentString"]
-        for part in told["payload"]
-    }
-    assert list(headed) == [
+    content = translated(body)["update"]
+    said = headed(content)
+    assert list(said) == [
         "presenting-complaints-or-issues",
         "clinical-summary",
         "history",
@@ -640,9 +660,10 @@ def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
         "plan-and-requested-actions",
         "signpost-details",
     ]
-    assert headed["clinical-summary"] == body["clinical_summary"]
-    assert headed["signpost-details"] == "Walk-in centre (RXX01); same day"
-    assert "Gateway met" in headed["outcome"]
+    assert said["clinical-summary"] == body["clinical_summary"]
+    assert said["signpost-details"] == "Walk-in centre (RXX01); same day"
+    assert "Gateway met" in said["outcome"]
+    [told] = resources(content, "Communication")
     headings = codes.system("record-standard-headings")
     assert all(
         part["extension"][0]["valueCoding"]["system"] == headings.url for part in told["payload"]
@@ -694,6 +715,15 @@ def test_an_irregular_pulse_and_a_refused_measurement_are_observations() -> None
     assert by_code["78564009"]["valueQuantity"]["code"] == "{beats}/min"
     assert by_code["61086009"]["valueBoolean"] is True
     assert by_code["861231000000105"]["valueBoolean"] is True
+
+
+def test_a_regular_pulse_is_said_in_words_and_never_under_the_code_of_an_irregular_one() -> None:
+    body = a_check(120, 80, pulse=IRREGULAR, repeat_pulse={"rhythm": "regular"})
+    found = resources(translated(body)["update"], "Observation")
+    irregular, regular = (it for it in found if it["code"].get("text", "").startswith("Pulse "))
+    assert irregular["code"]["coding"][0]["code"] == "61086009"
+    assert regular["code"] == {"text": "Pulse regular"}
+    assert irregular["valueBoolean"] is regular["valueBoolean"] is True
 
 
 @pytest.mark.parametrize(("said", "code"), [("pregnant", "77386006"), ("not-pregnant", "60001007")])
@@ -759,12 +789,24 @@ def test_the_patients_own_circumstances_are_carried() -> None:
     assert guardian["relationship"] == [{"text": "father"}]
 
 
-def test_allergies_are_carried_and_none_is_said_to_be_none() -> None:
-    [told] = resources(translated(example())["update"], "AllergyIntolerance")
+def test_an_allergy_is_carried_with_its_reaction() -> None:
+    content = translated(example())["update"]
+    [told] = resources(content, "AllergyIntolerance")
     assert told["code"]["text"] == "Trimethoprim"
     assert told["reaction"][0]["manifestation"] == [{"text": "Rash"}]
-    [none] = resources(translated(example("shingles"))["update"], "AllergyIntolerance")
-    assert none["code"]["text"] == "No known allergies"
+    assert "allergies-and-adverse-reaction" not in headed(content)
+
+
+def test_no_known_allergies_is_said_in_words_and_is_never_an_allergy() -> None:
+    content = translated(example("shingles"))["update"]
+    assert resources(content, "AllergyIntolerance") == []
+    assert headed(content)["allergies-and-adverse-reaction"] == "No known allergies"
+
+
+def test_an_allergy_that_is_named_outweighs_that_none_is_known() -> None:
+    content = translated(example(no_known_allergies=True))["update"]
+    assert len(resources(content, "AllergyIntolerance")) == 1
+    assert "allergies-and-adverse-reaction" not in headed(content)
 
 
 def test_the_referral_says_how_soon_and_why_and_brings_what_it_speaks_of() -> None:
@@ -775,7 +817,13 @@ def test_the_referral_says_how_soon_and_why_and_brings_what_it_speaks_of() -> No
         "start": "2026-10-01T10:05:00+01:00",
         "end": "2026-10-08",
     }
-    assert wanted["reasonCode"][0]["coding"][0]["code"] == "ambulatory-average-stage-2"
+    assert wanted["reasonCode"][0]["coding"] == [
+        {
+            "system": "https://referral-broker.example/fhir/CodeSystem/pharmacy-escalation",
+            "code": "ambulatory-average-stage-2",
+            "display": "Ambulatory average of 150/95 mmHg or more",
+        }
+    ]
     assert len(wanted["supportingInfo"]) >= 2
     assert any("Please review within 7 days" in note["text"] for note in wanted["note"])
     [requester] = [
