@@ -6,6 +6,7 @@ held by golden tests.
 
 import hashlib
 import os
+import re
 import threading
 import time
 import uuid
@@ -107,6 +108,7 @@ ALL_TYPES: Final = frozenset(
 )
 
 DELIVERY_NAMESPACE: Final = uuid.UUID("7f0c4c9e-5c0b-5b53-9c11-6d0f6c1f2a01")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +231,11 @@ def delivery_id(consumer: str, event_id: str, destination: Destination) -> str:
 def digest(body: bytes) -> str:
     """Return the SHA-256 of the plaintext, in hexadecimal, as receipts name it."""
     return hashlib.sha256(body).hexdigest()
+
+
+def read_traceparent(given: str | None) -> str | None:
+    """Return a caller's trace context, or None where it is none (W3C Trace Context, version 00).
+
+    It is kept and sent on in the clear, so nothing that could be a sentence may pass for one.
+    """
+    return given if given is not None and _TRACEPARENT.fullmatch(given) else None

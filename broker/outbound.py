@@ -22,6 +22,7 @@ from standardwebhooks import Webhook
 
 from broker.addresses import Place, UrlRefused, is_address, read_url, why_refused
 from broker.errors import Reject, Retry, Unavailable
+from broker.events import read_traceparent
 from broker.lookup import Lookup, is_own
 from broker.ports import Delivery, Outcome, Receipt
 from broker.retry import Verdict, code_of, judge
@@ -36,7 +37,6 @@ IDLE_SECONDS: Final = 4.0
 # One address that swallows packets must leave time for the next one.
 CONNECT_SECONDS: Final = 5.0
 _LONGEST_NAME: Final = 256
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECONDS: Final = re.compile(r"[0-9]{1,7}")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -170,8 +170,7 @@ class Http:
             "Referral-Broker-Receipt": f"{self._base_url}/inbox/{delivery.id}/receipt",
             "Referral-Broker-Attempt": str(delivery.attempt),
         }
-        trace = delivery.event.traceparent
-        if trace is not None and _TRACEPARENT.fullmatch(trace):
+        if trace := read_traceparent(delivery.event.traceparent):
             headers["traceparent"] = trace
         return headers
 

@@ -385,6 +385,28 @@ async def test_nothing_of_what_was_refused_is_kept(pharmacy: Caller, place: Plac
     ]
 
 
+async def test_a_trace_that_is_none_is_not_kept(pharmacy: Caller, place: Place) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for given, kept in ((trace, trace), ("Robin Example 9990000018", None), ("x" * 3_000, None)):
+        body = consultation()
+        headers = {"traceparent": given}
+        (message,) = taken(await pharmacy.post(PHARMACY.door, body, headers=headers))["messages"]
+        read = await pharmacy.etag(message["url"])
+        corrected = await pharmacy.call(
+            "PUT",
+            f"{PHARMACY.door}/{message['id']}",
+            json=body | {"plan": "Return if the rash spreads."},
+            headers={"if-match": read, **headers},
+        )
+        newer = taken(corrected, 200)["messages"][0]
+        rows = await place.rows(
+            "SELECT traceparent FROM event WHERE message_id IN (:first, :second)",
+            first=message["id"],
+            second=newer["id"],
+        )
+        assert [row.traceparent for row in rows] == [kept, kept]
+
+
 # -- routing -------------------------------------------------------------------------------------
 
 
