@@ -531,6 +531,16 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
     said = taken(await pharmacy.get("/organisations/g99003"), 200)
     assert said["ods"] == "G99003"
     assert [one["kinds"] for one in said["takes"]] == [["update"]]
+    assert [one["pathways"] for one in said["takes"]] == [["all"]]
+    hospital = taken(await pharmacy.get("/organisations/RXX01"), 200)
+    casualty = next(one for one in hospital["takes"] if one["service"] == "RXX01-EYE-CASUALTY")
+    assert casualty["offers"] == [
+        {"receiver_type": "eye-casualty", "subspecialties": ["all"], "rank": 1},
+        {"receiver_type": "urgent-eye", "subspecialties": ["all"], "rank": 1},
+    ]
+    (hours,) = casualty["opening_hours"]
+    assert (len(hours["days"]), hours["opens"], hours["closes"]) == (7, "08:00", "20:00")
+    assert hours["bank_holidays"] is True
     closed = taken(await pharmacy.get("/organisations/G99004"), 200)
     assert (closed["status"], closed["successor"]) == ("closed", "G99001")
     assert [
