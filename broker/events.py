@@ -90,7 +90,6 @@ REFERRAL_SUBMITTED: Final = "referral.request.submitted.v1"
 REFERRAL_AMENDED: Final = "referral.request.amended.v1"
 REFERRAL_MOVED: Final = "referral.task.moved.v1"
 NOTICE_ISSUED: Final = "notice.message.issued.v1"
-DELIVERY_RECEIVED: Final = "broker.delivery.received.v1"
 DELIVERY_DIED: Final = "broker.delivery.died.v1"
 
 ALL_TYPES: Final = frozenset(
@@ -102,7 +101,6 @@ ALL_TYPES: Final = frozenset(
         REFERRAL_AMENDED,
         REFERRAL_MOVED,
         NOTICE_ISSUED,
-        DELIVERY_RECEIVED,
         DELIVERY_DIED,
     }
 )
