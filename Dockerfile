@@ -28,6 +28,7 @@ RUN groupadd --gid 10001 broker \
     && install --directory --owner 10001 --group 10001 --mode 0700 \
         /var/lib/referral-broker /etc/referral-broker/keys
 
+# It listens on every address, so whoever runs it says with BROKER_PUBLIC_URL what partners call.
 ENV PATH=/opt/referral-broker/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -58,7 +58,6 @@ class Action(StrEnum):
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
     READ_ORGANISATION = "organisation.read"
-    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +81,13 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row. No scope: open to all; `DOORS_OWN`: that of the door. No relations: not about an
-    object.
+    """One row. Scope `DOORS_OWN`: that of the door. No relations: not about an object.
 
     `restricted` are the relations that hold for a restricted label too. `starts` marks what begins
     a new disclosure, which an agreement out of force forbids; what was sent may be seen through.
     """
 
-    scope: Scope | str | None
+    scope: Scope | str
     relations: frozenset[Relation] = frozenset()
     restricted: frozenset[Relation] = frozenset()
     starts: bool = False
@@ -127,7 +125,6 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
-        Action.OPEN: Rule(None),
     }
 )
 
@@ -157,8 +154,6 @@ def decide(
     under none, which this release does not demand.
     """
     rule = TABLE[action]
-    if rule.scope is None:
-        return Decision(True, "Open to all.")
     if caller is None:
         return Decision(False, "A valid token is needed.")
     # Asked before the object is looked at, so the answer tells nothing about any object.
@@ -192,13 +187,12 @@ def as_table() -> list[tuple[str, ...]]:
     """Return the decision table as rows of words, the headings first."""
     rows: list[tuple[str, ...]] = [("action", "scope", "who", "who, if restricted", "agreement")]
     for action, rule in TABLE.items():
-        anybody = "own organisation" if rule.scope else "anybody"
         rows.append(
             (
                 action,
-                rule.scope or "none",
-                _names(rule.relations) or anybody,
-                _names(rule.restricted) or anybody,
+                rule.scope,
+                _names(rule.relations) or "own organisation",
+                _names(rule.restricted) or "own organisation",
                 "in force" if rule.starts else "",
             )
         )

@@ -94,7 +94,8 @@ RULES: Final = (
     ),
 )
 
-_DUTIES: Final[dict[str, str]] = {
+# What whoever must act has to do, after "must".
+DUTIES: Final[dict[str, str]] = {
     _K.RECEIVED: "confirm that it is stored",
     _K.COPY_RECEIVED: "confirm that the copy is stored",
     _K.NOTICE_RECEIVED: "confirm that the notice is stored",
@@ -181,14 +182,6 @@ def in_words(due: datetime) -> str:
     """Say a deadline as a person reads it: `by 18:30 on Monday 23 November`, London time."""
     local = london(due)
     return f"by {local:%H:%M} on {local:%A} {local.day} {local:%B}"
-
-
-def sentence(deadline: Deadline, now: datetime) -> str:
-    """Say who must do what by when, and whether that time is past."""
-    duty = _DUTIES.get(deadline.kind)
-    start = f"The {deadline.owner.words} must {duty}" if duty else f"To be {deadline.kind}"
-    late = ": this is overdue" if is_overdue(deadline.due, now) else ""
-    return f"{start} {in_words(deadline.due)}{late}."
 
 
 def as_table() -> list[tuple[str, ...]]:

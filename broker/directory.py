@@ -295,10 +295,6 @@ class Directory:
         """Return the services of one organisation, in the order of the file."""
         return tuple(s for s in self.entries.services if s.organisation == ods)
 
-    def contacts_of(self, ods: str) -> tuple[Contact, ...]:
-        """Return whom to ask at one organisation, in the order of the file."""
-        return tuple(c for c in self.entries.contacts if c.organisation == ods)
-
     def offering(self, receiver_type: str, subspecialty: str) -> tuple[Service, ...]:
         """Return the services of open organisations that offer what is sought."""
         return tuple(
@@ -359,10 +355,6 @@ class Directory:
         organisation = self.organisations.get(destination.ods)
         name = organisation.name if organisation is not None else ""
         return Party(destination.ods, name, self.telephone(destination), destination.service)
-
-    def party_of(self, ods: str) -> Party:
-        """Return an organisation as a message names it; only its code if it is not known."""
-        return self.party(Destination(ods))
 
     def channel(self, destination: Destination) -> str:
         """Return how the place is reached, or nothing where it is not connected."""

@@ -12,7 +12,7 @@ BrokerError
 │   ├── Forbidden          a valid token that may not do this
 │   ├── TooEarly           the same key is in flight
 │   └── TooLarge · UnsupportedMediaType
-├── Unavailable        the store cannot take it now; nothing was stored; try again
+├── Unavailable        the store cannot take it now; safe to send again; says if anything was kept
 ├── Retry              a delivery failed and may succeed later            (raised by consumers)
 └── Reject             a delivery failed for good, with a code            (raised by consumers)
 """

@@ -6,6 +6,7 @@ held by golden tests.
 
 import hashlib
 import os
+import re
 import threading
 import time
 import uuid
@@ -89,7 +90,6 @@ REFERRAL_SUBMITTED: Final = "referral.request.submitted.v1"
 REFERRAL_AMENDED: Final = "referral.request.amended.v1"
 REFERRAL_MOVED: Final = "referral.task.moved.v1"
 NOTICE_ISSUED: Final = "notice.message.issued.v1"
-DELIVERY_RECEIVED: Final = "broker.delivery.received.v1"
 DELIVERY_DIED: Final = "broker.delivery.died.v1"
 
 ALL_TYPES: Final = frozenset(
@@ -101,12 +101,12 @@ ALL_TYPES: Final = frozenset(
         REFERRAL_AMENDED,
         REFERRAL_MOVED,
         NOTICE_ISSUED,
-        DELIVERY_RECEIVED,
         DELIVERY_DIED,
     }
 )
 
 DELIVERY_NAMESPACE: Final = uuid.UUID("7f0c4c9e-5c0b-5b53-9c11-6d0f6c1f2a01")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,3 +229,11 @@ def delivery_id(consumer: str, event_id: str, destination: Destination) -> str:
 def digest(body: bytes) -> str:
     """Return the SHA-256 of the plaintext, in hexadecimal, as receipts name it."""
     return hashlib.sha256(body).hexdigest()
+
+
+def read_traceparent(given: str | None) -> str | None:
+    """Return a caller's trace context, or None where it is none (W3C Trace Context, version 00).
+
+    It is kept and sent on in the clear, so nothing that could be a sentence may pass for one.
+    """
+    return given if given is not None and _TRACEPARENT.fullmatch(given) else None

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import structlog
@@ -22,6 +22,7 @@ from standardwebhooks import Webhook
 
 from broker.addresses import Place, UrlRefused, is_address, read_url, why_refused
 from broker.errors import Reject, Retry, Unavailable
+from broker.events import read_traceparent
 from broker.lookup import Lookup, is_own
 from broker.ports import Delivery, Outcome, Receipt
 from broker.retry import Verdict, code_of, judge
@@ -29,6 +30,7 @@ from broker.settings import Settings
 from fhir_profiles import strict_json
 
 LARGEST_ANSWER: Final = 65_536
+RECEIPT: Final = ("delivery", "digest", "ods")
 MOST_POOLS: Final = 512
 # Shorter than the 5 s after which common servers close an idle connection: a connection that is
 # used again is then seldom one that is just being closed.
@@ -36,7 +38,6 @@ IDLE_SECONDS: Final = 4.0
 # One address that swallows packets must leave time for the next one.
 CONNECT_SECONDS: Final = 5.0
 _LONGEST_NAME: Final = 256
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SECONDS: Final = re.compile(r"[0-9]{1,7}")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -170,8 +171,7 @@ class Http:
             "Referral-Broker-Receipt": f"{self._base_url}/inbox/{delivery.id}/receipt",
             "Referral-Broker-Attempt": str(delivery.attempt),
         }
-        trace = delivery.event.traceparent
-        if trace is not None and _TRACEPARENT.fullmatch(trace):
+        if trace := read_traceparent(delivery.event.traceparent):
             headers["traceparent"] = trace
         return headers
 
@@ -255,20 +255,30 @@ def post_form(url: str, form: Mapping[str, str], *, seconds: float = 10.0) -> tu
 def read_receipt(body: bytes) -> Receipt | None:
     """Return the receipt that an answer is, or None where it is anything else.
 
-    A JSON object with the texts `delivery`, `digest` and `ods`; what else it holds is ignored.
-    Whether it names the right ones is for the caller to judge: a wrong one is evidence.
+    What it holds beside a receipt is ignored.
     """
     try:
         found = strict_json.loads(body)
     except (strict_json.NotStrictJson, ArithmeticError):
         return None
-    if not isinstance(found, dict):
+    return receipt_of(found) if isinstance(found, dict) else None
+
+
+def receipt_of(found: Mapping[str, Any]) -> Receipt | None:
+    """Return the receipt that an object names, by whatever channel it came, or None.
+
+    The digest may be written as in our own header, after `sha-256=`, and in either case. Whether
+    it names the right ones is for the caller to judge: a wrong one is evidence.
+    """
+    if not all(names_something(found.get(name)) for name in RECEIPT):
         return None
-    named = [found.get(name) for name in ("delivery", "digest", "ods")]
-    if not all(isinstance(one, str) and 0 < len(one) <= _LONGEST_NAME for one in named):
-        return None
-    delivery, digest, ods = map(str, named)
-    return Receipt(delivery, digest, ods)
+    delivery, digest, ods = (found[name] for name in RECEIPT)
+    return Receipt(delivery, digest.lower().removeprefix("sha-256="), ods)
+
+
+def names_something(value: Any) -> bool:
+    """Whether this may stand in a receipt: a text, neither empty nor beyond measure."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
 
 
 def retry_after(value: str | None, now: datetime) -> datetime | None:

@@ -80,6 +80,7 @@ class Want:
     required: bool = True
     if_left_out: str = ""
     clocks: tuple[Clinical, ...] = ()
+    reason_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

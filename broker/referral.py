@@ -349,19 +349,6 @@ def as_table() -> list[tuple[str, ...]]:
     return rows
 
 
-def as_mermaid() -> str:
-    """Return the machine as a Mermaid state diagram that leaves no move out."""
-    lines = ["stateDiagram-v2"]
-    lines += [f'    state "{stage.words}" as {_node(state)}' for state, stage in STAGES.items()]
-    lines.append(f"    [*] --> {_node(State.REQUESTED)}")
-    for move in _ROWS:
-        for source in (state for state in State if state in move.sources):
-            targets = _BACK_TO if move.goes_back else (move.to or source,)
-            lines += [f"    {_node(source)} --> {_node(to)} : {move.name}" for to in targets]
-    lines += [f"    {_node(state)} --> [*]" for state, stage in STAGES.items() if stage.is_terminal]
-    return "\n".join(lines) + "\n"
-
-
 # What a rejected referral is again once reinstated: never more than can still be known true. A
 # booking can no longer be vouched for; what is not listed must be decided anew.
 _BACK: Final = {
@@ -370,7 +357,6 @@ _BACK: Final = {
     State.BOOKED: State.ACCEPTED,
     State.DID_NOT_ATTEND: State.ACCEPTED,
 }
-_BACK_TO: Final = (State.RECEIVED, State.INFORMATION_REQUESTED, State.ACCEPTED)
 
 
 def _back(before: State | None) -> State:
@@ -408,7 +394,3 @@ def _target(move: Move) -> str:
     if move.goes_back:
         return "what it was before"
     return move.to or "as it was"
-
-
-def _node(state: State) -> str:
-    return state.replace("-", "_")

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,10 @@ class PortTaken(BrokerError):
     """The address cannot be listened on. The message says how to mend it."""
 
 
+class NoPublicUrl(BrokerError):
+    """The broker would listen everywhere and could tell nobody where. The message mends it."""
+
+
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; over within 15 seconds of it, whatever hangs.
 
@@ -62,6 +67,12 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         if settings.admin_port:
             admin = stack.enter_context(_bound(settings.host, settings.admin_port, "ADMIN_PORT"))
         last = stack.enter_context(_patience(LAST_SECONDS))
+        if not settings.public_url and ip_address(api.getsockname()[0]).is_unspecified:
+            raise NoPublicUrl(
+                f"{PREFIX}HOST is every address of this machine and {PREFIX}PUBLIC_URL is empty: "
+                f"set {PREFIX}PUBLIC_URL to the URL that partners call (https://…), for they sign "
+                "in for it and give receipts at it."
+            )
         real = settings.model_copy(update={"port": api.getsockname()[1]})
         asyncio.run(_serve(real, api, admin, tell, last))
 

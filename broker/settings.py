@@ -38,7 +38,11 @@ class Settings(BaseSettings):
         int, Field(description="Port of /metrics, on the same address; 0: none.", ge=0, le=65535)
     ] = 9090
     public_url: Annotated[
-        str, Field(description="How callers reach the broker; the audience of their assertions.")
+        str,
+        Field(
+            description="How callers reach the broker; the audience of their assertions. Must be "
+            "set to serve on every address (0.0.0.0, ::)."
+        ),
     ] = ""
     source: Annotated[
         str, Field(description="The CloudEvents source: this deployment's name as a URI.")

@@ -99,6 +99,7 @@ def _want(request: OptometryReferral, judgement: eye.Judgement) -> Want:
             # Accepted is sent: whether that was in time is known now, and nobody can act on it.
             if clock.kind != SENT
         ),
+        reason_code=request.condition.known or request.condition.snomed or "",
     )
 
 

@@ -51,6 +51,7 @@ def needs(request: Consultation) -> Needs:
                 # Routing adds what the directory knows: its name and its number.
                 if_left_out="No task was sent. Telephone the registered practice and ask them to "
                 f"act: {asked.task.words}.",
+                reason_code=asked.rules[0].id if asked.rules else "",
             )
         )
     return Needs(

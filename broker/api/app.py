@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from broker import registry
 from broker.api import (
@@ -35,6 +36,13 @@ ABOUT = (
 )
 
 
+class _App(FastAPI):
+    """The application within its edge: outside even of what answers unexpected errors."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Edge(super().build_middleware_stack())
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the application. Its lifespan opens the broker and runs its loops."""
 
@@ -44,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.broker = broker
             yield
 
-    app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _App(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     adapters = registry.load().adapters
     app.include_router(token.router)
     for adapter in adapters.values():
@@ -53,7 +61,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     _document(app, adapters)
     problems.install(app)
-    app.add_middleware(Edge)
     return app
 
 

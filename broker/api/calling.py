@@ -66,7 +66,7 @@ async def body_of(request: Request, *, empty: bool = False) -> bytes:
     limit = broker_of(request).settings.max_body
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
+    if _is_number(length) and int(length) > limit:
         raise _too_large(limit)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
@@ -91,7 +91,12 @@ def version_of(request: Request) -> int | None:
         return None
     bare = given.removeprefix("W/").strip('"')
     # A tag that was never given out matches no version.
-    return int(bare) if bare.isdigit() and len(bare) < 10 else -1
+    return int(bare) if _is_number(bare) and len(bare) < 10 else -1
+
+
+def _is_number(text: str) -> bool:
+    """Whether `int` can read it: `²` is a digit too."""
+    return text.isascii() and text.isdigit()
 
 
 def answer(

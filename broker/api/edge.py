@@ -13,6 +13,8 @@ from broker.telemetry import REQUESTS
 
 HEADER: Final = b"x-correlation-id"
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# What a caller makes up is counted as one: each label's value is kept for good, and logged.
+_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _SECURITY: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -57,10 +59,11 @@ class Edge:
             await self._app(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            REQUESTS.labels(scope["method"], route, str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            REQUESTS.labels(method, route, str(status)).inc()
             log.info(
                 "request",
-                method=scope["method"],
+                method=method,
                 route=route,
                 status=status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),

@@ -14,6 +14,7 @@ from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import Kind, Priority, Role
 from broker.main import Broker
+from broker.outbound import RECEIPT, names_something, receipt_of
 from broker.ports import Receipt
 from broker.reading import read_object
 from broker.referral import RELATIONS, Relation
@@ -137,20 +138,20 @@ async def receipt(request: Request, delivery: Identity) -> Response:
 
 
 def _receipt(body: dict[str, Any]) -> Receipt:
+    named = receipt_of(body)
     problems = [
-        Problem(name, "missing", f"{name} is missing.", "Give it as a text.")
-        for name in ("delivery", "digest", "ods")
-        if not isinstance(body.get(name), str)
+        Problem(name, "missing", f"{name} is missing.", "Give it as a short text.")
+        for name in RECEIPT
+        if not names_something(body.get(name))
     ]
     problems += [
         Problem(name, "unknown-field", f"There is no field {name}.", "Leave it out.")
         for name in body
-        if name not in {"delivery", "digest", "ods"}
+        if name not in RECEIPT
     ]
-    if problems:
+    if named is None or problems:
         raise Refused.all_of(problems)
-    digest = body["digest"].removeprefix("sha-256=").lower()
-    return Receipt(body["delivery"], digest, body["ods"])
+    return named
 
 
 @router.put("/inbox/{delivery:uuid}/acknowledgement", summary="File an update or reject it")

@@ -12,6 +12,7 @@ from broker.access import Action
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
 from broker.correcting import Correction
 from broker.errors import Refused
+from broker.events import read_traceparent
 from broker.intake import Posted
 from broker.ports import Adapter
 from broker.telemetry import INTAKE_SECONDS
@@ -33,7 +34,7 @@ def router_for(adapter: Adapter) -> APIRouter:
                     adapter=adapter,
                     key=request.headers.get("idempotency-key"),
                     body=await body_of(request),
-                    traceparent=request.headers.get("traceparent"),
+                    traceparent=read_traceparent(request.headers.get("traceparent")),
                 )
             )
             outcome = "accepted"
@@ -97,7 +98,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
                 message=message,
                 version=version_of(request),
                 body=await body_of(request),
-                traceparent=request.headers.get("traceparent"),
+                traceparent=read_traceparent(request.headers.get("traceparent")),
             )
         )
         return answer(made.body, made.status)

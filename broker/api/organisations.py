@@ -1,6 +1,8 @@
 """Organisations: what a place takes, said beforehand."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -8,6 +10,7 @@ from starlette.responses import Response
 
 from broker.access import Action
 from broker.api.calling import allow, answer, broker_of, caller_of
+from broker.directory import Directory
 from broker.errors import NotFound
 from broker.events import Destination
 
@@ -16,7 +19,8 @@ router = APIRouter(tags=["directory"])
 
 @router.get("/organisations/{ods}", summary="What an organisation takes, before you send")
 async def read(request: Request, ods: str) -> Response:
-    """Returns whether it is open, its services, and which kinds of message each place takes."""
+    """Returns whether it is open, and of each place what it takes: which kinds of message, on which
+    pathways (`all`: any), which referrals it is offered for, and when it is staffed."""
     caller = await caller_of(request)
     allow(caller, Action.READ_ORGANISATION)
     directory = await broker_of(request).directory.current()
@@ -35,18 +39,23 @@ async def read(request: Request, ods: str) -> Response:
             "status": found.status.value,
             "successor": found.successor,
             "telephone": found.telephone or None,
-            "takes": [
-                {
-                    "service": place.service or None,
-                    "name": directory.name(place),
-                    "connected": place in directory.connections,
-                    "kinds": [kind.value for kind in directory.connections[place].takes]
-                    if place in directory.connections and found.is_open
-                    else [],
-                    "telephone": directory.telephone(place) or None,
-                    "whom_to_telephone_now": directory.whom_to_telephone(place, now),
-                }
-                for place in places
-            ],
+            "takes": [_place(directory, place, now) for place in places],
         }
     )
+
+
+def _place(directory: Directory, place: Destination, now: datetime) -> dict[str, Any]:
+    service = directory.service(place)
+    connection = directory.connections.get(place)
+    taking = connection if directory.is_open(place.ods) else None
+    return {
+        "service": place.service or None,
+        "name": directory.name(place),
+        "connected": connection is not None,
+        "kinds": [kind.value for kind in taking.takes] if taking else [],
+        "pathways": list(taking.pathways) if taking else [],
+        "offers": [asdict(offer) for offer in service.offers] if service else None,
+        "opening_hours": [asdict(hours) for hours in service.opening_hours] if service else None,
+        "telephone": directory.telephone(place) or None,
+        "whom_to_telephone_now": directory.whom_to_telephone(place, now),
+    }

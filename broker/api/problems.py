@@ -53,7 +53,7 @@ async def refused(_: Request, error: Exception) -> Response:
 
 
 async def unavailable(_: Request, error: Exception) -> Response:
-    """Answer that nothing was stored and when to try again."""
+    """Answer that it cannot be taken now and when to try again; the detail says what was kept."""
     assert isinstance(error, Unavailable)  # noqa: S101  the handler is registered for this class
     answer = ANSWERS["unavailable"]
     headers = {"Retry-After": str(error.retry_after)}

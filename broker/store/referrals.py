@@ -33,13 +33,6 @@ def labelled(connection: Connection, subject: str) -> Row[Any] | None:
     ).first()
 
 
-def of_messages(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Return the referrals that these messages opened or amended."""
-    return connection.execute(
-        select(t.referral).where(t.referral.c.message_id.in_(list(ids)))
-    ).all()
-
-
 def change(tx: Tx, subject: str, **values: Any) -> None:
     """Change a referral's row. The caller has locked its subject."""
     tx.execute(update(t.referral).where(t.referral.c.subject_id == subject).values(**values))

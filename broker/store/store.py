@@ -17,20 +17,21 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection as Connection  # what reads are given, for their signatures
-from sqlalchemy import CursorResult, Executable, bindparam, select, text, update
+from sqlalchemy import CursorResult, Executable, bindparam, delete, select, text, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.audit import Entry, chain
 from broker.crashpoints import crashpoint
 from broker.errors import Unavailable
-from broker.events import Event, SubjectKind
+from broker.events import Event, SubjectKind, uuid7
 from broker.store import database
 from broker.store import tables as t
 
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
+PROOF: Final = 65_536  # bytes: well over what a message takes
 LEDGER: Final = "ledger"
 DELIVERIES: Final = "deliveries"
 DEADLINES: Final = "deadlines"
@@ -140,6 +141,9 @@ class Store:
         self._queue: queue.SimpleQueue[Sequence[_Job] | None] = queue.SimpleQueue()
         self._gathered: list[_Job] = []
         self._waiting = 0
+        self._refusals = 0  # transactions that the database did not take
+        self._refusals_disproved = 0
+        self._is_proving = False
         self._gate = threading.Lock()
         self._is_closed = False
         self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
@@ -168,6 +172,24 @@ class Store:
         finally:
             self._waiting -= 1
         return result
+
+    async def prove(self) -> None:
+        """Raise Unavailable unless the database takes what is written, as far as is known.
+
+        It is asked only after it refused, and then by what would refuse a message too: it must
+        give the lock and the room, and keep it. One asks at a time, for anybody may want to know.
+        """
+        refusals = self._refusals
+        if refusals == self._refusals_disproved:
+            return
+        if self._is_proving:
+            raise Unavailable("The last that was to be stored was not.")
+        self._is_proving = True
+        try:
+            await self.write(_take_room)
+        finally:
+            self._is_proving = False
+        self._refusals_disproved = refusals
 
     def _hand_over(self) -> None:
         with self._gate:
@@ -281,6 +303,7 @@ class Store:
             for job in group:
                 job.error = error
             return
+        self._refusals += 1
         log.error("store.unavailable", cause=_cause(error))
         said = f"Nothing was stored: {_cause(error)}."
         if error.connection_invalidated:  # perhaps between our COMMIT and its answer
@@ -329,6 +352,27 @@ class Store:
             return datetime.now(UTC)
         found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return found.astimezone(UTC)
+
+
+def _take_room(tx: Tx) -> None:
+    """Write as much as a message and take it away again: what it took is free for the next."""
+    owner = uuid7()
+    tx.execute(
+        t.into(t.payload),
+        {
+            "owner_id": owner,
+            "role": "proof",
+            "version": 1,
+            "key_id": owner,
+            "organisation": "",
+            "content_type": "",
+            "digest": "",
+            "size": PROOF,
+            "sealed": bytes(PROOF),
+            "created_at": tx.now,
+        },
+    )
+    tx.execute(delete(t.payload).where(t.payload.c.owner_id == owner))
 
 
 def _number(

@@ -385,6 +385,28 @@ async def test_nothing_of_what_was_refused_is_kept(pharmacy: Caller, place: Plac
     ]
 
 
+async def test_a_trace_that_is_none_is_not_kept(pharmacy: Caller, place: Place) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for given, kept in ((trace, trace), ("Robin Example 9990000018", None), ("x" * 3_000, None)):
+        body = consultation()
+        headers = {"traceparent": given}
+        (message,) = taken(await pharmacy.post(PHARMACY.door, body, headers=headers))["messages"]
+        read = await pharmacy.etag(message["url"])
+        corrected = await pharmacy.call(
+            "PUT",
+            f"{PHARMACY.door}/{message['id']}",
+            json=body | {"plan": "Return if the rash spreads."},
+            headers={"if-match": read, **headers},
+        )
+        newer = taken(corrected, 200)["messages"][0]
+        rows = await place.rows(
+            "SELECT traceparent FROM event WHERE message_id IN (:first, :second)",
+            first=message["id"],
+            second=newer["id"],
+        )
+        assert [row.traceparent for row in rows] == [kept, kept]
+
+
 # -- routing -------------------------------------------------------------------------------------
 
 
@@ -509,6 +531,16 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
     said = taken(await pharmacy.get("/organisations/g99003"), 200)
     assert said["ods"] == "G99003"
     assert [one["kinds"] for one in said["takes"]] == [["update"]]
+    assert [one["pathways"] for one in said["takes"]] == [["all"]]
+    hospital = taken(await pharmacy.get("/organisations/RXX01"), 200)
+    casualty = next(one for one in hospital["takes"] if one["service"] == "RXX01-EYE-CASUALTY")
+    assert casualty["offers"] == [
+        {"receiver_type": "eye-casualty", "subspecialties": ["all"], "rank": 1},
+        {"receiver_type": "urgent-eye", "subspecialties": ["all"], "rank": 1},
+    ]
+    (hours,) = casualty["opening_hours"]
+    assert (len(hours["days"]), hours["opens"], hours["closes"]) == (7, "08:00", "20:00")
+    assert hours["bank_holidays"] is True
     closed = taken(await pharmacy.get("/organisations/G99004"), 200)
     assert (closed["status"], closed["successor"]) == ("closed", "G99001")
     assert [

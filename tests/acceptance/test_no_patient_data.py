@@ -160,6 +160,17 @@ class Traces:
         await pharmacy.get(f"/organisations/{self.word()}")
         await pharmacy.get("/inbox", after=self.word())
         await pharmacy.send("POST", PHARMACY.door, {}, key=self.word())
+        headers = {
+            "Authorization": f"Bearer {await pharmacy.client.token()}",
+            "Idempotency-Key": self.word(),
+            "traceparent": self.word(),
+        }
+        async with httpx2.AsyncClient(base_url=self.world.url, trust_env=False) as http:
+            body = pharmacy.consultation()
+            sent = await http.post(PHARMACY.door, json=body, headers=headers)
+            assert sent.status_code == 202, sent.text
+            # A method is whatever a caller writes.
+            assert (await http.request(self.word(), PHARMACY.door)).status_code in {400, 405}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -89,6 +89,19 @@ async def test_a_receipt_that_does_not_match_proves_nothing_and_is_kept_as_evide
     assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
 
 
+async def test_a_receipt_is_read_as_a_webhooks_answer_is(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    for nothing in ("", "0" * 257):
+        said = problem(await practice.receipt(row, digest=nothing, ods=nothing), 422, "invalid")
+        assert [one["field"] for one in said["problems"]] == ["digest", "ods"]
+    taken(await practice.receipt(row, digest=f"SHA-256={row['digest'].upper()}"), 200)
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert one["received_at"] and [r["matches"] for r in one["receipts"]] == [True]
+
+
 async def test_receipts_and_decisions_may_be_repeated_and_a_decision_stands(
     pharmacy: Caller, practice: Caller
 ) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, delete, insert, inspect, select, text, update
+from sqlalchemy import Engine, delete, inspect, select, text, update
 
-from broker.audit import GENESIS
+from broker.audit import GENESIS, Entry
 from broker.events import uuid7
 from broker.store import columns, ledger, schema, trail
 from broker.store import database as db
@@ -175,12 +175,12 @@ def test_a_release_runs_on_its_own_schema_and_the_one_before(
         schema.check(store.writer)
 
 
-def test_a_database_counts_as_empty_until_its_first_key(database: Database) -> None:
+async def test_a_database_is_empty_until_anything_was_done_with_it(database: Database) -> None:
     store = database.open()
     assert schema.is_empty(store.writer)
-    key = {"key_id": "kek-1", "purpose": "kek", "check_value": "00"}
-    with store.writer.begin() as connection:
-        connection.execute(insert(t.key_check), key)
+    await store.write(
+        lambda tx: tx.audit(Entry("directory.loaded", "operator", "", "directory", "1"))
+    )
     assert not schema.is_empty(store.writer)
 
 

@@ -712,6 +712,52 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_all_that_was_acce
     assert store.read_now(ledger.head) == len(accepted) + 1
 
 
+async def test_after_a_refusal_it_is_proved_by_writing_that_room_is_there_again(
+    sqlite_database: Database,
+) -> None:
+    store = sqlite_database.open()
+    await store.prove()
+
+    def pages(tx: Tx) -> int:
+        found: int = tx.execute(text("PRAGMA page_count")).scalar_one()
+        return found
+
+    before = await store.write(pages)
+    with store.writer.connect() as connection:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {before}")
+    await store.prove()  # nothing was refused yet, so nothing is asked
+    with pytest.raises(Unavailable):
+        await store.write(a_message(a_vault(), size=60_000).put)
+    await store.write(lambda tx: tx.wake("small things still fit"))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="database or disk is full"):
+            await store.prove()
+    one, other = await asyncio.gather(store.prove(), store.prove(), return_exceptions=True)
+    assert isinstance(one, Unavailable) and isinstance(other, Unavailable)
+    with store.writer.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+    await store.prove()
+    proved = await store.write(pages)
+    for _ in range(3):
+        await store.prove()
+    assert await store.write(pages) == proved
+    assert store.read_now(lambda c: count(c, t.payload)) == 0
+
+
+async def test_the_proof_leaves_nothing_on_any_database(database: Database) -> None:
+    store = database.open()
+
+    def refuse(tx: Tx) -> None:
+        tx.execute(text("SELECT * FROM no_such_table"))
+
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await store.write(refuse)
+        await store.prove()
+    assert store.read_now(lambda c: count(c, t.payload)) == 0
+    assert everything(store) == []
+
+
 @pytest.mark.postgres
 async def test_a_connection_that_was_cut_is_replaced(postgresql_database: Database) -> None:
     store, other = postgresql_database.open(), postgresql_database.open()

@@ -240,6 +240,14 @@ async def post_into_trouble(world: World, poster: Poster, most: int = 60) -> dic
     return refused
 
 
+async def readiness(world: World) -> int:
+    """Ask as whoever routes traffic does: 200 or 503, in one word."""
+    async with httpx2.AsyncClient(base_url=world.url, trust_env=False, timeout=60.0) as http:
+        answer = await http.get("/health/ready")
+    assert answer.text == {200: "ready", 503: "unavailable"}[answer.status_code]
+    return answer.status_code
+
+
 async def taken_after_all(poster: Poster, refused: dict[str, Any]) -> None:
     """What was refused is taken under the same key, as if for the first time."""
     for key, body in refused.items():
@@ -255,6 +263,7 @@ async def test_on_a_full_database_a_post_is_kept_or_leaves_no_trace_and_all_goes
     async with world, Poster(world) as poster:
         earlier = await poster.post(world.pharmacy.consultation(practice=WEBHOOK_PRACTICE), "early")
         assert earlier.status_code == 202
+        assert await readiness(world) == 200
         with housed.full_disk():
             refused = await post_into_trouble(world, poster, most=400)
             some = next(iter(refused))
@@ -262,6 +271,8 @@ async def test_on_a_full_database_a_post_is_kept_or_leaves_no_trace_and_all_goes
                 *(poster.post(refused[some], key=f"{some}-{n}") for n in range(4))
             )
             assert {answer.status_code for answer in together} <= {202, 409, 503}
+            assert [await readiness(world) for _ in range(3)] == [503] * 3
+        assert await readiness(world) == 200
         # One of those may have been taken under another key.
         refused = {k: b for k, b in refused.items() if k != some}
         await taken_after_all(poster, refused)
@@ -337,6 +348,7 @@ async def test_on_a_disk_that_is_full_a_post_is_kept_or_leaves_no_trace_even_ove
             await poster.post(world.pharmacy.consultation(practice=WEBHOOK_PRACTICE), "early")
             ballast = fill(disk, leave=65_536)
             refused = await post_into_trouble(world, poster, most=400)
+            assert await readiness(world) == 503
             await world.broker.kill()
             ballast.unlink()
             await world.broker.start()
@@ -361,12 +373,14 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["retry-after"]) > 0
             assert traces(world) == before
+            assert await readiness(world) == 503
             short = asyncio.create_task(
                 poster.post(world.pharmacy.consultation(practice=INBOX_PRACTICE), "short")
             )
             await asyncio.wait({short}, timeout=0.5)
             other.execute("ROLLBACK")
         assert (await short).status_code == 202
+        assert await readiness(world) == 200
         await taken_after_all(poster, bodies)
         await demand_nothing_wrong_in(world)
 

@@ -515,6 +515,12 @@ def test_a_retry_after_that_cannot_be_read_is_none(
     assert retry_after(value, NOW) == expected
 
 
+@pytest.mark.parametrize("digest", ["sha-256=e3b0", "SHA-256=E3B0", "E3B0"])
+def test_a_digest_may_be_written_as_in_our_own_header_and_in_either_case(digest: str) -> None:
+    found = read_receipt(json.dumps(GOOD | {"digest": digest}).encode())
+    assert found == Receipt("d", "e3b0", "A81001")
+
+
 def test_a_receipt_may_say_more_than_it_must() -> None:
     assert read_receipt(json.dumps(GOOD | {"more": 1.5}).encode()) == Receipt("d", "e", "A81001")
 

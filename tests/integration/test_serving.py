@@ -321,6 +321,12 @@ class TestABrokerThatCannotServe:
             self.refused(place, "cannot be listened on", BROKER_HOST="203.0.113.1")
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])  # noqa: S104
+    def test_listens_everywhere_and_could_tell_nobody_where(self, place: Place, host: str) -> None:
+        said = "set BROKER_PUBLIC_URL to the URL that partners call"
+        self.refused(place, said, BROKER_HOST=host)
+
+    @pytest.mark.slow
     def test_has_lost_its_key_ring(self, sent: Place) -> None:
         sent.settings.ring_path.unlink()
         self.refused(sent, "There is no key ring at")

@@ -82,7 +82,7 @@ def signed(**changes: object) -> Agreement:
 
 
 def test_the_table_has_a_row_for_every_action_and_this_test_a_line_for_every_row() -> None:
-    assert set(TABLE) == set(Action) == {*CELLS, *OWN, Action.OPEN}
+    assert set(TABLE) == set(Action) == {*CELLS, *OWN}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_agreement_that_is_out_of_force_starts_nothing_new(
         assert ask(action, relation, agreement=agreement).allowed
 
 
-def test_without_a_caller_only_what_is_open_answers() -> None:
+def test_without_a_caller_nothing_is_allowed() -> None:
     for action in Action:
         decision = decide(
             None,
@@ -201,7 +201,7 @@ def test_without_a_caller_only_what_is_open_answers() -> None:
             label="N",
             now=NOW,
         )
-        assert decision.allowed is (action is Action.OPEN)
+        assert not decision.allowed
         assert not decision.as_not_found
 
 
@@ -220,7 +220,6 @@ def test_the_table_can_be_printed_whole() -> None:
     assert len(rows) == len(TABLE)
     assert all(len(row) == len(heading) for row in rows)
     assert ("message.withdraw", "messages:write", "sender", "sender", "") in rows
-    assert ("open", "none", "anybody", "anybody", "") in rows
     assert ("inbox.list", "inbox:read", "own organisation", "own organisation", "") in rows
 
 

@@ -61,6 +61,16 @@ def test_health_is_checked_by_asking_whether_the_broker_is_ready() -> None:
     compile(command[-1], "healthcheck", "exec")
 
 
+def test_partners_can_sign_in_for_the_address_that_is_published() -> None:
+    environment = BROKER["environment"]
+    assert environment["BROKER_HOST"] == "0.0.0.0"  # noqa: S104
+    (port,) = BROKER["ports"]
+    address, outside, inside = port.split(":")
+    assert inside == environment["BROKER_PORT"]
+    public = environment["BROKER_PUBLIC_URL"]
+    assert public == f"${{BROKER_PUBLIC_URL:-http://{address}:{outside}}}"
+
+
 def test_data_and_keys_have_a_named_volume_each_and_neither_is_in_the_other() -> None:
     mounted = {PurePosixPath(volume["target"]): volume for volume in BROKER["volumes"]}
     data = PurePosixPath(BROKER["environment"]["BROKER_DATA_DIR"])

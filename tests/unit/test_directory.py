@@ -119,7 +119,6 @@ def test_a_service_is_found_only_under_its_own_organisation() -> None:
     assert DIRECTORY.telephone(SPA) == "0113 496 0401"
     assert DIRECTORY.telephone(Destination("G99005")) == "0113 496 0205"
     assert DIRECTORY.telephone(Destination("ZZZ")) == ""
-    assert [c.name for c in DIRECTORY.contacts_of("RXX01")] == ["On-call ophthalmologist"]
 
 
 @pytest.mark.parametrize(
@@ -372,8 +371,10 @@ def test_a_place_is_named_in_a_message_as_the_directory_knows_it() -> None:
     assert DIRECTORY.party(SPA) == Party(
         "RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA"
     )
-    assert DIRECTORY.party_of("FPH01") == Party("FPH01", "Riverside Pharmacy", "0113 496 0101")
-    assert DIRECTORY.party_of("G00000") == Party("G00000", "")
+    assert DIRECTORY.party(Destination("FPH01")) == Party(
+        "FPH01", "Riverside Pharmacy", "0113 496 0101"
+    )
+    assert DIRECTORY.party(Destination("G00000")) == Party("G00000", "")
 
 
 def test_a_place_without_an_endpoint_has_no_channel() -> None:

@@ -17,7 +17,6 @@ from broker.referral import (
     State,
     allowed,
     apply,
-    as_mermaid,
     as_table,
     needs_receivers_eye,
     told,
@@ -304,9 +303,3 @@ def test_the_table_can_be_drawn_whole() -> None:
         "sender, registered practice",
         "POST /referrals/{id}/{move}",
     )
-    drawing = as_mermaid()
-    assert drawing.startswith("stateDiagram-v2\n")
-    for move in MOVES.values():
-        assert f": {move.name}\n" in drawing
-    assert "    accepted --> rejected : reject\n" in drawing
-    assert "    received --> received : amend\n" in drawing

@@ -48,6 +48,15 @@ def ask_for_python(*arguments: str, **environment: str) -> subprocess.CompletedP
     )
 
 
+def test_what_readme_has_a_newcomer_make_in_the_clone_is_never_committed_with_its_keys() -> None:
+    made = re.findall(r"partner new-key (\S+)", (ROOT / "README.md").read_text())
+    assert made
+    assert "*.pem" in (ROOT / ".gitignore").read_text().splitlines()
+    assert set(re.findall(r"--key (\S+)", (ROOT / "README.md").read_text())) <= {
+        f"{folder}/{name}.pem" for folder in made for name in ("private", "public")
+    }
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_pins_and_hashes_every_requirement(lock: str) -> None:
     entries = list(locked(lock))
