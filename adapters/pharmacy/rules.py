@@ -46,11 +46,12 @@ _HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not bee
 class Asked:
     """What a consultation asks of others: a task for the GP, or A&E at once and then no task.
 
-    `rules` are the lines that say so, the most urgent first. The sender's own urgency is never
-    lowered.
+    `rules` are the lines that say so, the most urgent first. `own` is how soon the sender asks
+    for it, which is never lowered.
     """
 
     task: Priority | None
+    own: Priority | None
     emergency: bool
     rules: tuple[Escalation, ...]
     advice: tuple[str, ...]
@@ -77,9 +78,9 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     rules = [rule for rule in catalogue.shared.escalations if rule.id in hits]
     outcome = catalogue.outcomes[request.outcome]
     emergency = outcome.emergency or any(rule.emergency for rule in rules)
-    levels = [Priority(rule.task) for rule in rules if rule.task]
-    levels += [Priority(outcome.asks_gp)] if outcome.asks_gp else []
-    levels += [URGENCIES[request.urgency]] if request.urgency else []
+    own = [Priority(outcome.asks_gp)] if outcome.asks_gp else []
+    own += [URGENCIES[request.urgency]] if request.urgency else []
+    levels = own + [Priority(rule.task) for rule in rules if rule.task]
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
         advice.append(_HOSPITAL)
@@ -88,6 +89,7 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
     return Asked(
         task=highest(*levels) if levels and not any(rule.emergency for rule in rules) else None,
+        own=highest(*own) if own else None,
         emergency=emergency,
         rules=tuple(rules),
         advice=tuple(advice),

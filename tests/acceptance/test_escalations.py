@@ -154,6 +154,15 @@ async def test_with_acute_symptoms_the_update_goes_alone_and_the_answer_says_999
     assert any("A&E" in str(flag) for flag in flags)
 
 
+async def test_a_crisis_sent_as_same_day_keeps_its_duty_to_telephone(pharmacy: Caller) -> None:
+    sent = await pharmacy.submit(reading(185, 80, acute_symptoms=True, urgency="same-day"))
+    assert kinds(sent) == ["update"]
+    assert first(sent)["priority"] == "stat"
+    assert sent["read_first"][0].startswith("Call 999 or send the patient to A&E now")
+    assert any(line.startswith(ENOUGH) for line in sent["read_first"])
+    assert "telephone" in {one["kind"] for one in first(sent)["deadlines"]}
+
+
 async def test_where_a_practice_takes_updates_only_no_task_is_made_and_the_answer_begins_with_it(
     pharmacy: Caller, place: Place
 ) -> None:

@@ -473,12 +473,31 @@ def test_one_irregular_pulse_is_a_warning_until_a_regular_one_settles_it() -> No
 
 
 def test_a_crisis_with_acute_symptoms_is_told_and_makes_no_task() -> None:
-    body = a_check(190, 80, acute_symptoms=True, urgency="same-day")
-    wanted = needs(body)
+    wanted = needs(a_check(190, 80, acute_symptoms=True))
     assert [want.key for want in wanted.wants] == ["update"]
     assert wanted.wants[0].priority is Priority.URGENT
     assert wanted.advice[0].startswith("Call 999 or send the patient to A&E now")
     assert wanted.escalates
+
+
+@pytest.mark.parametrize(
+    ("said", "priority"),
+    [
+        ({"urgency": "same-day"}, Priority.STAT),
+        ({"outcome": "gp-same-day"}, Priority.STAT),
+        ({"urgency": "routine"}, Priority.URGENT),
+    ],
+)
+def test_an_update_that_goes_alone_keeps_the_senders_own_urgency(
+    said: dict[str, Any], priority: Priority
+) -> None:
+    [update] = needs(a_check(190, 80, acute_symptoms=True, **said)).wants
+    assert update.priority is priority
+
+
+def test_where_a_task_carries_the_senders_urgency_the_update_does_not_repeat_it() -> None:
+    update, task = needs(example(outcome="emergency", medicines=None, urgency="same-day")).wants
+    assert (update.priority, task.priority) == (Priority.URGENT, Priority.STAT)
 
 
 def first_flag(body: Mapping[str, Any]) -> str:
