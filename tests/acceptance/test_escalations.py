@@ -201,6 +201,20 @@ async def test_a_practice_that_is_not_connected_is_refused_with_its_telephone_nu
     assert said["problems"][0]["field"] == "practice.ods"
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        pytest.param({"urgency": "emergency"}, id="an urgency of another standard"),
+        pytest.param({"blood_pressures": {"systolic": 190}}, id="one object for a list"),
+    ],
+)
+async def test_what_is_refused_for_its_spelling_still_says_whom_to_telephone(
+    pharmacy: Caller, spelt: dict[str, Any]
+) -> None:
+    answer = await pharmacy.post("/pharmacy/consultations", reading(120, 80) | spelt)
+    assert problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent. Telephone ")
+
+
 async def test_an_emergency_that_is_refused_keeps_its_999_words_before_any_other_number(
     pharmacy: Caller,
 ) -> None:

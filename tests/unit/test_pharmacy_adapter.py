@@ -581,8 +581,17 @@ def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
         {"red_flags": "Rigors"},
         {"urgency": "same-day"},
         {"urgency": "urgent"},
+        {"urgency": "emergency"},
+        {"urgency": "emergency24Hours"},
+        {"urgency": " Same day "},
+        {"urgency": "SAME_DAY"},
+        {"urgency": "stat"},
         {"outcome": "gp-same-day"},
+        {"outcome": "GP same day"},
         {"outcome": "emergency"},
+        {"outcome": "Emergency"},
+        {"blood_pressures": {"systolic": 190, "diastolic": 80}},
+        {"blood_pressures": [{"method": "ABPM average", "systolic": 135}]},
         {"blood_pressures": [{"systolic": 180}]},
         {"blood_pressures": [{"systolic": "180", "diastolic": None}]},
         {"blood_pressures": [None, {"diastolic": 120.0, "unit": 5}]},
@@ -592,6 +601,7 @@ def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
         {"pulse": {"rhythm": "irregular"}, "repeat_pulse": {"rhythm": "irregular"}},
         {"service": "contraception-ongoing", "no_supply_reason": "raised-blood-pressure"},
         {"service": [], "no_supply_reason": "raised-blood-pressure"},
+        {"service": "Contraception ongoing", "no_supply_reason": "Raised blood pressure"},
     ],
 )
 def test_a_body_that_speaks_of_danger_says_whom_to_telephone(body: dict[str, Any]) -> None:
@@ -605,6 +615,9 @@ def test_a_body_that_speaks_of_danger_says_whom_to_telephone(body: dict[str, Any
     [
         {},
         {"urgency": "routine"},
+        {"urgency": "notUrgent"},
+        {"urgency": "asap"},
+        {"urgency": ["urgent"]},
         {"red_flags": []},
         {"outcome": "supply"},
         {"blood_pressures": [{"systolic": 179, "diastolic": 119}]},
@@ -624,8 +637,10 @@ def test_whom_to_telephone_is_the_practice_by_name_and_999_first_in_an_emergency
     assert ADAPTER.danger(body) == (
         "Telephone Riverside Medical Practice (G99001); out of hours NHS 111."
     )
-    acute = {"blood_pressures": [{"systolic": 181}], "acute_symptoms": True}
-    assert str(ADAPTER.danger(acute)).startswith("Telephone 999, or send the patient to A&E; then")
+    for symptoms in (True, "true", "Yes"):
+        acute = {"blood_pressures": [{"systolic": 181}], "acute_symptoms": symptoms}
+        whom = str(ADAPTER.danger(acute))
+        assert whom.startswith("Telephone 999, or send the patient to A&E; then")
     odd = {"urgency": "urgent", "practice": {"name": "x\n" * 500, "ods": 5}}
     assert ADAPTER.danger(odd) == "Telephone the patient's practice; out of hours NHS 111."
 
