@@ -77,20 +77,22 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     hits = {hit.rule.id for hit in catalogue.escalations(request.service, known, readings)}
     rules = [rule for rule in catalogue.shared.escalations if rule.id in hits]
     outcome = catalogue.outcomes[request.outcome]
-    emergency = outcome.emergency or any(rule.emergency for rule in rules)
+    hospital = any(rule.emergency for rule in rules)
     own = [Priority(outcome.asks_gp)] if outcome.asks_gp else []
     own += [URGENCIES[request.urgency]] if request.urgency else []
     levels = own + [Priority(rule.task) for rule in rules if rule.task]
+    task = highest(*levels) if levels and not hospital else None
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
         advice.append(_HOSPITAL)
     # By urgency, then in the order of the catalogue: the first one is the referral's first reason.
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
-    advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
+    if task is not None:
+        advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
     return Asked(
-        task=highest(*levels) if levels and not any(rule.emergency for rule in rules) else None,
+        task=task,
         own=highest(*own) if own else None,
-        emergency=emergency,
+        emergency=outcome.emergency or hospital,
         rules=tuple(rules),
         advice=tuple(advice),
     )

@@ -500,6 +500,12 @@ def test_where_a_task_carries_the_senders_urgency_the_update_does_not_repeat_it(
     assert (update.priority, task.priority) == (Priority.URGENT, Priority.STAT)
 
 
+def test_where_no_task_is_made_no_line_says_how_soon_one_is_due() -> None:
+    body = a_check(190, 80, acute_symptoms=True, pulse=IRREGULAR, repeat_pulse=IRREGULAR)
+    [said] = needs(body).advice
+    assert "No task was made for the GP" in said
+
+
 def first_flag(body: Mapping[str, Any]) -> str:
     text: str = resources(translated(body)["update"], "Flag")[0]["code"]["text"]
     return text
