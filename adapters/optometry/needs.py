@@ -173,7 +173,7 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
         told = _NOBODY_TOLD.format(
             urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
         )
-        sentences.insert(0, told)
+        sentences.insert(0, f"{told} {_EMERGENCY}" if judgement.emergency_department else told)
     return Withheld(
         kind=Kind.REFERRAL,
         organisation=refusal.organisation,

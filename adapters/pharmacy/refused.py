@@ -1,10 +1,11 @@
 """Bodies that are not taken: the patient does not agree, or they are refused. Reads any body."""
 
 from collections.abc import Iterator, Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 from adapters.pharmacy.request import Service
-from adapters.pharmacy.rules import pressure
+from adapters.pharmacy.rules import HOSPITAL, pressure
 from broker.errors import Problem
 from broker.events import Kind, Priority
 from broker.ports import Withheld
@@ -12,6 +13,7 @@ from fhir_profiles import consent, glance
 from fhir_profiles.pathways import Facts, Value, pharmacy
 
 _LONGEST_NAME: Final = 100
+_SOMEBODY: Final = "What was found needs somebody to act; call 999 if life is in danger."
 
 
 class _Looked(consent.Looked):
@@ -31,12 +33,9 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     if refusal is None:
         return None
     sentences = ["The patient does not agree: nothing was sent, and nothing clinical was kept."]
-    if danger(raw) is not None:
-        sentences.insert(
-            0,
-            "Nobody has been told. What was found needs somebody to act: speak with the patient "
-            "again, and call 999 if life is in danger.",
-        )
+    if alarm := _alarm(raw):
+        act = HOSPITAL if alarm is _Alarm.HOSPITAL else _SOMEBODY
+        sentences.insert(0, f"Nobody has been told. {act} Speak with the patient again.")
     return Withheld(
         kind=Kind.UPDATE,
         organisation=refusal.organisation,
@@ -48,21 +47,34 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     )
 
 
-def danger(raw: Mapping[str, Any]) -> str | None:
-    """Say whom to telephone about a refused body, if it speaks of danger. Never raises."""
+class _Alarm(Enum):
+    """What a body that speaks of danger asks for."""
+
+    SOMEBODY = auto()
+    HOSPITAL = auto()
+
+
+def _alarm(raw: Mapping[str, Any]) -> _Alarm | None:
     outcome, service = glance.word(raw.get("outcome")), glance.word(raw.get("service"))
-    emergency = outcome == "emergency"
     urgent = Priority(glance.urgency(raw.get("urgency"))).is_urgent or outcome == "gp-same-day"
     known = service if service in pharmacy().pathways else None
     hits = list(pharmacy().escalations(known, _read_facts(raw), list(_read_pressures(raw))))
-    if not (emergency or urgent or raw.get("red_flags") or hits):
+    if outcome == "emergency" or any(hit.rule.emergency for hit in hits):
+        return _Alarm.HOSPITAL
+    return _Alarm.SOMEBODY if urgent or raw.get("red_flags") or hits else None
+
+
+def danger(raw: Mapping[str, Any]) -> str | None:
+    """Say whom to telephone about a refused body, if it speaks of danger. Never raises."""
+    alarm = _alarm(raw)
+    if alarm is None:
         return None
     practice = glance.block(raw.get("practice"))
     whom = _readable(practice.get("name")) or "the patient's practice"
     if ods := _readable(practice.get("ods")):
         whom = f"{whom} ({ods})"
     whom = f"{whom}; out of hours NHS 111"
-    if emergency or any(hit.rule.emergency for hit in hits):
+    if alarm is _Alarm.HOSPITAL:
         whom = f"999, or send the patient to A&E; then {whom}"
     return f"Telephone {whom}."
 

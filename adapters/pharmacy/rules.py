@@ -39,7 +39,7 @@ _FIELDS: Final[Mapping[Fact, str]] = {
     "contraceptive": "contraceptive",
     "supplied": "outcome",
 }
-_HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not been done."
+HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not been done."
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     task = highest(*levels) if levels and not hospital else None
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
-        advice.append(_HOSPITAL)
+        advice.append(HOSPITAL)
     # By urgency, then in the order of the catalogue: the first one is the referral's first reason.
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
     if task is not None:

@@ -465,6 +465,10 @@ def test_a_refused_emergency_says_that_nobody_has_been_told() -> None:
     withheld = ADAPTER.withheld(body("retinal-detachment", consent=False))
     assert withheld is not None
     assert withheld.read_first[0].startswith("Nobody has been told.")
+    assert "A&E" not in withheld.read_first[0]
+    hospital = ADAPTER.withheld(body(consent=False, condition={"code": "papilloedema"}))
+    assert hospital is not None
+    assert "Send the patient to the emergency department (A&E) now" in hospital.read_first[0]
     routine = ADAPTER.withheld(body("cataract", consent=False))
     assert routine is not None
     assert not any("Nobody" in line for line in routine.read_first)

@@ -577,7 +577,18 @@ def test_without_consent_the_four_fields_are_still_checked() -> None:
 def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
     found = ADAPTER.withheld(a_check(190, 80, consent_to_inform_gp=False))
     assert found is not None
-    assert found.read_first[0].startswith("Nobody has been told.")
+    assert found.read_first[0].startswith("Nobody has been told. What was found needs somebody")
+
+
+@pytest.mark.parametrize(
+    "body", [a_check(190, 80, acute_symptoms=True), example(outcome="emergency", medicines=None)]
+)
+def test_without_consent_an_emergency_keeps_its_999_words(body: dict[str, Any]) -> None:
+    found = ADAPTER.withheld(body | {"consent_to_inform_gp": False})
+    assert found is not None
+    assert found.read_first[0].startswith(
+        "Nobody has been told. Call 999 or send the patient to A&E now"
+    )
 
 
 @pytest.mark.parametrize(
