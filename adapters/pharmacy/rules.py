@@ -80,8 +80,8 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     hospital = any(rule.emergency for rule in rules)
     own = [Priority(outcome.asks_gp)] if outcome.asks_gp else []
     own += [URGENCIES[request.urgency]] if request.urgency else []
-    levels = own + [Priority(rule.task) for rule in rules if rule.task]
-    task = highest(*levels) if levels and not hospital else None
+    ruled = [Priority(rule.task) for rule in rules if rule.task]
+    task = highest(*own, *ruled) if (own or ruled) and not hospital else None
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
         advice.append(HOSPITAL)
@@ -89,6 +89,8 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
     if task is not None:
         advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
+        if ruled and task is not highest(*ruled):
+            advice.append(f"What you asked for is more urgent and counts: {task.words}.")
     return Asked(
         task=task,
         own=highest(*own) if own else None,

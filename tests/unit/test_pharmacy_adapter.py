@@ -537,6 +537,16 @@ def test_the_answer_names_each_line_that_asked() -> None:
     )
 
 
+def test_the_answer_says_so_where_the_senders_own_urgency_is_the_higher() -> None:
+    line = "Ambulatory average of 135/85 mmHg or more: routine."
+    same_day = a_check(136, 80, "abpm-average", urgency="same-day")
+    assert needs(same_day).advice == (
+        line,
+        "What you asked for is more urgent and counts: same day.",
+    )
+    assert needs(a_check(136, 80, "abpm-average", urgency="routine")).advice == (line,)
+
+
 # -- consent and danger --------------------------------------------------------------------------
 
 
