@@ -533,7 +533,7 @@ def test_the_answer_names_each_line_that_asked() -> None:
     body = a_check(182, 80, pulse=IRREGULAR, repeat_pulse=IRREGULAR)
     assert needs(body).advice == (
         "Blood pressure of 180/120 mmHg or more: same day.",
-        "Irregular pulse, confirmed after 5 minutes: urgent.",
+        "Irregular pulse, felt twice: urgent.",
     )
 
 
