@@ -41,8 +41,9 @@ def refusal(code: str, detail: str, todo: str = "") -> PydanticCustomError:
 
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Up to nanoseconds; `fromisoformat` cuts off what is finer than a microsecond.
 _DATETIME: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time is not known."

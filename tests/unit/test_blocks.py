@@ -208,6 +208,13 @@ def test_what_is_empty_may_be_left_out_only_where_it_may_be_missing() -> None:
         ("2026-10-01T11:59:59Z", datetime(2026, 10, 1, 11, 59, 59, tzinfo=UTC)),
         ("2026-10-01T12:05:00+00:00", datetime(2026, 10, 1, 12, 5, tzinfo=UTC)),
         ("2026-10-01T12:15+01:00", datetime(2026, 10, 1, 11, 15, tzinfo=UTC)),
+        ("2026-10-01T11:59:59.5Z", datetime(2026, 10, 1, 11, 59, 59, 500000, tzinfo=UTC)),
+        # As .NET writes it, and as finer clocks do: what is finer than a microsecond is cut off.
+        (
+            "2026-10-01T12:59:59.1234567+01:00",
+            datetime(2026, 10, 1, 11, 59, 59, 123456, tzinfo=UTC),
+        ),
+        ("2026-10-01T11:59:59.123456789Z", datetime(2026, 10, 1, 11, 59, 59, 123456, tzinfo=UTC)),
     ],
 )
 def test_a_date_or_a_time_with_its_offset_is_read(text: str, value: date) -> None:
@@ -228,6 +235,7 @@ def test_a_time_keeps_the_offset_that_it_came_with() -> None:
         ("2026-10-01T25:00:00Z", "not-a-time"),
         ("01/10/2026", "not-a-time"),
         ("20261001", "not-a-time"),
+        ("2026-10-01T11:59:59.1234567890Z", "not-a-time"),
         (1790000000, "not-a-time"),
     ],
 )
