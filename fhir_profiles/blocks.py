@@ -15,6 +15,7 @@ from fhir_profiles import codes, identifiers
 from fhir_profiles.faults import Fault, to_problems
 from fhir_profiles.rules import Block, Finding, rule
 from fhir_profiles.values import (
+    BirthDate,
     Flagged,
     GocNumber,
     GphcNumber,
@@ -23,7 +24,6 @@ from fhir_profiles.values import (
     NhsNumber,
     Number,
     OdsCode,
-    PastDate,
     Postcode,
     SnomedCode,
     Text,
@@ -118,7 +118,7 @@ class Patient(Block):
 
     name: PersonName
     """The patient's name."""
-    birth_date: PastDate = Field(examples=["1984-02-29"])
+    birth_date: BirthDate = Field(examples=["1984-02-29"])
     """Date of birth."""
     sex: Sex | None = Field(default=None, examples=["female"])
     """Sex, as the patient's record has it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
 # The codes that pydantic itself gives; every other code is ours and brings its own sentences.
@@ -50,7 +51,7 @@ def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
     if kind == "extra_forbidden":
         return Fault(field, "unknown-field", f"{name} is not a field here.", _nearest(model, where))
     if kind == "string_too_short":
-        return Fault(field, "empty", f"{name} is empty.", "Send it, or leave the field out.")
+        return Fault(field, "empty", f"{name} is empty.", _fill(model, where))
     if kind == "literal_error":
         return Fault(
             field,
@@ -102,6 +103,13 @@ _WORDS: Final = {
 }
 
 
+def _fill(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
+    field = _field(model, where)
+    if field is not None and field.is_required():
+        return "Send it; it is required."
+    return "Send it, or leave the field out."
+
+
 def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
     owner = _owner(model, where[:-1])
     near = difflib.get_close_matches(str(where[-1]), owner.model_fields, n=1) if owner else []
@@ -109,9 +117,13 @@ def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str
 
 
 def _description(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
-    owner = _owner(model, where[:-1])
-    field = owner.model_fields.get(str(where[-1])) if owner and where else None
+    field = _field(model, where)
     return " ".join((field.description or "").split()) if field else ""
+
+
+def _field(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> FieldInfo | None:
+    owner = _owner(model, where[:-1])
+    return owner.model_fields.get(str(where[-1])) if owner and where else None
 
 
 def _owner(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> type[BaseModel] | None:

@@ -41,8 +41,9 @@ def refusal(code: str, detail: str, todo: str = "") -> PydanticCustomError:
 
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Up to nanoseconds; `fromisoformat` cuts off what is finer than a microsecond.
 _DATETIME: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time is not known."
@@ -54,16 +55,23 @@ def _when(value: Any, info: ValidationInfo) -> date | datetime:
     read = _read(value)
     if read is None:
         raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
-    if not isinstance(read, datetime):
-        # An hour ahead: London's summer time is what the sender's calendar goes by.
-        if read > (now_of(info) + timedelta(hours=1)).date():
-            raise _future()
-    elif read.tzinfo is None:
+    if isinstance(read, datetime) and read.tzinfo is None:
         raise refusal("no-offset", "This time does not say its offset from UTC.", _WHEN_TODO)
-    elif read > now_of(info) + GRACE:
-        raise _future()
+    return _past(
+        read,
+        info,
+        "Send the time when it happened; check the clock of the system that sends it.",
+    )
+
+
+def _past(read: date | datetime, info: ValidationInfo, todo: str) -> date | datetime:
+    now = now_of(info)
+    # An hour ahead: London's summer time is what the sender's calendar goes by.
+    latest = now + GRACE if isinstance(read, datetime) else (now + timedelta(hours=1)).date()
+    if read > latest:
+        raise refusal("in-the-future", "This lies in the future.", todo)
     if read.year < _FIRST_YEAR:
-        raise refusal("too-long-ago", f"This lies before the year {_FIRST_YEAR}.", _WHEN_TODO)
+        raise refusal("too-long-ago", f"This lies before the year {_FIRST_YEAR}.", todo)
     return read
 
 
@@ -78,18 +86,16 @@ def _read(value: Any) -> date | datetime | None:
     return None
 
 
-def _day(value: Any, info: ValidationInfo) -> date:
-    if not isinstance(value, str) or not _DATE.fullmatch(value) or _read(value) is None:
-        raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
-    return _when(value, info)
+def _day(todo: str) -> Callable[[Any, ValidationInfo], date]:
+    """Return the check of a date that is not in the future; `todo` says what to do if it is."""
 
+    def check(value: Any, info: ValidationInfo) -> date:
+        read = _read(value)
+        if read is None or isinstance(read, datetime):
+            raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
+        return _past(read, info, todo)
 
-def _future() -> PydanticCustomError:
-    return refusal(
-        "in-the-future",
-        "This lies in the future.",
-        "Send the time when it happened; check the clock of the system that sends it.",
-    )
+    return check
 
 
 def _readable(text: str) -> str:
@@ -124,8 +130,11 @@ When = Annotated[
 ]
 """A date, or a time with its offset. Not in the future (5 minutes of grace)."""
 
-PastDate = Annotated[date, BeforeValidator(_day)]
+PastDate = Annotated[date, BeforeValidator(_day("Check the date."))]
 """A date that is not in the future."""
+
+BirthDate = Annotated[date, BeforeValidator(_day("Check the date of birth."))]
+"""The day on which somebody was born. Not in the future."""
 
 Line = Annotated[
     str,

@@ -5,14 +5,13 @@ Pure. The rules themselves are `fhir_profiles.eye`; here they meet one request.
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
-from adapters.optometry.request import LEVELS, SIDES, OptometryReferral
+from adapters.optometry.request import SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, FieldPaths, Needs, Seek, Want, Withheld
-from fhir_profiles import consent, eye
+from fhir_profiles import consent, eye, glance
 from fhir_profiles.blocks import Fault
 
 KEY: Final = "referral"
@@ -175,7 +174,7 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
         told = _NOBODY_TOLD.format(
             urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
         )
-        sentences.insert(0, told)
+        sentences.insert(0, f"{told} {_EMERGENCY}" if judgement.emergency_department else told)
     return Withheld(
         kind=Kind.REFERRAL,
         organisation=refusal.organisation,
@@ -199,36 +198,21 @@ def danger(raw: Mapping[str, Any]) -> str | None:
 
 def _glance(raw: Mapping[str, Any]) -> eye.Judgement:
     """Judge a body of which nothing is known to be right; what cannot be read is not there."""
-    condition = _mapping(raw.get("condition"))
+    condition = glance.block(raw.get("condition"))
     code, snomed = condition.get("code"), condition.get("snomed")
     if code not in eye.conditions():
         code = eye.of_snomed(snomed) if isinstance(snomed, str) else None
     return eye.judge(
-        _level(raw.get("urgency")),
+        glance.urgency(raw.get("urgency")),
         code=code,
         readings=tuple(_pressures(raw)),
-        why_not_gp=None if _mapping(raw.get("practice")) else "the practice is not known",
+        why_not_gp=None if glance.block(raw.get("practice")) else "the practice is not known",
     )
-
-
-def _level(urgency: Any) -> eye.Urgency:
-    """Read an urgency that may be spelt as FHIR or as EeRS spell it, which is why it is refused."""
-    if not isinstance(urgency, str):
-        return "routine"
-    word = urgency.strip().lower()
-    if word.startswith("emergency"):
-        return "stat"
-    return LEVELS.get(word, next((level for level in eye.URGENCIES if level == word), "routine"))
 
 
 def _pressures(raw: Mapping[str, Any]) -> Iterator[eye.Reading]:
     for side in SIDES:
-        pressures = _mapping(raw.get(side)).get("pressures")
-        for it in pressures if isinstance(pressures, list) else ():
-            value = _mapping(it).get("value")
-            if isinstance(value, int | float | Decimal) and Decimal(value).is_finite():
-                yield eye.Reading(side, Decimal(value), None, repeated=False)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+        for it in glance.blocks(glance.block(raw.get(side)).get("pressures")):
+            value = glance.number(it.get("value"))
+            if value is not None:
+                yield eye.Reading(side, value, None, repeated=False)

@@ -3,8 +3,8 @@
 from typing import Final
 
 from adapters.pharmacy.request import Consultation
-from adapters.pharmacy.rules import judge
-from broker.events import Kind, Priority, Role, SubjectKind
+from adapters.pharmacy.rules import Asked, judge
+from broker.events import Kind, Priority, Role, SubjectKind, highest
 from broker.ports import FieldPaths, Needs, Seek, Want
 from fhir_profiles.pathways import pharmacy
 
@@ -31,8 +31,7 @@ def needs(request: Consultation) -> Needs:
         kind=Kind.UPDATE,
         pathway=request.service,
         pathway_version=pathway.version,
-        # A patient in A&E is nobody's task at the practice, but its record must not lag behind.
-        priority=Priority.URGENT if asked.emergency else Priority.ROUTINE,
+        priority=_how_soon(asked),
         seeks=(seek,),
         happened=request.clinical_time,
     )
@@ -69,3 +68,14 @@ def needs(request: Consultation) -> Needs:
         warnings=judgement.warnings,
         advice=asked.advice,
     )
+
+
+def _how_soon(asked: Asked) -> Priority:
+    """Return the update's urgency: the sender's own, where no task carries that.
+
+    A patient in A&E is nobody's task at the practice, but its record must not lag behind.
+    """
+    if not asked.emergency:
+        return Priority.ROUTINE
+    alone = asked.own if asked.task is None else None
+    return highest(Priority.URGENT, alone or Priority.URGENT)

@@ -1,18 +1,19 @@
 """Bodies that are not taken: the patient does not agree, or they are refused. Reads any body."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterator, Mapping
+from enum import Enum, auto
 from typing import Any, Final
 
 from adapters.pharmacy.request import Service
-from adapters.pharmacy.rules import pressure
+from adapters.pharmacy.rules import HOSPITAL, pressure
 from broker.errors import Problem
-from broker.events import Kind
+from broker.events import Kind, Priority
 from broker.ports import Withheld
-from fhir_profiles import consent
+from fhir_profiles import consent, glance
 from fhir_profiles.pathways import Facts, Value, pharmacy
 
 _LONGEST_NAME: Final = 100
+_SOMEBODY: Final = "What was found needs somebody to act; call 999 if life is in danger."
 
 
 class _Looked(consent.Looked):
@@ -32,12 +33,9 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     if refusal is None:
         return None
     sentences = ["The patient does not agree: nothing was sent, and nothing clinical was kept."]
-    if danger(raw) is not None:
-        sentences.insert(
-            0,
-            "Nobody has been told. What was found needs somebody to act: speak with the patient "
-            "again, and call 999 if life is in danger.",
-        )
+    if alarm := _alarm(raw):
+        act = HOSPITAL if alarm is _Alarm.HOSPITAL else _SOMEBODY
+        sentences.insert(0, f"Nobody has been told. {act} Speak with the patient again.")
     return Withheld(
         kind=Kind.UPDATE,
         organisation=refusal.organisation,
@@ -49,21 +47,34 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     )
 
 
+class _Alarm(Enum):
+    """What a body that speaks of danger asks for."""
+
+    SOMEBODY = auto()
+    HOSPITAL = auto()
+
+
+def _alarm(raw: Mapping[str, Any]) -> _Alarm | None:
+    outcome, service = glance.word(raw.get("outcome")), glance.word(raw.get("service"))
+    urgent = Priority(glance.urgency(raw.get("urgency"))).is_urgent or outcome == "gp-same-day"
+    known = service if service in pharmacy().pathways else None
+    hits = list(pharmacy().escalations(known, _read_facts(raw), list(_read_pressures(raw))))
+    if outcome == "emergency" or any(hit.rule.emergency for hit in hits):
+        return _Alarm.HOSPITAL
+    return _Alarm.SOMEBODY if urgent or raw.get("red_flags") or hits else None
+
+
 def danger(raw: Mapping[str, Any]) -> str | None:
     """Say whom to telephone about a refused body, if it speaks of danger. Never raises."""
-    emergency = raw.get("outcome") == "emergency"
-    urgent = raw.get("urgency") in ("same-day", "urgent") or raw.get("outcome") == "gp-same-day"
-    service = raw.get("service")
-    known = service if isinstance(service, str) and service in pharmacy().pathways else None
-    hits = list(pharmacy().escalations(known, _read_facts(raw), list(_read_pressures(raw))))
-    if not (emergency or urgent or raw.get("red_flags") or hits):
+    alarm = _alarm(raw)
+    if alarm is None:
         return None
-    practice = _mapping(raw.get("practice"))
+    practice = glance.block(raw.get("practice"))
     whom = _readable(practice.get("name")) or "the patient's practice"
     if ods := _readable(practice.get("ods")):
         whom = f"{whom} ({ods})"
     whom = f"{whom}; out of hours NHS 111"
-    if emergency or any(hit.rule.emergency for hit in hits):
+    if alarm is _Alarm.HOSPITAL:
         whom = f"999, or send the patient to A&E; then {whom}"
     return f"Telephone {whom}."
 
@@ -75,35 +86,20 @@ def _readable(value: Any) -> str:
 
 
 def _read_facts(raw: Mapping[str, Any]) -> Facts:
-    rhythms = [_mapping(raw.get(name)).get("rhythm") for name in ("pulse", "repeat_pulse")]
-    reason = raw.get("no_supply_reason")
+    rhythms = [
+        glance.word(glance.block(raw.get(name)).get("rhythm")) for name in ("pulse", "repeat_pulse")
+    ]
     pulse: Value = "irregular-confirmed" if rhythms == ["irregular", "irregular"] else None
     return {
-        "abpm-declined": raw.get("abpm_declined") is True,
-        "acute-symptoms": raw.get("acute_symptoms") is True,
-        "fainting-or-falls": raw.get("fainting_or_falls") is True,
-        "no-supply-reason": reason if isinstance(reason, str) else None,
+        "abpm-declined": glance.yes(raw.get("abpm_declined")),
+        "acute-symptoms": glance.yes(raw.get("acute_symptoms")),
+        "fainting-or-falls": glance.yes(raw.get("fainting_or_falls")),
+        "no-supply-reason": glance.word(raw.get("no_supply_reason")),
         "pulse": pulse,
     }
 
 
 def _read_pressures(raw: Mapping[str, Any]) -> Iterator[Facts]:
-    readings = raw.get("blood_pressures")
-    for reading in readings if isinstance(readings, Sequence) else ():
-        given = _mapping(reading)
-        systolic, diastolic = _number(given.get("systolic")), _number(given.get("diastolic"))
-        yield pressure(str(given.get("method")), systolic, diastolic)
-
-
-def _number(value: Any) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return None
-    try:
-        number = Decimal(str(value).strip())
-    except (InvalidOperation, ValueError):
-        return None
-    return number if number.is_finite() else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    for given in glance.blocks(raw.get("blood_pressures")):
+        systolic, diastolic = map(glance.number, (given.get("systolic"), given.get("diastolic")))
+        yield pressure(glance.word(given.get("method")), systolic, diastolic)

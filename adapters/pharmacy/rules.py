@@ -39,18 +39,19 @@ _FIELDS: Final[Mapping[Fact, str]] = {
     "contraceptive": "contraceptive",
     "supplied": "outcome",
 }
-_HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not been done."
+HOSPITAL: Final = "Call 999 or send the patient to A&E now, if that has not been done."
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a consultation asks of others: a task for the GP, or A&E at once and then no task.
 
-    `rules` are the lines that say so, the most urgent first. The sender's own urgency is never
-    lowered.
+    `rules` are the lines that say so, the most urgent first. `own` is how soon the sender asks
+    for it, which is never lowered.
     """
 
     task: Priority | None
+    own: Priority | None
     emergency: bool
     rules: tuple[Escalation, ...]
     advice: tuple[str, ...]
@@ -76,19 +77,24 @@ def _asked(request: Consultation, known: Facts, readings: Sequence[Facts]) -> As
     hits = {hit.rule.id for hit in catalogue.escalations(request.service, known, readings)}
     rules = [rule for rule in catalogue.shared.escalations if rule.id in hits]
     outcome = catalogue.outcomes[request.outcome]
-    emergency = outcome.emergency or any(rule.emergency for rule in rules)
-    levels = [Priority(rule.task) for rule in rules if rule.task]
-    levels += [Priority(outcome.asks_gp)] if outcome.asks_gp else []
-    levels += [URGENCIES[request.urgency]] if request.urgency else []
+    hospital = any(rule.emergency for rule in rules)
+    own = [Priority(outcome.asks_gp)] if outcome.asks_gp else []
+    own += [URGENCIES[request.urgency]] if request.urgency else []
+    ruled = [Priority(rule.task) for rule in rules if rule.task]
+    task = highest(*own, *ruled) if (own or ruled) and not hospital else None
     advice = [rule.advice for rule in rules if rule.advice]
     if outcome.emergency and not advice:
-        advice.append(_HOSPITAL)
+        advice.append(HOSPITAL)
     # By urgency, then in the order of the catalogue: the first one is the referral's first reason.
     rules.sort(key=lambda rule: Priority(rule.task).rank if rule.task else -1)
-    advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
+    if task is not None:
+        advice += [f"{rule.words}: {Priority(rule.task).words}." for rule in rules if rule.task]
+        if ruled and task is not highest(*ruled):
+            advice.append(f"What you asked for is more urgent and counts: {task.words}.")
     return Asked(
-        task=highest(*levels) if levels and not any(rule.emergency for rule in rules) else None,
-        emergency=emergency,
+        task=task,
+        own=highest(*own) if own else None,
+        emergency=outcome.emergency or hospital,
         rules=tuple(rules),
         advice=tuple(advice),
     )

@@ -154,6 +154,15 @@ async def test_with_acute_symptoms_the_update_goes_alone_and_the_answer_says_999
     assert any("A&E" in str(flag) for flag in flags)
 
 
+async def test_a_crisis_sent_as_same_day_keeps_its_duty_to_telephone(pharmacy: Caller) -> None:
+    sent = await pharmacy.submit(reading(185, 80, acute_symptoms=True, urgency="same-day"))
+    assert kinds(sent) == ["update"]
+    assert first(sent)["priority"] == "stat"
+    assert sent["read_first"][0].startswith("Call 999 or send the patient to A&E now")
+    assert any(line.startswith(ENOUGH) for line in sent["read_first"])
+    assert "telephone" in {one["kind"] for one in first(sent)["deadlines"]}
+
+
 async def test_where_a_practice_takes_updates_only_no_task_is_made_and_the_answer_begins_with_it(
     pharmacy: Caller, place: Place
 ) -> None:
@@ -190,6 +199,20 @@ async def test_a_practice_that_is_not_connected_is_refused_with_its_telephone_nu
     assert said["detail"].startswith("Nothing was sent. Telephone ")
     assert "0113 496 0205" in said["detail"]
     assert said["problems"][0]["field"] == "practice.ods"
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        pytest.param({"urgency": "emergency"}, id="an urgency of another standard"),
+        pytest.param({"blood_pressures": {"systolic": 190}}, id="one object for a list"),
+    ],
+)
+async def test_what_is_refused_for_its_spelling_still_says_whom_to_telephone(
+    pharmacy: Caller, spelt: dict[str, Any]
+) -> None:
+    answer = await pharmacy.post("/pharmacy/consultations", reading(120, 80) | spelt)
+    assert problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent. Telephone ")
 
 
 async def test_an_emergency_that_is_refused_keeps_its_999_words_before_any_other_number(

@@ -187,6 +187,17 @@ def test_texts_and_answers_are_what_they_claim_to_be(value: Any, code: str) -> N
     assert fault.detail.endswith(".")
 
 
+class Named(Block):
+    name: Line
+    nickname: Line | None = None
+
+
+def test_what_is_empty_may_be_left_out_only_where_it_may_be_missing() -> None:
+    required, optional = wrong(Named, {"name": " ", "nickname": ""})
+    assert required.todo == "Send it; it is required."
+    assert optional.todo == "Send it, or leave the field out."
+
+
 # -- times and numbers ---------------------------------------------------------------------------
 
 
@@ -197,6 +208,13 @@ def test_texts_and_answers_are_what_they_claim_to_be(value: Any, code: str) -> N
         ("2026-10-01T11:59:59Z", datetime(2026, 10, 1, 11, 59, 59, tzinfo=UTC)),
         ("2026-10-01T12:05:00+00:00", datetime(2026, 10, 1, 12, 5, tzinfo=UTC)),
         ("2026-10-01T12:15+01:00", datetime(2026, 10, 1, 11, 15, tzinfo=UTC)),
+        ("2026-10-01T11:59:59.5Z", datetime(2026, 10, 1, 11, 59, 59, 500000, tzinfo=UTC)),
+        # As .NET writes it, and as finer clocks do: what is finer than a microsecond is cut off.
+        (
+            "2026-10-01T12:59:59.1234567+01:00",
+            datetime(2026, 10, 1, 11, 59, 59, 123456, tzinfo=UTC),
+        ),
+        ("2026-10-01T11:59:59.123456789Z", datetime(2026, 10, 1, 11, 59, 59, 123456, tzinfo=UTC)),
     ],
 )
 def test_a_date_or_a_time_with_its_offset_is_read(text: str, value: date) -> None:
@@ -217,6 +235,7 @@ def test_a_time_keeps_the_offset_that_it_came_with() -> None:
         ("2026-10-01T25:00:00Z", "not-a-time"),
         ("01/10/2026", "not-a-time"),
         ("20261001", "not-a-time"),
+        ("2026-10-01T11:59:59.1234567890Z", "not-a-time"),
         (1790000000, "not-a-time"),
     ],
 )
@@ -224,6 +243,19 @@ def test_any_other_time_is_refused(value: Any, code: str) -> None:
     [fault] = wrong(Times, {"at": value})
     assert (fault.field, fault.code) == ("at", code)
     assert fault.todo
+
+
+@pytest.mark.parametrize(
+    ("born", "code"), [("2027-01-01", "in-the-future"), ("1884-02-29", "too-long-ago")]
+)
+def test_a_date_of_birth_that_cannot_be_is_not_blamed_on_a_clock(born: str, code: str) -> None:
+    [fault] = wrong(TracedPatient, TRACED | {"birth_date": born})
+    assert (fault.code, fault.todo) == (code, "Check the date of birth.")
+
+
+@pytest.mark.parametrize("born", ["1984-02-29T10:00:00Z", "1984-02-30", 1984])
+def test_a_date_of_birth_is_a_date(born: Any) -> None:
+    assert places(TracedPatient, TRACED | {"birth_date": born}) == [("birth_date", "not-a-date")]
 
 
 def test_the_date_in_london_may_be_a_day_ahead_of_utc() -> None:

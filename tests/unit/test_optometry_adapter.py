@@ -465,6 +465,10 @@ def test_a_refused_emergency_says_that_nobody_has_been_told() -> None:
     withheld = ADAPTER.withheld(body("retinal-detachment", consent=False))
     assert withheld is not None
     assert withheld.read_first[0].startswith("Nobody has been told.")
+    assert "A&E" not in withheld.read_first[0]
+    hospital = ADAPTER.withheld(body(consent=False, condition={"code": "papilloedema"}))
+    assert hospital is not None
+    assert "Send the patient to the emergency department (A&E) now" in hospital.read_first[0]
     routine = ADAPTER.withheld(body("cataract", consent=False))
     assert routine is not None
     assert not any("Nobody" in line for line in routine.read_first)
@@ -477,11 +481,14 @@ def test_a_refused_emergency_says_that_nobody_has_been_told() -> None:
         ({"urgency": "urgent"}, "single point of access"),
         ({"urgency": "stat"}, "single point of access"),
         ({"urgency": "emergency24Hours"}, "single point of access"),
+        ({"urgency": "Same day"}, "single point of access"),
         ({"condition": {"code": "uveitis"}}, "eye casualty"),
         ({"condition": {"snomed": "4740000"}, "practice": {"ods": "G99001"}}, "GP practice"),
         ({"condition": {"snomed": "4740000"}}, "urgent eye service"),
         ({"right": {"pressures": [{"value": 40}]}}, "eye casualty"),
         ({"left": {"pressures": [{}, {"value": Decimal("41.5")}]}}, "eye casualty"),
+        ({"left": {"pressures": {"value": 50}}}, "eye casualty"),
+        ({"right": {"pressures": [{"value": "50"}]}}, "eye casualty"),
         ({"condition": {"code": "papilloedema"}}, "999"),
     ],
 )
@@ -501,9 +508,10 @@ def test_a_refused_body_that_is_urgent_says_whom_to_telephone(
         {"urgency": "routine"},
         {"urgency": "within-7-days"},
         {"condition": {"code": "suspected-wet-amd"}},
-        {"urgency": 7, "condition": [], "right": "none", "left": {"pressures": {"value": 50}}},
+        {"urgency": 7, "condition": [], "right": "none", "left": {"pressures": 50}},
+        {"urgency": "notUrgent"},
         {"condition": {"code": ["uveitis"], "snomed": 5}, "practice": "G99001"},
-        {"right": {"pressures": [{"value": "50"}, 50, None, {"value": Decimal("NaN")}]}},
+        {"right": {"pressures": [50, None, {"value": "high"}, {"value": Decimal("NaN")}]}},
         {"right": {"pressures": [{"value": Decimal("39.9")}]}},
     ],
 )

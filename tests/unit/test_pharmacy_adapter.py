@@ -473,12 +473,37 @@ def test_one_irregular_pulse_is_a_warning_until_a_regular_one_settles_it() -> No
 
 
 def test_a_crisis_with_acute_symptoms_is_told_and_makes_no_task() -> None:
-    body = a_check(190, 80, acute_symptoms=True, urgency="same-day")
-    wanted = needs(body)
+    wanted = needs(a_check(190, 80, acute_symptoms=True))
     assert [want.key for want in wanted.wants] == ["update"]
     assert wanted.wants[0].priority is Priority.URGENT
     assert wanted.advice[0].startswith("Call 999 or send the patient to A&E now")
     assert wanted.escalates
+
+
+@pytest.mark.parametrize(
+    ("said", "priority"),
+    [
+        ({"urgency": "same-day"}, Priority.STAT),
+        ({"outcome": "gp-same-day"}, Priority.STAT),
+        ({"urgency": "routine"}, Priority.URGENT),
+    ],
+)
+def test_an_update_that_goes_alone_keeps_the_senders_own_urgency(
+    said: dict[str, Any], priority: Priority
+) -> None:
+    [update] = needs(a_check(190, 80, acute_symptoms=True, **said)).wants
+    assert update.priority is priority
+
+
+def test_where_a_task_carries_the_senders_urgency_the_update_does_not_repeat_it() -> None:
+    update, task = needs(example(outcome="emergency", medicines=None, urgency="same-day")).wants
+    assert (update.priority, task.priority) == (Priority.URGENT, Priority.STAT)
+
+
+def test_where_no_task_is_made_no_line_says_how_soon_one_is_due() -> None:
+    body = a_check(190, 80, acute_symptoms=True, pulse=IRREGULAR, repeat_pulse=IRREGULAR)
+    [said] = needs(body).advice
+    assert "No task was made for the GP" in said
 
 
 def first_flag(body: Mapping[str, Any]) -> str:
@@ -508,8 +533,18 @@ def test_the_answer_names_each_line_that_asked() -> None:
     body = a_check(182, 80, pulse=IRREGULAR, repeat_pulse=IRREGULAR)
     assert needs(body).advice == (
         "Blood pressure of 180/120 mmHg or more: same day.",
-        "Irregular pulse, confirmed after 5 minutes: urgent.",
+        "Irregular pulse, felt twice: urgent.",
     )
+
+
+def test_the_answer_says_so_where_the_senders_own_urgency_is_the_higher() -> None:
+    line = "Ambulatory average of 135/85 mmHg or more: routine."
+    same_day = a_check(136, 80, "abpm-average", urgency="same-day")
+    assert needs(same_day).advice == (
+        line,
+        "What you asked for is more urgent and counts: same day.",
+    )
+    assert needs(a_check(136, 80, "abpm-average", urgency="routine")).advice == (line,)
 
 
 # -- consent and danger --------------------------------------------------------------------------
@@ -552,7 +587,18 @@ def test_without_consent_the_four_fields_are_still_checked() -> None:
 def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
     found = ADAPTER.withheld(a_check(190, 80, consent_to_inform_gp=False))
     assert found is not None
-    assert found.read_first[0].startswith("Nobody has been told.")
+    assert found.read_first[0].startswith("Nobody has been told. What was found needs somebody")
+
+
+@pytest.mark.parametrize(
+    "body", [a_check(190, 80, acute_symptoms=True), example(outcome="emergency", medicines=None)]
+)
+def test_without_consent_an_emergency_keeps_its_999_words(body: dict[str, Any]) -> None:
+    found = ADAPTER.withheld(body | {"consent_to_inform_gp": False})
+    assert found is not None
+    assert found.read_first[0].startswith(
+        "Nobody has been told. Call 999 or send the patient to A&E now"
+    )
 
 
 @pytest.mark.parametrize(
@@ -562,8 +608,17 @@ def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
         {"red_flags": "Rigors"},
         {"urgency": "same-day"},
         {"urgency": "urgent"},
+        {"urgency": "emergency"},
+        {"urgency": "emergency24Hours"},
+        {"urgency": " Same day "},
+        {"urgency": "SAME_DAY"},
+        {"urgency": "stat"},
         {"outcome": "gp-same-day"},
+        {"outcome": "GP same day"},
         {"outcome": "emergency"},
+        {"outcome": "Emergency"},
+        {"blood_pressures": {"systolic": 190, "diastolic": 80}},
+        {"blood_pressures": [{"method": "ABPM average", "systolic": 135}]},
         {"blood_pressures": [{"systolic": 180}]},
         {"blood_pressures": [{"systolic": "180", "diastolic": None}]},
         {"blood_pressures": [None, {"diastolic": 120.0, "unit": 5}]},
@@ -573,6 +628,7 @@ def test_without_consent_an_escalation_says_that_nobody_has_been_told() -> None:
         {"pulse": {"rhythm": "irregular"}, "repeat_pulse": {"rhythm": "irregular"}},
         {"service": "contraception-ongoing", "no_supply_reason": "raised-blood-pressure"},
         {"service": [], "no_supply_reason": "raised-blood-pressure"},
+        {"service": "Contraception ongoing", "no_supply_reason": "Raised blood pressure"},
     ],
 )
 def test_a_body_that_speaks_of_danger_says_whom_to_telephone(body: dict[str, Any]) -> None:
@@ -586,6 +642,9 @@ def test_a_body_that_speaks_of_danger_says_whom_to_telephone(body: dict[str, Any
     [
         {},
         {"urgency": "routine"},
+        {"urgency": "notUrgent"},
+        {"urgency": "asap"},
+        {"urgency": ["urgent"]},
         {"red_flags": []},
         {"outcome": "supply"},
         {"blood_pressures": [{"systolic": 179, "diastolic": 119}]},
@@ -605,8 +664,10 @@ def test_whom_to_telephone_is_the_practice_by_name_and_999_first_in_an_emergency
     assert ADAPTER.danger(body) == (
         "Telephone Riverside Medical Practice (G99001); out of hours NHS 111."
     )
-    acute = {"blood_pressures": [{"systolic": 181}], "acute_symptoms": True}
-    assert str(ADAPTER.danger(acute)).startswith("Telephone 999, or send the patient to A&E; then")
+    for symptoms in (True, "true", "Yes"):
+        acute = {"blood_pressures": [{"systolic": 181}], "acute_symptoms": symptoms}
+        whom = str(ADAPTER.danger(acute))
+        assert whom.startswith("Telephone 999, or send the patient to A&E; then")
     odd = {"urgency": "urgent", "practice": {"name": "x\n" * 500, "ods": 5}}
     assert ADAPTER.danger(odd) == "Telephone the patient's practice; out of hours NHS 111."
 
