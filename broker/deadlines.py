@@ -101,7 +101,7 @@ DUTIES: Final[dict[str, str]] = {
     _K.NOTICE_RECEIVED: "confirm that the notice is stored",
     _K.DECIDED: "decide on it",
     _K.FILED: "file or reject it",
-    _K.TELEPHONE: "telephone, and record the call",
+    _K.TELEPHONE: "telephone and record the call",
 }
 
 # Which clock a receipt meets, by what the message is to whoever gives it.
@@ -176,6 +176,13 @@ def overdue(deadlines: Iterable[Deadline], now: datetime) -> tuple[Deadline, ...
     """Return those whose time is up, the longest overdue first."""
     late = (deadline for deadline in deadlines if is_overdue(deadline.due, now))
     return tuple(sorted(late, key=lambda deadline: deadline.due))
+
+
+def duty(kind: str, who: str, due: datetime) -> str:
+    """Say in one sentence who must do what, and by when."""
+    if kind in DUTIES:
+        return f"{who} must {DUTIES[kind]} {in_words(due)}."
+    return f"The patient must be {kind} by {who} {in_words(due)}."
 
 
 def in_words(due: datetime) -> str:

@@ -266,7 +266,8 @@ def answer(
     said = list(plan.read_first)
     for message in made:
         said += [
-            f"Overdue already: {one['kind']}, {deadlines.in_words(one['due_at'])}."
+            "Overdue already: "
+            + deadlines.duty(one["kind"], directory.name(Destination(one["owner"])), one["due_at"])
             for one in message.deadlines
             if deadlines.is_overdue(one["due_at"], now)
         ]

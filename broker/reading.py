@@ -1,14 +1,18 @@
 """From bytes to an understood request, with everything that is wrong with it told at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from broker.errors import Forbidden, Malformed, Problem, Refused
+from broker.errors import Forbidden, Malformed, Problem, Refused, TooEarly
 from broker.ports import Adapter, Needs
 from fhir_profiles import faults, strict_json
+
+# How the refusal of anything urgent begins.
+NOTHING: Final = "Nothing was sent."
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -48,6 +52,32 @@ def own(said: str, organisation: str) -> None:
         )
 
 
+@contextmanager
+def telling_danger(adapter: Adapter, body: bytes) -> Iterator[None]:
+    """Make every refusal of a body that speaks of danger begin "Nothing was sent. Telephone …".
+
+    Also one that came before the body was understood: a key used before, a version gone by, a
+    token for another organisation.
+    """
+    try:
+        yield
+    except TooEarly:
+        raise  # the same post is being taken in at this moment
+    except Refused as refused:
+        danger = None if refused.detail.startswith(NOTHING) else _danger(adapter, body)
+        if danger is None:
+            raise
+        detail = f"{NOTHING} {danger} {refused.detail}"
+        raise type(refused)(detail, refused.problems, retry_after=refused.retry_after) from refused
+
+
+def _danger(adapter: Adapter, body: bytes) -> str | None:
+    try:
+        return adapter.danger(read_object(body))
+    except Malformed:
+        return None
+
+
 def refusal(
     adapter: Adapter, raw: Mapping[str, Any], problems: list[Problem], telephone: str | None = None
 ) -> Refused:
@@ -59,4 +89,4 @@ def refusal(
     danger = adapter.danger(raw)
     if danger is None:
         return Refused.all_of(problems)
-    return Refused.all_of(problems, "Nothing was sent.", danger, *filter(None, [telephone]))
+    return Refused.all_of(problems, NOTHING, danger, *filter(None, [telephone]))

@@ -34,6 +34,7 @@ class Trail:
     moves: Sequence[Recorded]
     referral: Any
     joined: Sequence[Any]
+    replaced_by: str | None
 
 
 def read(connection: Connection, message_id: str) -> Trail | None:
@@ -50,6 +51,7 @@ def read(connection: Connection, message_id: str) -> Trail | None:
         referral = referrals.get(connection, message.subject_id)
         events = ledger.events_of(connection, message.subject_id)
         version = ledger.subject(connection, message.subject_id).version
+    later = messages.replacement_of(connection, message_id)
     return Trail(
         message=message,
         version=version,
@@ -67,6 +69,7 @@ def read(connection: Connection, message_id: str) -> Trail | None:
             for one in messages.joined(connection, message.correlation_id)
             if one.id != message_id and one.kind != Kind.NOTICE
         ],
+        replaced_by=later.id if later is not None else None,
     )
 
 
@@ -105,7 +108,7 @@ def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -
         "id": message.id,
         "kind": message.kind,
         "status": message.status,
-        "line": line(trail, directory, now) if is_sender else _receivers_line(shown),
+        "line": line(trail, directory, now) if is_sender else _receivers_line(trail, shown),
         "priority": message.priority,
         "priority_in_words": Priority(message.priority).words,
         "sender": message.sender,
@@ -159,14 +162,34 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
         refused = "being referred" if is_referral else "the practice being told"
         return f"Nothing was sent: the patient did not consent to {refused}."
     said = _standing(trail, directory)
-    if message.status in {"withdrawn", "replaced"}:
-        said = f"This version was {message.status}. {said}"
-    upcoming = _next(trail, now)
-    if upcoming is not None and message.status == "sent":
-        late = "was due" if upcoming["overdue"] else "is due"
-        who = directory.name(Destination(upcoming["whose_turn"]))
-        said = f"{said} Next: {upcoming['kind']} by {who} {late} {upcoming['in_words']}."
+    if message.status == "withdrawn":
+        return f"This version was withdrawn as entered in error. {said}"
+    if message.status == "replaced":
+        return f"This version was replaced by /messages/{trail.replaced_by}. {said}"
+    if message.status != "sent":
+        return said
+    waiting = _first(trail)
+    if _waits_for_its_sender(trail):
+        can = (
+            "" if trail.referral is not None else ": correct it with PUT, or close it with a reason"
+        )
+        said = f"{said} It is the sender's turn{can}."
+    elif waiting is not None:
+        who = directory.name(Destination(waiting.owner))
+        late = "Overdue" if deadlines.is_overdue(waiting.due_at, now) else "Next"
+        said = f"{said} {late}: {deadlines.duty(waiting.kind, who, waiting.due_at)}"
     return said
+
+
+def _waits_for_its_sender(trail: Trail) -> bool:
+    """Whether nobody but the sender can still do something: it was given up, or not taken on."""
+    acting = [row for row in trail.deliveries if row.role == Role.ACTING]
+    if any(row.done_reason == "given-up" and row.received_at is None for row in acting):
+        return True
+    if trail.referral is not None:
+        return STAGES[State(trail.referral.state)].waits_for is Relation.SENDER
+    rejected = {one.delivery_id for one in trail.decisions if one.outcome == "rejected"}
+    return any(row.id in rejected for row in acting)
 
 
 def _standing(trail: Trail, directory: Directory) -> str:
@@ -177,7 +200,9 @@ def _standing(trail: Trail, directory: Directory) -> str:
         State.REQUESTED.value,
         State.RECEIVED.value,
     }:
-        return f"{STAGES[State(trail.referral.state)].words.capitalize()} ({names})."
+        by = trail.moves[-1].facts.get("by") if trail.moves else None
+        moved = f", by {directory.name(Destination(by))}" if by else ""
+        return f"{STAGES[State(trail.referral.state)].words.capitalize()}{moved}."
     ids = {row.id for row in acting}
     for decision in trail.decisions:
         if decision.delivery_id not in ids:
@@ -203,16 +228,28 @@ def _standing(trail: Trail, directory: Directory) -> str:
     return f"Accepted; waiting for {names} to take it."
 
 
-def _receivers_line(shown: Sequence[Any]) -> str:
+def _receivers_line(trail: Trail, shown: Sequence[Any]) -> str:
+    ids = {row.id for row in shown}
+    for decision in trail.decisions:
+        if decision.delivery_id in ids:
+            return f"You have {decision.outcome} it."
     if all(row.received_at is not None for row in shown):
         return "You have confirmed that you stored it."
     return "It waits for your receipt."
 
 
-def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
+def _first(trail: Trail) -> Any | None:
     """Return the deadline that comes first among those not met."""
     waiting = [row for row in trail.deadlines if row.cleared_at is None]
-    return _deadline(min(waiting, key=lambda row: row.due_at), now) if waiting else None
+    return min(waiting, key=lambda row: row.due_at) if waiting else None
+
+
+def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
+    """Return who must act next, and by when: a deadline, or the sender without one."""
+    if trail.message.status == "sent" and _waits_for_its_sender(trail):
+        return {"kind": "sender", "by": None, "whose_turn": trail.message.sender}
+    waiting = _first(trail)
+    return None if waiting is None else _deadline(waiting, now)
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from broker.errors import Refused
 from broker.events import read_traceparent
 from broker.intake import Posted
 from broker.ports import Adapter
+from broker.reading import telling_danger
 from broker.telemetry import INTAKE_SECONDS
 
 
@@ -28,15 +29,17 @@ def router_for(adapter: Adapter) -> APIRouter:
         started = time.perf_counter()
         outcome = "failed"
         try:
-            made = await broker_of(request).intake.accept(
-                Posted(
-                    caller=caller,
-                    adapter=adapter,
-                    key=request.headers.get("idempotency-key"),
-                    body=await body_of(request),
-                    traceparent=read_traceparent(request.headers.get("traceparent")),
+            body = await body_of(request)
+            with telling_danger(adapter, body):
+                made = await broker_of(request).intake.accept(
+                    Posted(
+                        caller=caller,
+                        adapter=adapter,
+                        key=request.headers.get("idempotency-key"),
+                        body=body,
+                        traceparent=read_traceparent(request.headers.get("traceparent")),
+                    )
                 )
-            )
             outcome = "accepted"
         except Refused as refused:
             outcome = refused.code
@@ -91,16 +94,18 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
             lambda c: tracking.addressed(c, identity, codes)
         )
         allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
-        made = await broker.correcting.correct(
-            Correction(
-                caller=caller,
-                adapter=adapter,
-                message=message,
-                version=version_of(request),
-                body=await body_of(request),
-                traceparent=read_traceparent(request.headers.get("traceparent")),
+        body = await body_of(request)
+        with telling_danger(adapter, body):
+            made = await broker.correcting.correct(
+                Correction(
+                    caller=caller,
+                    adapter=adapter,
+                    message=message,
+                    version=version_of(request),
+                    body=body,
+                    traceparent=read_traceparent(request.headers.get("traceparent")),
+                )
             )
-        )
         return answer(made.body, made.status)
 
     router.add_api_route(

@@ -361,6 +361,30 @@ async def test_the_refusal_of_anything_urgent_begins_with_nothing_was_sent(
     assert said["detail"].startswith("Nothing was sent. Telephone ")
 
 
+async def test_an_urgent_body_that_is_refused_unread_is_refused_in_the_same_words(
+    pharmacy: Caller,
+) -> None:
+    routine = await pharmacy.submit(reading(120, 80))
+    key = "used-before"
+    taken(await pharmacy.post(PHARMACY.door, reading(120, 80), key=key), 202)
+    crisis = reading(190, 80)
+    refused = [
+        problem(await pharmacy.post(PHARMACY.door, crisis, key=key), 409, "conflict"),
+        problem(
+            await pharmacy.post(PHARMACY.door, crisis | {"pharmacy": {"ods": "FPH02"}}),
+            403,
+            "forbidden",
+        ),
+        problem(
+            await pharmacy.put(f"{PHARMACY.door}/{first(routine)['id']}", crisis),
+            428,
+            "precondition-required",
+        ),
+    ]
+    for said in refused:
+        assert said["detail"].startswith("Nothing was sent. Telephone ")
+
+
 async def test_the_refusal_of_a_routine_body_does_not_cry_wolf(pharmacy: Caller) -> None:
     answer = await pharmacy.post(PHARMACY.door, consultation(clinical_summary=None))
     assert not problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent")

@@ -72,7 +72,9 @@ async def test_a_consultation_is_rejected_and_the_pharmacist_sees_why(
     words = sentinels.UPDATE_REASONS[reason]
     assert words in told["text"] and practice.name in told["text"]
     shown = await pharmacy.track(message["id"])
-    assert shown["line"].startswith(f"{practice.name} rejected it: {words}.")
+    turn = "It is the sender's turn: correct it with PUT, or close it with a reason."
+    assert shown["line"] == f"{practice.name} rejected it: {words}. {turn}"
+    assert shown["next"]["whose_turn"] == pharmacy.ods
     assert shown["deliveries"][0]["outcome_reason"] == reason
     is_open = bool(shown["open_items"])
     assert is_open is (reason == "not-registered-here")
@@ -137,6 +139,8 @@ async def test_a_referral_is_rejected_with_advice_and_optometrist_and_gp_hear_of
         assert told["advice"] == sentinels.ADVICE
     shown = await optometrist.get(message["referral"])
     assert (shown["state"], shown["waits_for"]) == ("rejected", "sender")
+    line = (await optometrist.track(message["id"]))["line"]
+    assert line == "Rejected, by Northfield Hospital. It is the sender's turn."
 
 
 @pytest.mark.parametrize("ods", PRACTICES)

@@ -180,6 +180,7 @@ async def test_the_gp_copy_may_be_rejected_and_has_no_filed_by_clock(
     # Nor does its line tell the copy's fate as the referral's.
     line = (await optometrist.tracked(message["id"]))["line"]
     assert line.startswith("Accepted; waiting for Northfield Hospital")
+    assert (await practice.tracked(message["id"]))["line"] == "You have rejected it."
 
 
 async def test_only_the_receiver_decides_and_only_the_sender_cancels(
@@ -262,6 +263,8 @@ async def test_a_cancel_is_told_to_the_receiver_and_the_practice(
         await optometrist.move(message["referral"], "cancel", {"reason": "patient-request"}), 200
     )
     assert (after["state"], after["allowed_moves"]) == ("cancelled", [])
+    line = (await optometrist.tracked(message["id"]))["line"]
+    assert line.startswith("Cancelled, by Clearview Opticians.")
     for listener in (hospital, practice):
         assert "The patient asked for it" in (await listener.heard(message["id"], "cancelled")).text
     problem(await hospital.move(message["referral"], "accept"), 409, "conflict")

@@ -63,7 +63,7 @@ async def test_the_three_levels_are_shown_as_they_are_proved_and_never_before(
     *proved, line = await level()
     assert proved == [True, True, True, False]
     assert "has stored it; nobody has acted on it yet" in line
-    assert "Next: filed by Riverside Medical Practice is due by 18:30" in line
+    assert "Next: Riverside Medical Practice must file or reject it by 18:30" in line
     taken(await practice.decide(row, outcome="filed"), 200)
     *proved, line = await level()
     assert proved == [True, True, True, True]
@@ -469,7 +469,8 @@ async def test_a_deadline_is_raised_once_to_the_sender_and_on_the_lists(
     assert await pharmacy.notices(update["id"]) == ["deadline-passed"]
     items = await place.rows("SELECT code FROM work_item WHERE message_id = :m", m=update["id"])
     assert [item.code for item in items] == ["received-overdue"]
-    assert "was due" in (await pharmacy.tracked(update["id"]))["line"]
+    line = (await pharmacy.tracked(update["id"]))["line"]
+    assert "Overdue: Riverside Medical Practice must confirm that it is stored" in line
 
     # It stays collectable, and a receipt that comes late tells the sender so, once.
     row = await practice.take(update["id"])
