@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -31,6 +29,7 @@ from broker.settings import Settings
 from broker.store import clients, work
 from broker.store.claims import Slots
 from broker.store.store import DEADLINES, DELIVERIES, LEDGER, Store
+from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
 
@@ -142,9 +141,7 @@ class Broker:
                     )
             except Exception as error:  # kept in the database: the next round tries it again
                 # What it says may be a patient's; what it is and where it was raised is not.
-                raised = traceback.extract_tb(error.__traceback__)[-1]
-                point = f"{Path(raised.filename).name}:{raised.lineno}"
-                log.error(f"{name}.failed", error=type(error).__name__, point=point)
+                log.error(f"{name}.failed", **what_and_where(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), pause)
 

@@ -14,11 +14,9 @@ import os
 import signal
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -36,6 +34,7 @@ from broker.opening import serving_lock
 from broker.settings import PREFIX, Settings
 from broker.store import gauges
 from broker.store.store import Store
+from broker.telemetry import what_and_where
 
 HTTP_SECONDS: Final = 4
 LAST_SECONDS: Final = 13.0
@@ -242,9 +241,7 @@ class _Plain(logging.Handler):
             said["cause"] = str(record.msg).strip()[:200]  # the template, not what was filled in
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            said["error"] = type(error).__name__
-            for frame in traceback.extract_tb(error.__traceback__)[-1:]:
-                said["point"] = f"{Path(frame.filename).name}:{frame.lineno}"
+            said |= what_and_where(error)
         log.log(record.levelno, f"library.{record.name}", **said)
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -116,3 +118,14 @@ def _only_allowed(
     for name in set(line) - ALLOWED:
         del line[name]
     return line
+
+
+def what_and_where(error: BaseException) -> dict[str, str]:
+    """Return an error's type and the line that raised it: all of it that a log may hold.
+
+    Its text was put together from values, and these may be a patient's.
+    """
+    said = {"error": type(error).__name__}
+    for frame in traceback.extract_tb(error.__traceback__)[-1:]:
+        said["point"] = f"{Path(frame.filename).name}:{frame.lineno}"
+    return said
