@@ -289,7 +289,7 @@ class Retracting:
         return answer
 
     async def close(self, asked: Retraction) -> Answer:
-        """Close the open loop of an update with a coded reason: it leaves every list.
+        """Close the open loop of an update with a coded reason: it leaves its lists.
 
         Of a referral, only that its copy was rejected as not registered here; its course goes on.
         """
@@ -330,7 +330,7 @@ class Retracting:
                 work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
             else:
                 work.clear(tx, old.id)
-                work.close_items(tx, reason, message_id=old.id)
+                work.leave_lists(tx, reason, old.id)
                 messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
             tx.audit(
@@ -379,10 +379,10 @@ def lock(tx: Tx, sent: Sent) -> None:
 
 
 def retire(tx: Tx, old: Any, status: str) -> None:
-    """Let a version stand no longer: its clocks stop and it leaves every list."""
+    """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
     messages.set_status(tx, old.id, status)
     work.clear(tx, old.id)
-    work.close_items(tx, status, message_id=old.id)
+    work.leave_lists(tx, status, old.id)
     tx.bump(old.subject_id)
 
 

@@ -1,6 +1,8 @@
 """What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +10,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from broker import operating
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -150,6 +153,58 @@ async def test_a_correction_carries_the_reference_and_is_judged_like_a_post(
     said = problem(await correct(pharmacy, old["id"], withheld), 409, "conflict")
     assert "withdrawal" in said["detail"]
     assert (await pharmacy.tracked(old["id"]))["status"] == "sent"
+
+
+# -- what could not be delivered -----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def refusing(port: int) -> AsyncIterator[None]:
+    """Have a webhook there that refuses whatever is sent to it."""
+
+    async def refuse(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> None:
+        await read.readuntil(b"\r\n\r\n")
+        write.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await write.drain()
+        write.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", port):
+        yield
+
+
+@pytest.mark.parametrize("door", ["correction", "withdrawal", "closure"])
+async def test_what_is_done_about_a_dead_message_leaves_it_before_the_operator_whose_lane_it_blocks(
+    pharmacy: Caller, place: Place, door: str
+) -> None:
+    body = consultation(practice="G99002")
+
+    async def items(message: str) -> set[str]:
+        shown = await pharmacy.tracked(message)
+        return {one["code"] for one in shown["open_items"]}
+
+    async with refusing(place.webhook_port):
+        old = first(await pharmacy.submit(body))
+
+        async def is_dead() -> bool:
+            return "delivery-dead" in await items(old["id"])
+
+        await eventually(is_dead)
+    if door == "correction":
+        said = taken(await correct(pharmacy, old["id"], body | {"plan": "Another."}), 200)
+        behind = first(said)["id"]
+    elif door == "withdrawal":
+        behind = taken(await pharmacy.post(f"{old['url']}/withdrawal", {}))["message"]
+    else:
+        taken(await pharmacy.post(f"{old['url']}/closure", {"reason": "patient-told"}), 200)
+    assert await items(old["id"]) == {"delivery-dead"}
+    (dead,) = (await pharmacy.tracked(old["id"]))["deliveries"]
+    if door != "closure":
+        await place.settled()
+        (one,) = (await pharmacy.tracked(behind))["deliveries"]
+        assert (one["state"], one["held_reason"]) == ("held", "predecessor")
+    # Seen to by the operator, it is off the list, and what waited behind it goes on.
+    await place.broker.store.write(lambda tx: operating.retry(tx, dead["id"], "test"))
+    assert await items(old["id"]) == set()
 
 
 # -- another practice ----------------------------------------------------------------------------
