@@ -74,8 +74,19 @@ class Correcting:
     async def correct(self, asked: Correction) -> Answer:
         """Replace a message; durable on return. The same body again gets the same answer.
 
-        Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
+        Raises Refused, PreconditionRequired, Stale, Conflict, NotFound; where the body speaks of
+        danger, each begins "Nothing was sent." and says whom to telephone.
         """
+        raw = read_object(asked.body)
+        try:
+            return await self._judged(asked, raw)
+        except Refused as refused:
+            if asked.adapter.withheld(raw) is not None:  # then nobody is to be told
+                raise
+            raise _alarming(refused, asked.adapter.danger(raw)) from None
+
+    async def _judged(self, asked: Correction, raw: Mapping[str, Any]) -> Answer:
+        """Correct, if what was sent can still be corrected and the patient consents."""
         request_hmac = self._request_hmac(asked.message, asked.body)
         own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
         sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
@@ -92,11 +103,9 @@ class Correcting:
                 f"PUT {asked.adapter.door}/{posted} corrects both."
             )
         check_version(asked.version, sent.version, f"/messages/{asked.message}")
-        raw = read_object(asked.body)
         if asked.adapter.withheld(raw) is not None:
             raise Conflict(
-                "The patient no longer consents: take the message back with "
-                f"POST /messages/{asked.message}/withdrawal."
+                f"The patient no longer consents: take it back with {_taking_back(sent.message)}."
             )
         while True:
             try:
@@ -318,14 +327,31 @@ def _acting(one: Planned) -> Destination:
     return next(route.destination for route in one.routes if route.role is Role.ACTING)
 
 
+def _alarming(refused: Refused, danger: str | None) -> Refused:
+    """Return the same refusal; where the body speaks of danger, with what to do about it first."""
+    if danger is None or danger in refused.detail:
+        return refused
+    said = f"Nothing was sent. {danger} {refused.detail}"
+    return type(refused)(said, refused.problems, retry_after=refused.retry_after)
+
+
+def _taking_back(message: Any) -> str:
+    """Return the door that takes back what was sent: a referral is cancelled."""
+    if message.kind == Kind.REFERRAL:
+        return f"POST /referrals/{message.subject_id}/cancel with the reason patient-request"
+    return f"POST /messages/{message.id}/withdrawal"
+
+
 def _elsewhere(sent: Sent, one: Planned, directory: Directory) -> Conflict:
+    anew = "refer anew, under a new reference"
     if not sent.referrals:
-        return Conflict("This referral has ended; it cannot be amended. Refer anew.")
+        return Conflict(f"This referral has ended; it cannot be amended. To send it, {anew}.")
     row = sent.referrals[0].row
     was = directory.name(Destination(row.receiver, row.receiver_service))
     return Conflict(
         f"With this body the referral would go to {directory.name(_acting(one))} instead of "
-        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel and refer anew."
+        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel (referred-elsewhere) and "
+        f"{anew}."
     )
 
 

@@ -151,7 +151,7 @@ async def test_a_correction_carries_the_reference_and_is_judged_like_a_post(
     assert {one["field"] for one in said["problems"]} == {"outcome", "colour"}
     withheld = body | {"consent_to_inform_gp": False}
     said = problem(await correct(pharmacy, old["id"], withheld), 409, "conflict")
-    assert "withdrawal" in said["detail"]
+    assert f"POST /messages/{old['id']}/withdrawal" in said["detail"]
     assert (await pharmacy.tracked(old["id"]))["status"] == "sent"
 
 
@@ -712,6 +712,42 @@ async def test_an_amendment_that_would_go_elsewhere_is_409(
     elsewhere = body | {"condition": {"code": "suspected-wet-amd"}}
     said = problem(await correct(optometrist, old["id"], elsewhere), 409, "conflict")
     assert "macular" in said["detail"] and f"{old['referral']}/cancel" in said["detail"]
+
+
+@pytest.mark.parametrize("condition", ["orbital-cellulitis", "retinal-detachment"])
+async def test_a_correction_to_an_emergency_that_is_refused_says_what_to_do_now(
+    optometrist: Caller, condition: str
+) -> None:
+    body = referral(provider=None)
+    (old,) = (await optometrist.submit(body))["messages"]
+    emergency = body | {"condition": {"code": condition}}
+    door = f"/optometry/referrals/{old['id']}"
+    tag = await optometrist.etag(old["url"])
+    for answer, status, code in (
+        (await optometrist.put(door, emergency, if_match=tag), 409, "conflict"),
+        (await optometrist.put(door, emergency, if_match='W/"999"'), 412, "stale"),
+        (await optometrist.put(door, emergency), 428, "precondition-required"),
+        (await optometrist.put(door, emergency | {"colour": 1}, if_match=tag), 422, "invalid"),
+    ):
+        said = problem(answer, status, code)["detail"]
+        assert said.startswith("Nothing was sent. Telephone"), said
+        assert said.count("Nothing was sent.") == 1
+        assert ("A&E" in said) is (condition == "orbital-cellulitis")
+        if status == 409:
+            assert "under a new reference" in said
+
+
+async def test_a_referral_whose_patient_no_longer_consents_is_cancelled_by_the_door_that_is_named(
+    optometrist: Caller,
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    urgent = {"condition": {"code": "retinal-detachment"}, "consent": False}
+    said = problem(await correct(optometrist, old["id"], body | urgent), 409, "conflict")["detail"]
+    assert f"POST {old['referral']}/cancel with the reason patient-request" in said
+    assert "Telephone" not in said  # nobody is to be told
+    cancelled = await optometrist.move(old["referral"], "cancel", {"reason": "patient-request"})
+    assert taken(cancelled, 200)["state"] == "cancelled"
 
 
 async def test_a_referral_that_has_ended_is_not_amended(
