@@ -162,7 +162,15 @@ class Correcting:
             ],
         )
         answer = Answer(
-            CORRECTED, strict_json.dumps({**prepared.answer, "replaces": sent.message.id})
+            CORRECTED,
+            strict_json.dumps(
+                {
+                    **prepared.answer,
+                    "replaces": sent.message.id,
+                    "cancelled": [f"/referrals/{one.found.row.subject_id}" for one in cancels],
+                    "version": sent.version + 1,  # the subject is locked at the one that was read
+                }
+            ),
         )
         first = prepared.messages[0]
         kept = self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)

@@ -201,14 +201,19 @@ class Retractor:
     def cancellations(
         self, found: Sequence[Found], organisation: str, client: str
     ) -> tuple[list[Ready], list[str]]:
-        """Cancel what nobody has taken on; say of the rest that it stays open."""
+        """Cancel what nobody has taken on; say of each whether it is cancelled or stays open."""
         ready, said = [], []
         for one in found:
             cancelling = self.cancellation(one, organisation, client)
-            if cancelling is not None:
-                ready.append(cancelling)
+            if cancelling is None:
+                said.append(self.standing(one, "stays open"))
                 continue
-            said.append(self.standing(one, "stays open"))
+            ready.append(cancelling)
+            place = Destination(one.row.receiver, one.row.receiver_service)
+            said.append(
+                f"The referral /referrals/{one.row.subject_id} is cancelled, and "
+                f"{self.directory.name(place)} is told. If you telephoned there, telephone again."
+            )
         return ready, said
 
     def standing(self, found: Found, becomes: str) -> str:

@@ -101,7 +101,21 @@ async def test_a_repeat_of_the_same_correction_gets_the_same_answer(
     changed = body | {"plan": "Changed."}
     answers = [await correct(pharmacy, old["id"], changed, tag) for _ in range(3)]
     assert {one.status_code for one in answers} == {200}
-    assert len({one.content for one in answers}) == 1
+    assert len({(one.content, one.headers["etag"]) for one in answers}) == 1
+
+
+async def test_the_answer_to_a_correction_carries_the_etag_that_the_next_one_names(
+    pharmacy: Caller, optometrist: Caller
+) -> None:
+    for sender, body in ((pharmacy, reading(196, 124)), (optometrist, referral())):
+        message = (await sender.submit(body))["messages"][0]
+        tag = await sender.etag(message["url"])
+        field = "plan" if sender is pharmacy else "symptoms"
+        for words in ("One.", "Two."):
+            answer = await correct(sender, message["id"], body | {field: words}, tag)
+            message = taken(answer, 200)["messages"][0]
+            tag = answer.headers["etag"]
+            assert tag == await sender.etag(message["url"])
 
 
 async def test_a_correction_without_if_match_is_428_and_a_stale_one_412(
@@ -395,7 +409,9 @@ async def test_an_escalation_that_vanished_cancels_what_nobody_has_accepted(
     await practice.take(task["id"])
     better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
     said = taken(await correct(pharmacy, first(sent)["id"], better), 200)
-    assert kinds(said) == ["update"]
+    assert kinds(said) == ["update"] and said["cancelled"] == [task["referral"]]
+    (line,) = [line for line in said["read_first"] if task["referral"] in line]
+    assert "is cancelled, and Riverside Medical Practice is told" in line
     assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "cancelled"
     assert await practice.heard(task["id"], "cancelled")
     problem(await practice.move(task["referral"], "accept"), 409, "conflict")
