@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
-from broker.acknowledging import STAYS_OPEN
+from broker.acknowledging import STAYS_OPEN, unknown_code
 from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
@@ -405,9 +405,9 @@ def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:
         if name != "reason" or not reasons
     ]
     reason = content.get("reason")
-    if reasons and reason not in reasons:
+    if reasons and not (isinstance(reason, str) and reason in reasons):
         todo = f"Give one of: {', '.join(reasons)}."
-        problems.append(Problem("reason", "unknown-code", "reason is not given.", todo))
+        problems.append(unknown_code("reason", reason, todo))
     if problems:
         raise Refused.all_of(problems)
     return str(reason or "")

@@ -280,8 +280,13 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     row = await practice.take(update["id"])
     taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
     closure = f"{update['url']}/closure"
-    problem(await pharmacy.post(closure, {}), 422, "invalid")
-    problem(await pharmacy.post(closure, {"reason": "bored"}), 422, "invalid")
+    for given, said in (
+        ({}, "given"),
+        ({"reason": "bored"}, "one of those known here"),
+        ({"reason": ["duplicate"]}, "one of those known here"),
+    ):
+        (wrong,) = problem(await pharmacy.post(closure, given), 422, "invalid")["problems"]
+        assert wrong["detail"] == f"reason is not {said}."
     assert await pharmacy.overdue(update["id"]) == {"not-registered-here"}
     closed = taken(await pharmacy.post(closure, {"reason": "told-by-telephone"}), 200)
     assert closed == {"message": update["id"], "closed": "told-by-telephone"}
