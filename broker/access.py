@@ -83,13 +83,15 @@ class Decision:
 class Rule:
     """One row. Scope `DOORS_OWN`: that of the door. No relations: not about an object.
 
-    `restricted` are the relations that hold for a restricted label too. `starts` marks what begins
-    a new disclosure, which an agreement out of force forbids; what was sent may be seen through.
+    `restricted` are the relations that hold for a restricted label too. `does` says what is done
+    to the object. `starts` marks what begins a new disclosure, which an agreement out of force
+    forbids; what was sent may be seen through.
     """
 
     scope: Scope | str
     relations: frozenset[Relation] = frozenset()
     restricted: frozenset[Relation] = frozenset()
+    does: str = ""
     starts: bool = False
 
 
@@ -109,21 +111,26 @@ _S = Scope
 TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
     {
         Action.SUBMIT: Rule(DOORS_OWN, starts=True),
-        Action.CORRECT: Rule(DOORS_OWN, _SENDER, _SENDER, starts=True),
-        Action.WITHDRAW: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
-        Action.CLOSE: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
-        Action.RECORD_CALL: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER),
-        Action.TRACK: Rule(_S.MESSAGES_READ, _EVERYBODY, _PARTIES),
+        Action.CORRECT: Rule(DOORS_OWN, _SENDER, _SENDER, "correct this message", starts=True),
+        Action.WITHDRAW: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER, "withdraw this message"),
+        Action.CLOSE: Rule(_S.MESSAGES_WRITE, _SENDER, _SENDER, "close this message"),
+        Action.RECORD_CALL: Rule(
+            _S.MESSAGES_WRITE, _SENDER, _SENDER, "record a call about this message"
+        ),
+        Action.TRACK: Rule(_S.MESSAGES_READ, _EVERYBODY, _PARTIES, "track this message"),
         Action.LIST_MESSAGES: Rule(_S.MESSAGES_READ),
         Action.LIST_OVERDUE: Rule(_S.MESSAGES_READ),
         Action.LIST_INBOX: Rule(_S.INBOX_READ),
-        Action.COLLECT: Rule(_S.INBOX_READ, _RECEIVERS, _RECEIVERS),
-        Action.GIVE_RECEIPT: Rule(_S.INBOX_WRITE, _RECEIVERS, _RECEIVERS),
+        Action.COLLECT: Rule(_S.INBOX_READ, _RECEIVERS, _RECEIVERS, "collect this delivery"),
+        Action.GIVE_RECEIPT: Rule(_S.INBOX_WRITE, _RECEIVERS, _RECEIVERS, "confirm this delivery"),
         Action.ACKNOWLEDGE: Rule(
-            _S.INBOX_WRITE, _ACTING | {Relation.COPY}, _ACTING | {Relation.COPY}
+            _S.INBOX_WRITE,
+            _ACTING | {Relation.COPY},
+            _ACTING | {Relation.COPY},
+            "decide on this delivery",
         ),
-        Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES),
-        Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS),
+        Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
+        Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
     }
 )
@@ -161,7 +168,7 @@ def decide(
     if scope not in caller.scopes:
         return Decision(False, f"This client has not been given the scope {scope}.")
     if rule.relations:
-        refusal = _about_object(rule, action, relation, label)
+        refusal = _about_object(rule, relation, label)
         if refusal is not None:
             return refusal
     if purpose not in PURPOSES:
@@ -199,7 +206,7 @@ def as_table() -> list[tuple[str, ...]]:
     return rows
 
 
-def _about_object(rule: Rule, action: Action, relation: Relation, label: str) -> Decision | None:
+def _about_object(rule: Rule, relation: Relation, label: str) -> Decision | None:
     """Return the refusal if this relation may not do this to the object."""
     restricted = label not in UNRESTRICTED
     permitted = rule.restricted if restricted else rule.relations
@@ -209,7 +216,8 @@ def _about_object(rule: Rule, action: Action, relation: Relation, label: str) ->
     # this is not theirs to do. To everybody else nothing is here.
     may_see = _PARTIES if restricted else _EVERYBODY
     if relation in may_see:
-        return Decision(False, f"{action} is not for the {relation.words} to do.")
+        who = " or the ".join(one.words for one in Relation if one in permitted)
+        return Decision(False, f"Only the {who} may {rule.does}.")
     return Decision(False, NOT_THERE, as_not_found=True)
 
 

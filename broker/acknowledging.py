@@ -57,18 +57,14 @@ def read(body: Mapping[str, Any]) -> Acknowledgement:
     ]
     outcome, reason, note = body.get("outcome"), body.get("reason"), body.get("note", "")
     listed = ", ".join(reasons.displays)
-    if outcome not in {"filed", "rejected"}:
-        problems.append(
-            Problem("outcome", "unknown-code", "outcome is not given.", "Give filed or rejected.")
-        )
+    if outcome not in ("filed", "rejected"):  # a tuple: what was put may be anything
+        problems.append(unknown_code("outcome", outcome, "Give filed or rejected."))
     elif outcome == "filed" and reason is not None:
         problems.append(
             Problem("reason", "not-allowed", "A filed update has no reason.", "Leave it out.")
         )
     elif outcome == "rejected" and (not isinstance(reason, str) or reason not in reasons):
-        problems.append(
-            Problem("reason", "unknown-code", "reason is not given.", f"Give one of: {listed}.")
-        )
+        problems.append(unknown_code("reason", reason, f"Give one of: {listed}."))
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         problems.append(
             Problem("note", "invalid", f"note is a text of up to {LONGEST_NOTE}.", "Shorten it.")
@@ -76,6 +72,12 @@ def read(body: Mapping[str, Any]) -> Acknowledgement:
     if problems:
         raise Refused.all_of(problems)
     return Acknowledgement(str(outcome), reason, str(note))
+
+
+def unknown_code(field: str, given: object, todo: str) -> Problem:
+    """Return the problem of a code that is missing or none of those known; never says it back."""
+    what = "given" if given is None else "one of those known here"
+    return Problem(field, "unknown-code", f"{field} is not {what}.", todo)
 
 
 @dataclass(frozen=True, slots=True)

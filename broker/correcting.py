@@ -76,6 +76,7 @@ class Correcting:
 
         Raises Refused, PreconditionRequired, Stale, Conflict, NotFound.
         """
+        raw = read_object(asked.body)
         request_hmac = self._request_hmac(asked.message, asked.body)
         own = (await self._core.directory.current()).stands_for(asked.caller.organisation)
         sent = await self._core.store.read(lambda c: read(c, self._core.vault, asked.message, own))
@@ -92,11 +93,9 @@ class Correcting:
                 f"PUT {asked.adapter.door}/{posted} corrects both."
             )
         check_version(asked.version, sent.version, f"/messages/{asked.message}")
-        raw = read_object(asked.body)
         if asked.adapter.withheld(raw) is not None:
             raise Conflict(
-                "The patient no longer consents: take the message back with "
-                f"POST /messages/{asked.message}/withdrawal."
+                f"The patient no longer consents: take it back with {_taking_back(sent.message)}."
             )
         while True:
             try:
@@ -153,7 +152,15 @@ class Correcting:
             ],
         )
         answer = Answer(
-            CORRECTED, strict_json.dumps({**prepared.answer, "replaces": sent.message.id})
+            CORRECTED,
+            strict_json.dumps(
+                {
+                    **prepared.answer,
+                    "replaces": sent.message.id,
+                    "cancelled": [f"/referrals/{one.found.row.subject_id}" for one in cancels],
+                    "version": sent.version + 1,  # the subject is locked at the one that was read
+                }
+            ),
         )
         first = prepared.messages[0]
         kept = self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)
@@ -318,14 +325,23 @@ def _acting(one: Planned) -> Destination:
     return next(route.destination for route in one.routes if route.role is Role.ACTING)
 
 
+def _taking_back(message: Any) -> str:
+    """Return the door that takes back what was sent: a referral is cancelled."""
+    if message.kind == Kind.REFERRAL:
+        return f"POST /referrals/{message.subject_id}/cancel with the reason patient-request"
+    return f"POST /messages/{message.id}/withdrawal"
+
+
 def _elsewhere(sent: Sent, one: Planned, directory: Directory) -> Conflict:
+    anew = "refer anew, under a new reference"
     if not sent.referrals:
-        return Conflict("This referral has ended; it cannot be amended. Refer anew.")
+        return Conflict(f"This referral has ended; it cannot be amended. To send it, {anew}.")
     row = sent.referrals[0].row
     was = directory.name(Destination(row.receiver, row.receiver_service))
     return Conflict(
         f"With this body the referral would go to {directory.name(_acting(one))} instead of "
-        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel and refer anew."
+        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel (referred-elsewhere) and "
+        f"{anew}."
     )
 
 

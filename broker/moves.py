@@ -6,7 +6,7 @@ Used by whoever asks for a move: the doors of `broker.moving`, and corrections, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Final
 
 from broker import deadlines, notices, referral, telling
@@ -14,11 +14,20 @@ from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
 from broker.directory import Directory
 from broker.errors import Gone, Stale
-from broker.events import REFERRAL_MOVED, Destination, Event, Kind, Priority, caused_id, digest
+from broker.events import (
+    REFERRAL_MOVED,
+    Destination,
+    Event,
+    Kind,
+    Priority,
+    Role,
+    caused_id,
+    digest,
+)
 from broker.ports import Endpoint
-from broker.referral import Audience, Move, Relation, State
+from broker.referral import Audience, Door, Move, Relation, State
 from broker.routing import recheck
-from broker.store import messages, referrals, work
+from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
 from broker.telling import About, Teller
@@ -280,8 +289,30 @@ class Mover:
         return messages.sealed(self.vault, key, binding, body, digest(body), self.now)
 
 
-def view(row: Any, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
-    """Return where a referral stands, and what this organisation may do about it."""
+def ways(connection: Connection, row: Any, doors: Mapping[str, str]) -> dict[Door, str]:
+    """Return where the moves are made that have a door elsewhere; `doors` are the pillars' by name.
+
+    What has not yet reached its receiver's inbox cannot be confirmed there.
+    """
+    found: dict[Door, str] = {}
+    for one in deliveries.of_message(connection, row.message_id):
+        if one.role == Role.ACTING:
+            found[Door.RECEIPT] = f"/inbox/{one.id}/receipt"
+    message = messages.get(connection, row.message_id)
+    if message is not None and message.door in doors:
+        posted = messages.posted_with(connection, message)
+        found[Door.CORRECTION] = f"{doors[message.door]}/{posted}"
+    return found
+
+
+def view(
+    row: Any,
+    organisation: str,
+    directory: Directory,
+    now: datetime,
+    ways: Mapping[Door, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return where a referral stands, and what this organisation may do about it, and how."""
     by = relation(row, organisation, directory)
     state = State(row.state)
     stage = referral.STAGES[state]
@@ -291,7 +322,12 @@ def view(row: Any, organisation: str, directory: Directory, now: datetime) -> di
         "state": row.state,
         "state_in_words": stage.words,
         "waits_for": stage.waits_for.words if stage.waits_for else None,
-        "allowed_moves": [_shown(move) for move in moves if move.door is referral.Door.MOVE],
+        "allowed_moves": [
+            _shown(move, method, url)
+            for move in moves
+            for method, url in [_way(move, row.subject_id, ways)]
+            if url is not None
+        ],
         "message": row.message_id,
         "sender": row.sender,
         "receiver": row.receiver,
@@ -304,9 +340,17 @@ def view(row: Any, organisation: str, directory: Directory, now: datetime) -> di
     }
 
 
-def _shown(move: Move) -> dict[str, Any]:
+def _way(move: Move, subject: str, ways: Mapping[Door, str]) -> tuple[str, str | None]:
+    if move.door is Door.MOVE:
+        return "POST", f"/referrals/{subject}/{move.name}"
+    return "PUT", ways.get(move.door)
+
+
+def _shown(move: Move, method: str, url: str) -> dict[str, Any]:
     return {
         "move": move.name,
+        "method": method,
+        "url": url,
         "carries": [
             {
                 "name": item.name,

@@ -1,5 +1,6 @@
 """The doors for a referral's moves: keys, versions and repeats around `broker.moves`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -38,13 +39,20 @@ class Moving:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def view(self, subject: str, organisation: str) -> tuple[dict[str, Any], int]:
+    async def view(
+        self, subject: str, organisation: str, doors: Mapping[str, str]
+    ) -> tuple[dict[str, Any], int]:
         """Return where a referral stands for this organisation, and its version."""
-        row = await self._core.store.read(lambda c: referrals.get(c, subject))
+
+        def read(connection: Connection) -> tuple[Any, dict[referral.Door, str]]:
+            row = referrals.get(connection, subject)
+            return row, {} if row is None else moves.ways(connection, row, doors)
+
+        row, ways = await self._core.store.read(read)
         if row is None:
             raise NotFound(NOT_HERE)
         directory = await self._core.directory.current()
-        return moves.view(row, organisation, directory, datetime.now(UTC)), row.version
+        return moves.view(row, organisation, directory, datetime.now(UTC), ways), row.version
 
     async def move(self, asked: Asked) -> Answer:
         """Make a move; durable on return. The answer is the referral as it then stands.

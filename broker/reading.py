@@ -57,7 +57,7 @@ def telling_danger(adapter: Adapter, body: bytes) -> Iterator[None]:
     """Make every refusal of a body that speaks of danger begin "Nothing was sent. Telephone …".
 
     Also one that came before the body was understood: a key used before, a version gone by, a
-    token for another organisation.
+    token for another organisation. Not where the patient refuses that anybody is told.
     """
     try:
         yield
@@ -73,9 +73,10 @@ def telling_danger(adapter: Adapter, body: bytes) -> Iterator[None]:
 
 def _danger(adapter: Adapter, body: bytes) -> str | None:
     try:
-        return adapter.danger(read_object(body))
+        raw = read_object(body)
     except Malformed:
         return None
+    return adapter.danger(raw) if adapter.withheld(raw) is None else None
 
 
 def refusal(

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
-from broker.acknowledging import STAYS_OPEN
+from broker.acknowledging import STAYS_OPEN, unknown_code
 from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
@@ -201,14 +201,19 @@ class Retractor:
     def cancellations(
         self, found: Sequence[Found], organisation: str, client: str
     ) -> tuple[list[Ready], list[str]]:
-        """Cancel what nobody has taken on; say of the rest that it stays open."""
+        """Cancel what nobody has taken on; say of each whether it is cancelled or stays open."""
         ready, said = [], []
         for one in found:
             cancelling = self.cancellation(one, organisation, client)
-            if cancelling is not None:
-                ready.append(cancelling)
+            if cancelling is None:
+                said.append(self.standing(one, "stays open"))
                 continue
-            said.append(self.standing(one, "stays open"))
+            ready.append(cancelling)
+            place = Destination(one.row.receiver, one.row.receiver_service)
+            said.append(
+                f"The referral /referrals/{one.row.subject_id} is cancelled, and "
+                f"{self.directory.name(place)} is told. If you telephoned there, telephone again."
+            )
         return ready, said
 
     def standing(self, found: Found, becomes: str) -> str:
@@ -289,7 +294,7 @@ class Retracting:
         return answer
 
     async def close(self, asked: Retraction) -> Answer:
-        """Close the open loop of an update with a coded reason: it leaves every list.
+        """Close the open loop of an update with a coded reason: it leaves its lists.
 
         Of a referral, only that its copy was rejected as not registered here; its course goes on.
         """
@@ -330,7 +335,7 @@ class Retracting:
                 work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
             else:
                 work.clear(tx, old.id)
-                work.close_items(tx, reason, message_id=old.id)
+                work.leave_lists(tx, reason, old.id)
                 messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
             tx.audit(
@@ -379,10 +384,10 @@ def lock(tx: Tx, sent: Sent) -> None:
 
 
 def retire(tx: Tx, old: Any, status: str) -> None:
-    """Let a version stand no longer: its clocks stop and it leaves every list."""
+    """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
     messages.set_status(tx, old.id, status)
     work.clear(tx, old.id)
-    work.close_items(tx, status, message_id=old.id)
+    work.leave_lists(tx, status, old.id)
     tx.bump(old.subject_id)
 
 
@@ -400,9 +405,9 @@ def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:
         if name != "reason" or not reasons
     ]
     reason = content.get("reason")
-    if reasons and reason not in reasons:
+    if reasons and not (isinstance(reason, str) and reason in reasons):
         todo = f"Give one of: {', '.join(reasons)}."
-        problems.append(Problem("reason", "unknown-code", "reason is not given.", todo))
+        problems.append(unknown_code("reason", reason, todo))
     if problems:
         raise Refused.all_of(problems)
     return str(reason or "")

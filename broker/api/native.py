@@ -17,6 +17,7 @@ from broker.intake import Posted
 from broker.ports import Adapter
 from broker.reading import telling_danger
 from broker.telemetry import INTAKE_SECONDS
+from fhir_profiles import strict_json
 
 
 def router_for(adapter: Adapter) -> APIRouter:
@@ -106,7 +107,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
                     traceparent=read_traceparent(request.headers.get("traceparent")),
                 )
             )
-        return answer(made.body, made.status)
+        return answer(made.body, made.status, version=strict_json.loads(made.body)["version"])
 
     router.add_api_route(
         f"{adapter.door}/{{identity:uuid}}",

@@ -28,11 +28,12 @@ async def _allow(broker: Broker, caller: Caller, action: Action, referral: str) 
 
 @router.get("/referrals/{referral:uuid}", summary="Where a referral stands, and what you may do")
 async def read(request: Request, referral: Identity) -> Response:
-    """Returns state, allowed moves and, as ETag, the version that a move must name."""
+    """Returns state, allowed moves with their doors and, as ETag, the version a move must name."""
     caller = await caller_of(request)
     broker = broker_of(request)
     await _allow(broker, caller, Action.READ_REFERRAL, referral)
-    view, version = await broker.moving.view(referral, caller.organisation)
+    doors = {adapter.name: adapter.door for adapter in broker.adapters.values()}
+    view, version = await broker.moving.view(referral, caller.organisation, doors)
     return answer(view, version=version)
 
 

@@ -17,6 +17,7 @@ wi = t.work_item.c
 
 # A deadline that falls this soon wakes who watches; whoever watches looks at least this often.
 SOON: Final = timedelta(minutes=1)
+DELIVERY_DEAD: Final = "delivery-dead"
 
 
 def put_deadlines(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
@@ -146,6 +147,16 @@ def close_items(tx: Tx, reason: str, *, code: str | None = None, **of: str) -> N
     wanted += [t.work_item.c[name] == value for name, value in of.items()]
     tx.execute(
         update(t.work_item).where(and_(*wanted)).values(closed_at=tx.now, closed_reason=reason)
+    )
+
+
+def leave_lists(tx: Tx, reason: str, message_id: str) -> None:
+    """Close what is open about a message, whose sender has done with it. A dead delivery stays: it
+    blocks its lane, and what follows it too, until an operator retries it or gives it up."""
+    tx.execute(
+        update(t.work_item)
+        .where(and_(wi.message_id == message_id, wi.code != DELIVERY_DEAD, wi.closed_at.is_(None)))
+        .values(closed_at=tx.now, closed_reason=reason)
     )
 
 

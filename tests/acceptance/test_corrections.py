@@ -1,6 +1,8 @@
 """What was sent wrongly: replaced, withdrawn or closed, and everybody who got it hears of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +10,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from broker import operating
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -98,7 +101,21 @@ async def test_a_repeat_of_the_same_correction_gets_the_same_answer(
     changed = body | {"plan": "Changed."}
     answers = [await correct(pharmacy, old["id"], changed, tag) for _ in range(3)]
     assert {one.status_code for one in answers} == {200}
-    assert len({one.content for one in answers}) == 1
+    assert len({(one.content, one.headers["etag"]) for one in answers}) == 1
+
+
+async def test_the_answer_to_a_correction_carries_the_etag_that_the_next_one_names(
+    pharmacy: Caller, optometrist: Caller
+) -> None:
+    for sender, body in ((pharmacy, reading(196, 124)), (optometrist, referral())):
+        message = (await sender.submit(body))["messages"][0]
+        tag = await sender.etag(message["url"])
+        field = "plan" if sender is pharmacy else "symptoms"
+        for words in ("One.", "Two."):
+            answer = await correct(sender, message["id"], body | {field: words}, tag)
+            message = taken(answer, 200)["messages"][0]
+            tag = answer.headers["etag"]
+            assert tag == await sender.etag(message["url"])
 
 
 async def test_a_correction_without_if_match_is_428_and_a_stale_one_412(
@@ -148,8 +165,60 @@ async def test_a_correction_carries_the_reference_and_is_judged_like_a_post(
     assert {one["field"] for one in said["problems"]} == {"outcome", "colour"}
     withheld = body | {"consent_to_inform_gp": False}
     said = problem(await correct(pharmacy, old["id"], withheld), 409, "conflict")
-    assert "withdrawal" in said["detail"]
+    assert f"POST /messages/{old['id']}/withdrawal" in said["detail"]
     assert (await pharmacy.tracked(old["id"]))["status"] == "sent"
+
+
+# -- what could not be delivered -----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def refusing(port: int) -> AsyncIterator[None]:
+    """Have a webhook there that refuses whatever is sent to it."""
+
+    async def refuse(read: asyncio.StreamReader, write: asyncio.StreamWriter) -> None:
+        await read.readuntil(b"\r\n\r\n")
+        write.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await write.drain()
+        write.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", port):
+        yield
+
+
+@pytest.mark.parametrize("door", ["correction", "withdrawal", "closure"])
+async def test_what_is_done_about_a_dead_message_leaves_it_before_the_operator_whose_lane_it_blocks(
+    pharmacy: Caller, place: Place, door: str
+) -> None:
+    body = consultation(practice="G99002")
+
+    async def items(message: str) -> set[str]:
+        shown = await pharmacy.tracked(message)
+        return {one["code"] for one in shown["open_items"]}
+
+    async with refusing(place.webhook_port):
+        old = first(await pharmacy.submit(body))
+
+        async def is_dead() -> bool:
+            return "delivery-dead" in await items(old["id"])
+
+        await eventually(is_dead)
+    if door == "correction":
+        said = taken(await correct(pharmacy, old["id"], body | {"plan": "Another."}), 200)
+        behind = first(said)["id"]
+    elif door == "withdrawal":
+        behind = taken(await pharmacy.post(f"{old['url']}/withdrawal", {}))["message"]
+    else:
+        taken(await pharmacy.post(f"{old['url']}/closure", {"reason": "patient-told"}), 200)
+    assert await items(old["id"]) == {"delivery-dead"}
+    (dead,) = (await pharmacy.tracked(old["id"]))["deliveries"]
+    if door != "closure":
+        await place.settled()
+        (one,) = (await pharmacy.tracked(behind))["deliveries"]
+        assert (one["state"], one["held_reason"]) == ("held", "predecessor")
+    # Seen to by the operator, it is off the list, and what waited behind it goes on.
+    await place.broker.store.write(lambda tx: operating.retry(tx, dead["id"], "test"))
+    assert await items(old["id"]) == set()
 
 
 # -- another practice ----------------------------------------------------------------------------
@@ -211,8 +280,13 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     row = await practice.take(update["id"])
     taken(await practice.decide(row, outcome="rejected", reason="not-registered-here"), 200)
     closure = f"{update['url']}/closure"
-    problem(await pharmacy.post(closure, {}), 422, "invalid")
-    problem(await pharmacy.post(closure, {"reason": "bored"}), 422, "invalid")
+    for given, said in (
+        ({}, "given"),
+        ({"reason": "bored"}, "one of those known here"),
+        ({"reason": ["duplicate"]}, "one of those known here"),
+    ):
+        (wrong,) = problem(await pharmacy.post(closure, given), 422, "invalid")["problems"]
+        assert wrong["detail"] == f"reason is not {said}."
     assert await pharmacy.overdue(update["id"]) == {"not-registered-here"}
     closed = taken(await pharmacy.post(closure, {"reason": "told-by-telephone"}), 200)
     assert closed == {"message": update["id"], "closed": "told-by-telephone"}
@@ -340,7 +414,9 @@ async def test_an_escalation_that_vanished_cancels_what_nobody_has_accepted(
     await practice.take(task["id"])
     better = body | {"blood_pressures": reading(126, 74)["blood_pressures"]}
     said = taken(await correct(pharmacy, first(sent)["id"], better), 200)
-    assert kinds(said) == ["update"]
+    assert kinds(said) == ["update"] and said["cancelled"] == [task["referral"]]
+    (line,) = [line for line in said["read_first"] if task["referral"] in line]
+    assert "is cancelled, and Riverside Medical Practice is told" in line
     assert taken(await pharmacy.get(task["referral"]), 200)["state"] == "cancelled"
     assert await practice.heard(task["id"], "cancelled")
     problem(await practice.move(task["referral"], "accept"), 409, "conflict")
@@ -657,6 +733,42 @@ async def test_an_amendment_that_would_go_elsewhere_is_409(
     elsewhere = body | {"condition": {"code": "suspected-wet-amd"}}
     said = problem(await correct(optometrist, old["id"], elsewhere), 409, "conflict")
     assert "macular" in said["detail"] and f"{old['referral']}/cancel" in said["detail"]
+
+
+@pytest.mark.parametrize("condition", ["orbital-cellulitis", "retinal-detachment"])
+async def test_a_correction_to_an_emergency_that_is_refused_says_what_to_do_now(
+    optometrist: Caller, condition: str
+) -> None:
+    body = referral(provider=None)
+    (old,) = (await optometrist.submit(body))["messages"]
+    emergency = body | {"condition": {"code": condition}}
+    door = f"/optometry/referrals/{old['id']}"
+    tag = await optometrist.etag(old["url"])
+    for answer, status, code in (
+        (await optometrist.put(door, emergency, if_match=tag), 409, "conflict"),
+        (await optometrist.put(door, emergency, if_match='W/"999"'), 412, "stale"),
+        (await optometrist.put(door, emergency), 428, "precondition-required"),
+        (await optometrist.put(door, emergency | {"colour": 1}, if_match=tag), 422, "invalid"),
+    ):
+        said = problem(answer, status, code)["detail"]
+        assert said.startswith("Nothing was sent. Telephone"), said
+        assert said.count("Nothing was sent.") == 1
+        assert ("A&E" in said) is (condition == "orbital-cellulitis")
+        if status == 409:
+            assert "under a new reference" in said
+
+
+async def test_a_referral_whose_patient_no_longer_consents_is_cancelled_by_the_door_that_is_named(
+    optometrist: Caller,
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    urgent = {"condition": {"code": "retinal-detachment"}, "consent": False}
+    said = problem(await correct(optometrist, old["id"], body | urgent), 409, "conflict")["detail"]
+    assert f"POST {old['referral']}/cancel with the reason patient-request" in said
+    assert "Telephone" not in said  # nobody is to be told
+    cancelled = await optometrist.move(old["referral"], "cancel", {"reason": "patient-request"})
+    assert taken(cancelled, 200)["state"] == "cancelled"
 
 
 async def test_a_referral_that_has_ended_is_not_amended(

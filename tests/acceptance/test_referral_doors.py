@@ -33,21 +33,57 @@ async def received(optometrist: Caller, hospital: Caller, body: Body | None = No
     return message
 
 
+def moves_of(shown: Body) -> set[str]:
+    return {one["move"] for one in shown["allowed_moves"]}
+
+
+async def way(caller: Caller, at: str, move: str) -> Body:
+    """Return the call by which a move that is allowed now is made."""
+    moves = taken(await caller.get(at), 200)["allowed_moves"]
+    (found,) = [one for one in moves if one["move"] == move]
+    return {"method": found["method"], "path": found["url"]}
+
+
 async def test_the_receivers_receipt_moves_it_from_requested_to_received(
     optometrist: Caller, hospital: Caller
 ) -> None:
     (message,) = (await optometrist.submit(referral()))["messages"]
     at = message["referral"]
+    await hospital.arrived(message["id"])
     before = taken(await hospital.get(at), 200)
-    assert (before["state"], before["allowed_moves"]) == ("requested", [])
+    assert (before["state"], moves_of(before)) == ("requested", {"receive"})
     await hospital.take(message["id"])
     answer = await hospital.get(at)
     after = taken(answer, 200)
     assert after["state"] == "received" and answer.headers["etag"] == f'W/"{after["version"]}"'
-    assert {one["move"] for one in after["allowed_moves"]} == {"accept", "reject"}
-    assert {one["move"] for one in taken(await optometrist.get(at), 200)["allowed_moves"]} == {
-        "cancel"
-    }
+    assert moves_of(after) == {"accept", "reject"}
+    assert moves_of(taken(await optometrist.get(at), 200)) == {"cancel", "amend"}
+
+
+async def test_each_allowed_move_names_the_door_that_it_is_made_at(
+    optometrist: Caller, hospital: Caller, pharmacy: Caller, practice: Caller
+) -> None:
+    body = referral()
+    (old,) = (await optometrist.submit(body))["messages"]
+    at = old["referral"]
+    await hospital.arrived(old["id"])
+    amend = await way(optometrist, at, "amend")
+    amended = body | {"symptoms": "Worse."}
+    said = await optometrist.call(
+        **amend, json=amended, headers={"if-match": await optometrist.etag(at)}
+    )
+    (new,) = taken(said, 200)["messages"]
+    row = await hospital.arrived(new["id"])
+    receipt = {"delivery": row["id"], "digest": row["digest"], "ods": hospital.ods}
+    taken(await hospital.call(**await way(hospital, at, "receive"), json=receipt), 200)
+    accept = await way(hospital, at, "accept")
+    assert accept == {"method": "POST", "path": f"{at}/accept"}
+    # A pharmacy's task is amended with the consultation that it came with.
+    sent = await pharmacy.submit(reading(196, 124))
+    task = first(sent, "referral")
+    await practice.arrived(task["id"])
+    amend = await way(pharmacy, task["referral"], "amend")
+    assert amend == {"method": "PUT", "path": f"/pharmacy/consultations/{first(sent)['id']}"}
 
 
 async def test_it_cannot_be_decided_before_it_is_proved_stored(

@@ -134,7 +134,12 @@ async def test_an_acknowledgement_that_cannot_be_read_is_refused_with_every_prob
     answer = await practice.decide(row, outcome="lost", mood="bad")
     fields = {one["field"] for one in problem(answer, 422, "invalid")["problems"]}
     assert fields == {"outcome", "mood"}
-    problem(await practice.decide(row, outcome="rejected"), 422, "invalid")
+    answer = await practice.put(f"{row['url']}/acknowledgement", {"outcome": []})
+    assert [one["field"] for one in problem(answer, 422, "invalid")["problems"]] == ["outcome"]
+    for given, said in (({}, "given"), ({"reason": "because"}, "one of those known here")):
+        answer = await practice.decide(row, outcome="rejected", **given)
+        (wrong,) = problem(answer, 422, "invalid")["problems"]
+        assert wrong["detail"] == f"reason is not {said}."
     problem(await practice.decide(row, outcome="filed", reason="duplicate"), 422, "invalid")
 
 

@@ -126,10 +126,9 @@ def test_what_is_not_the_callers_is_not_there(action: Action) -> None:
 
 def test_a_party_that_may_read_but_not_act_is_told_so() -> None:
     refused = ask(Action.MOVE_REFERRAL, R.COPY)
-    assert refused == Decision(False, "referral.move is not for the copy receiver to do.")
-    assert ask(Action.WITHDRAW, R.ACTING).reason == (
-        "message.withdraw is not for the receiver to do."
-    )
+    assert refused == Decision(False, "Only the sender or the receiver may move this referral.")
+    assert ask(Action.WITHDRAW, R.ACTING).reason == "Only the sender may withdraw this message."
+    assert all(TABLE[action].does for action in CELLS)
 
 
 def test_a_restricted_label_hides_the_thing_from_whoever_is_no_named_party() -> None:
