@@ -89,6 +89,17 @@ async def test_a_receipt_that_does_not_match_proves_nothing_and_is_kept_as_evide
     assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
 
 
+async def test_a_false_receipt_after_the_true_one_is_evidence_and_nobodys_work(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    problem(await practice.receipt(row, digest="0" * 64), 409, "conflict")
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
+    assert await place.rows("SELECT code FROM work_item WHERE delivery_id = :d", d=row["id"]) == []
+
+
 async def test_a_receipt_is_read_as_a_webhooks_answer_is(
     pharmacy: Caller, practice: Caller
 ) -> None:
