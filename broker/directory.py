@@ -372,7 +372,14 @@ class Directory:
         return None
 
     def whom_to_telephone(self, destination: Destination, now: datetime) -> str:
-        """Say in one sentence whom to telephone about a same-day matter: the place, or 111."""
+        """Say whom to telephone about a same-day matter: the place, its successor, or 111."""
+        organisation = self.organisations.get(destination.ods)
+        if organisation is not None and not organisation.is_open:
+            has_closed = f"{organisation.name} has closed"
+            successor = self.resolve_successor(organisation.ods)
+            if successor is None:
+                return f"{has_closed}: telephone NHS 111."
+            return f"{has_closed}. {self.whom_to_telephone(Destination(successor.ods), now)}"
         service = self.service(destination)
         staffed = service.is_staffed(now) if service is not None else is_working(now)
         number = self.telephone(destination)
