@@ -13,7 +13,13 @@ from fhir_profiles import strict_json
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
-_CODES = {400: "malformed", 404: "not-found", 413: "too-large", 415: "unsupported-media-type"}
+_CODES = {
+    400: "malformed",
+    404: "not-found",
+    408: "timed-out",
+    413: "too-large",
+    415: "unsupported-media-type",
+}
 
 
 def problem(
@@ -55,6 +61,20 @@ async def refused(_: Request, error: Exception) -> Response:
 async def unavailable(_: Request, error: Exception) -> Response:
     """Answer that it cannot be taken now and when to try again; the detail says what was kept."""
     assert isinstance(error, Unavailable)  # noqa: S101  the handler is registered for this class
+    return _unavailable(error)
+
+
+def stopping() -> Response:
+    """Answer what the end of the process cuts off: perhaps before its body came, perhaps after."""
+    return _unavailable(
+        Unavailable(
+            "The broker is stopping. Send it again as it was, with the same Idempotency-Key: it is "
+            "not taken twice."
+        )
+    )
+
+
+def _unavailable(error: Unavailable) -> Response:
     answer = ANSWERS["unavailable"]
     headers = {"Retry-After": str(error.retry_after)}
     return problem(answer.status, answer.title, error.detail, error.code, headers=headers)
