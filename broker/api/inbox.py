@@ -1,6 +1,6 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -31,7 +31,7 @@ async def list_inbox(
         str, Query(description="`next` of the page before", pattern=r"^(\d{1,18}\.[0-9a-f-]{36})?$")
     ] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    state: Annotated[str, Query(pattern="^(open|all)$")] = "open",
+    state: Literal["open", "all"] = "open",
     service: Annotated[str | None, Query(max_length=64)] = None,
     priority: Annotated[
         Priority | None, Query(description="Only what is at least this urgent")

@@ -9,10 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from broker.errors import ANSWERS, BrokerError, Refused, Unavailable
-from fhir_profiles import strict_json
+from fhir_profiles import faults, strict_json
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
+TODO = "See /docs for what may be sent."
 _CODES = {
     400: "malformed",
     404: "not-found",
@@ -93,13 +94,8 @@ async def parameters(_: Request, error: Exception) -> Response:
     """Answer query parameters and path parts that cannot be read."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
     found = [
-        {
-            "field": ".".join(str(part) for part in one["loc"][1:]),
-            "code": "invalid",
-            "detail": one["msg"],
-            "todo": "See /docs.",
-        }
-        for one in error.errors()
+        {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo or TODO}
+        for one in (faults.to_fault({**line, "loc": line["loc"][1:]}) for line in error.errors())
     ]
     answer = ANSWERS["invalid"]
     return problem(answer.status, answer.title, "A parameter is wrong.", "invalid", found)
