@@ -227,6 +227,14 @@ def test_every_wrong_shape_is_told_at_once() -> None:
     ]
 
 
+def test_what_is_written_otherwise_than_expected_is_told_with_an_example() -> None:
+    with pytest.raises(Refused) as caught:
+        parse(MINIMAL.replace("0113 496 0001", "0113-496"))
+    (one,) = caught.value.problems
+    assert one.field == "organisations[0].telephone"
+    assert one.detail == "not a number such as 0113 496 0201."
+
+
 def test_every_broken_reference_is_told_at_once() -> None:
     text = with_more(
         "  - {ods: AA2, name: Two, pillar: pharmacy, icb: QZZ}",
