@@ -5,6 +5,7 @@ inherits its organisation's endpoint, so that nothing can arrive at a place that
 Read from a file by `broker.directory_file`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -12,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field
 
 from broker.events import Destination, Kind
 from broker.ports import Endpoint, Party
@@ -22,6 +23,7 @@ from fhir_profiles.working_days import is_working, is_working_day, london
 
 GENERAL_PRACTICE: Final = "general-practice"
 ALL: Final = "all"
+_LONGEST: Final = 200
 
 
 class Status(StrEnum):
@@ -44,18 +46,26 @@ def _known_pillar(code: str) -> str:
     return code
 
 
-def _pattern(pattern: str) -> StringConstraints:
-    return StringConstraints(pattern=f"^{pattern}$", max_length=200)
+def _written(pattern: str, form: str) -> AfterValidator:
+    """Return the check that a text is written so; `form` says to a person how."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if len(text) > _LONGEST or not compiled.fullmatch(text):
+            raise ValueError(f"not {form}")
+        return text
+
+    return AfterValidator(check)
 
 
 Ods = Annotated[str, AfterValidator(_canonical)]
-Code = Annotated[str, _pattern("[A-Z0-9]+(-[A-Z0-9]+)*")]
+Code = Annotated[str, _written("[A-Z0-9]+(-[A-Z0-9]+)*", "a code such as RXX01-SPA")]
 Pillar = Annotated[str, AfterValidator(_known_pillar)]
-Slug = Annotated[str, _pattern("[a-z0-9]+(-[a-z0-9]+)*")]
-Text = Annotated[str, _pattern(r"\S(.*\S)?")]
-Telephone = Annotated[str, _pattern(r"(\+44 |0)[0-9]+( [0-9]+)*")]
-Area = Annotated[str, _pattern("[A-Z]{1,2}")]
-Hour = Annotated[str, _pattern("(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)")]
+Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as eye-casualty")]
+Text = Annotated[str, _written(r"\S(.*\S)?", "one line of text, up to 200 characters")]
+Telephone = Annotated[str, _written(r"(\+44 |0)[0-9]+( [0-9]+)*", "a number such as 0113 496 0201")]
+Area = Annotated[str, _written("[A-Z]{1,2}", "a postcode area such as LS")]
+Hour = Annotated[str, _written("(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)", "a time such as 08:30")]
 # A file's scalars are all texts: these two say themselves what they are.
 Rank = Annotated[int, Field(ge=1, strict=False)]
 Flag = Annotated[bool, Field(strict=False)]
@@ -372,7 +382,14 @@ class Directory:
         return None
 
     def whom_to_telephone(self, destination: Destination, now: datetime) -> str:
-        """Say in one sentence whom to telephone about a same-day matter: the place, or 111."""
+        """Say whom to telephone about a same-day matter: the place, its successor, or 111."""
+        organisation = self.organisations.get(destination.ods)
+        if organisation is not None and not organisation.is_open:
+            has_closed = f"{organisation.name} has closed"
+            successor = self.resolve_successor(organisation.ods)
+            if successor is None:
+                return f"{has_closed}: telephone NHS 111."
+            return f"{has_closed}. {self.whom_to_telephone(Destination(successor.ods), now)}"
         service = self.service(destination)
         staffed = service.is_staffed(now) if service is not None else is_working(now)
         number = self.telephone(destination)

@@ -16,6 +16,7 @@ from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.deadlines import RECEIPT_CLOCKS
+from broker.directory import Directory
 from broker.errors import Stale
 from broker.events import (
     REFERRAL_MOVED,
@@ -37,9 +38,16 @@ from broker.vault import Tampered
 log = structlog.get_logger()
 
 
-def matches(receipt: Receipt, row: Any) -> bool:
-    """Whether a receipt names this very delivery, these very bytes and this very organisation."""
-    return (receipt.delivery, receipt.digest, receipt.ods) == (row.id, row.digest, row.ods)
+def matches(receipt: Receipt, row: Any, directory: Directory) -> bool:
+    """Whether a receipt names this very delivery, these very bytes and who may confirm it."""
+    named = (receipt.delivery, receipt.digest) == (row.id, row.digest)
+    return named and receipt.ods in signers(row, directory)
+
+
+def signers(row: Any, directory: Directory) -> set[str]:
+    """Return whose code a receipt may name: the destination's, or that of who stands for it."""
+    successor = directory.resolve_successor(row.ods)
+    return {row.ods} if successor is None else {row.ods, successor.ods}
 
 
 async def late_word(core: Core, row: Any) -> list[NewMessage] | None:
@@ -82,14 +90,23 @@ async def take(core: Core, row: Any, receipt: Receipt, *, via: str, client: str)
 
     Returns whether it matches.
     """
+    good = matches(receipt, row, await core.directory.current())
     while True:
-        late = await late_word(core, row)
+        late = await late_word(core, row) if good else None
 
         def write(tx: Tx, late: Sequence[NewMessage] | None = late) -> bool:
             locked = deliveries.lock(tx, row.id)
-            return settle(
-                tx, locked, receipt, via=via, client=client, source=core.source, late=late
+            settle(
+                tx,
+                locked,
+                receipt,
+                good=good,
+                via=via,
+                client=client,
+                source=core.source,
+                late=late,
             )
+            return good
 
         with contextlib.suppress(Stale):
             return await core.store.write(write)
@@ -100,20 +117,20 @@ def settle(
     row: Any,
     receipt: Receipt,
     *,
+    good: bool,
     via: str,
     client: str,
     source: str,
     late: Sequence[NewMessage] | None,
-) -> bool:
-    """Write a receipt and what follows from it; return whether it matches.
+) -> None:
+    """Write a receipt and what follows from it; `good` is whether it `matches`.
 
     The caller has locked the delivery (`deliveries.lock`). A second matching receipt changes
     nothing. One that does not match is kept as evidence, counts as a bare 2xx, and is on the
-    work-list at once. `late` is what `late_word` drew up; raises Stale where the sender was told of
-    a missed deadline since.
+    work-list at once, unless the delivery was already proved stored. `late` is what `late_word`
+    drew up; raises Stale where the sender was told of a missed deadline since.
     """
     crashpoint("receipt.before-write")
-    good = matches(receipt, row)
     referrals.put_receipt(
         tx,
         {
@@ -130,9 +147,9 @@ def settle(
     )
     if not good:
         _mismatch(tx, row, client)
-        return False
+        return
     if row.received_at is not None:
-        return True
+        return
     if row.state == "done":
         deliveries.note_received(tx, row.id)  # given up or superseded, and it arrived after all
     else:
@@ -147,7 +164,6 @@ def settle(
     if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
         _receive(tx, row, source)
     crashpoint("receipt.written")
-    return True
 
 
 def _sender_was_told(tx: Tx, row: Any) -> bool:
@@ -162,6 +178,8 @@ def _sender_was_told(tx: Tx, row: Any) -> bool:
 
 def _mismatch(tx: Tx, row: Any, client: str) -> None:
     tx.audit(Entry("receipt.mismatched", client, row.ods, "delivery", row.id))
+    if row.received_at is not None:
+        return  # nothing that is said later could close an item again
     if row.state == "due" or row.held_reason == "receipt":
         deliveries.hold_for_receipt(tx, row, "receipt-mismatch")
     work.put_item(

@@ -155,13 +155,15 @@ class Worker:
         A disk that is full or a database that is locked must not make the broker forget what it
         was answered. After that the lease is over, and the delivery is attempted again.
         """
-        good = outcome.receipt is not None and receipts.matches(outcome.receipt, row)
+        said = outcome.receipt
         while True:
             try:
+                directory = await self._core.directory.current()
+                good = said is not None and receipts.matches(said, row, directory)
                 late = await receipts.late_word(self._core, row) if good else None
                 await self._core.store.write(
-                    lambda tx, late=late: self._settle(  # type: ignore[misc]
-                        tx, row, started, outcome, failure, inbox=inbox, late=late
+                    lambda tx, good=good, late=late: self._settle(  # type: ignore[misc]
+                        tx, row, started, outcome, failure, inbox=inbox, good=good, late=late
                     )
                 )
             except Unavailable:
@@ -214,6 +216,7 @@ class Worker:
         failure: Retry | Reject | None,
         *,
         inbox: bool,
+        good: bool,
         late: Sequence[NewMessage] | None,
     ) -> None:
         """Write the outcome: done, due again or dead, with what follows from it."""
@@ -226,7 +229,7 @@ class Worker:
                 deliveries.hold_for_receipt(tx, row, None)
             return
         if failure is None:
-            self._answered(tx, row, claimed, started, outcome, late, held=held)
+            self._answered(tx, row, claimed, started, outcome, late, good=good, held=held)
         else:
             self._failed(tx, row, claimed, started, failure, held=held)
 
@@ -239,14 +242,16 @@ class Worker:
         outcome: Outcome,
         late: Sequence[NewMessage] | None,
         *,
+        good: bool,
         held: bool,
     ) -> None:
         code = None
         if outcome.receipt is not None:
-            good = receipts.settle(
+            receipts.settle(
                 tx,
                 row,
                 outcome.receipt,
+                good=good,
                 via="webhook",
                 client=CLIENT,
                 source=self._core.source,

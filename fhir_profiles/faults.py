@@ -31,6 +31,11 @@ def to_problems(error: ValidationError, model: type[BaseModel] | None = None) ->
     return [_fault(line, model) for line in error.errors(include_url=False)]
 
 
+def to_fault(line: Any) -> Fault:
+    """Return one line of a validation's errors as a sentence: for what is no body, as a query."""
+    return _fault(line, None)
+
+
 def path(where: tuple[str | int, ...]) -> str:
     """Return `("observations", 2, "unit")` as `observations[2].unit`."""
     out = ""
@@ -52,7 +57,7 @@ def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
         return Fault(field, "unknown-field", f"{name} is not a field here.", _nearest(model, where))
     if kind == "string_too_short":
         return Fault(field, "empty", f"{name} is empty.", _fill(model, where))
-    if kind == "literal_error":
+    if kind in {"literal_error", "enum"}:
         return Fault(
             field,
             "not-in-list",
@@ -84,6 +89,7 @@ _CODES: Final = {
     "tuple_type": "wrong-type",
     "list_type": "wrong-type",
 }
+_TIME: Final = ("this is not a time.", "Write it as 2026-10-02T09:30:00+01:00.")
 _WORDS: Final = {
     "string_too_long": ("this text is too long.", "At most {max_length} characters."),
     "string_pattern_mismatch": ("this text is not of the form expected here.", ""),
@@ -93,6 +99,10 @@ _WORDS: Final = {
     "bool_type": ("this must be true or false.", "Send it without quotation marks."),
     "decimal_type": ("this must be a number.", "Send it without quotation marks."),
     "int_type": ("this must be a whole number.", "Send it without quotation marks."),
+    "int_parsing": ("this must be a whole number.", "Write it in digits only."),
+    "datetime_parsing": _TIME,
+    "datetime_from_date_parsing": _TIME,
+    "timezone_aware": ("this time does not say its offset.", _TIME[1]),
     "model_type": ("this must be an object.", "Send { … } with the fields of this block."),
     "model_attributes_type": ("this must be an object.", "Send { … } with its fields."),
     "tuple_type": ("this must be a list.", "Send [ … ], also for a single one."),

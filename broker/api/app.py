@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fastapi_offline
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -24,6 +24,7 @@ from broker.api import (
     referrals,
     token,
 )
+from broker.api.calling import only_known_parameters
 from broker.api.edge import Edge
 from broker.main import open_broker
 from broker.ports import Adapter
@@ -34,6 +35,8 @@ ABOUT = (
     "Referrals and clinical messages between general practice, pharmacy, optometry, dentistry and "
     "hospitals. Get a token at `/oauth2/token`, post in your own words, collect from your inbox."
 )
+# What every native route asks first.
+NATIVE = [Depends(only_known_parameters)]
 
 
 class _App(FastAPI):
@@ -56,9 +59,10 @@ def create_app(settings: Settings) -> FastAPI:
     adapters = registry.load().adapters
     app.include_router(token.router)
     for adapter in adapters.values():
-        app.include_router(native.router_for(adapter))
-    for module in (messages, referrals, inbox, organisations, health):
-        app.include_router(module.router)
+        app.include_router(native.router_for(adapter), dependencies=NATIVE)
+    for module in (messages, referrals, inbox, organisations):
+        app.include_router(module.router, dependencies=NATIVE)
+    app.include_router(health.router)
     _document(app, adapters)
     problems.install(app)
     return app

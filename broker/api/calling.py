@@ -1,5 +1,6 @@
 """What every route needs: who calls, whether it may, and its body within limits."""
 
+import difflib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -9,7 +10,14 @@ from starlette.responses import Response
 
 from broker import access
 from broker.access import Action, Caller
-from broker.errors import Forbidden, NotFound, Refused, TooLarge, UnsupportedMediaType
+from broker.errors import (
+    Forbidden,
+    NotFound,
+    Problem,
+    Refused,
+    TooLarge,
+    UnsupportedMediaType,
+)
 from broker.main import Broker
 from broker.referral import Relation
 from fhir_profiles import strict_json
@@ -56,6 +64,25 @@ def allow(
     if decision.as_not_found:
         raise NotFound(decision.reason)
     raise Forbidden(decision.reason)
+
+
+async def only_known_parameters(request: Request) -> None:
+    """Raise Refused where a query names what its route does not read.
+
+    A filter that is misspelt would filter nothing, and everything would look like its answer.
+    """
+    if not request.query_params:
+        return
+    known = [one.alias for one in request.scope["route"].dependant.query_params]
+    problems = []
+    for name in sorted(set(request.query_params) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1)
+        todo = f"Did you mean {near[0]}?" if near else "Take it out; nothing is read from it."
+        problems.append(
+            Problem(name[:40], "unknown-parameter", "There is no such parameter here.", todo)
+        )
+    if problems:
+        raise Refused("A parameter is wrong.", problems)
 
 
 async def body_of(request: Request, *, empty: bool = False) -> bytes:

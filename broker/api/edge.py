@@ -1,17 +1,22 @@
 """The outermost layer: a correlation id for every request, security headers, counts, no query
-strings and nothing of a body in any log line. Pure ASGI."""
+strings and nothing of a body in any log line. No body is waited for longer than BODY_SECONDS, and
+who is cut off because the process stops is told so. Pure ASGI."""
 
+import asyncio
 import re
 import time
 from typing import Final
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from broker.api import problems
 from broker.events import uuid7
 from broker.telemetry import REQUESTS
 
 HEADER: Final = b"x-correlation-id"
+BODY_SECONDS: Final = 60.0
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # What a caller makes up is counted as one: each label's value is kept for good, and logged.
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
@@ -43,11 +48,12 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=correlation)
         started = time.perf_counter()
         status = 500
+        is_answered = False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_answered = message["status"], True
                 message["headers"] = [
                     *message["headers"],
                     (HEADER, correlation.encode()),
@@ -56,7 +62,11 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, _in_time(receive), answer)
+        except asyncio.CancelledError:  # the server has no more patience: it stops
+            if is_answered:
+                raise
+            await problems.stopping()(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -69,3 +79,24 @@ class Edge:
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
             structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _in_time(receive: Receive) -> Receive:
+    """Return a `receive` that raises a 408 where the whole body has not come within its time."""
+    ends = asyncio.get_running_loop().time() + BODY_SECONDS
+    is_whole = False
+
+    async def received() -> Message:
+        nonlocal is_whole
+        if is_whole:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(ends):
+                message = await receive()
+        except TimeoutError:
+            said = f"The body did not come within {BODY_SECONDS:g} seconds"
+            raise HTTPException(408, said, {"Connection": "close"}) from None
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return received

@@ -1,6 +1,6 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -31,7 +31,7 @@ async def list_inbox(
         str, Query(description="`next` of the page before", pattern=r"^(\d{1,18}\.[0-9a-f-]{36})?$")
     ] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    state: Annotated[str, Query(pattern="^(open|all)$")] = "open",
+    state: Literal["open", "all"] = "open",
     service: Annotated[str | None, Query(max_length=64)] = None,
     priority: Annotated[
         Priority | None, Query(description="Only what is at least this urgent")
@@ -119,6 +119,7 @@ async def receipt(request: Request, delivery: Identity) -> Response:
     row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
     named = _receipt(read_object(await body_of(request)))
     if not await receipts.take(broker.core, row, named, via="inbox", client=caller.client_id):
+        signers = receipts.signers(row, await broker.directory.current())
         raise Conflict(
             "The receipt does not match and is kept as evidence. This delivery is "
             f"{row.id}, of digest {row.digest}, for {row.ods}.",
@@ -126,12 +127,12 @@ async def receipt(request: Request, delivery: Identity) -> Response:
                 Problem(
                     name, "mismatch", f"{name} is not what was delivered.", f"Expected {right}."
                 )
-                for name, given, right in (
-                    ("delivery", named.delivery, row.id),
-                    ("digest", named.digest, row.digest),
-                    ("ods", named.ods, row.ods),
+                for name, given, right, known in (
+                    ("delivery", named.delivery, row.id, {row.id}),
+                    ("digest", named.digest, row.digest, {row.digest}),
+                    ("ods", named.ods, row.ods, signers),
                 )
-                if given != right
+                if given not in known
             ],
         )
     return answer({"delivery": delivery, "received": True})

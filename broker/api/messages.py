@@ -1,7 +1,7 @@
 """Messages: what became of each, an organisation's own list, what is overdue, telephone calls."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -14,12 +14,14 @@ from broker.access import Action, Caller
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.calls import Called
 from broker.errors import NotFound, Problem, Refused
+from broker.events import Priority
 from broker.main import Broker
 from broker.retracting import Retraction
 from broker.store import trail, work
 from broker.tracking import Trail
 
 router = APIRouter(tags=["messages"])
+AS_GIVEN: Final = "Use `next` as it was given."
 
 
 async def _seen(broker: Broker, caller: Caller, action: Action, message: str) -> Trail:
@@ -50,10 +52,8 @@ async def listing(
     request: Request,
     before: Annotated[str, Query(description="`next` of the page before", max_length=80)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    kind: Annotated[str | None, Query(pattern="^(update|referral)$")] = None,
-    status: Annotated[
-        str | None, Query(pattern="^(sent|withheld|replaced|withdrawn|closed)$")
-    ] = None,
+    kind: Literal["update", "referral"] | None = None,
+    status: Literal["sent", "withheld", "replaced", "withdrawn", "closed"] | None = None,
     reference: Annotated[str | None, Query(max_length=200)] = None,
     since: Annotated[AwareDatetime | None, Query()] = None,
 ) -> Response:
@@ -63,6 +63,7 @@ async def listing(
     """
     caller = await caller_of(request)
     allow(caller, Action.LIST_MESSAGES)
+    place = _place("before", before) if before else None
     broker = broker_of(request)
     codes = (await broker.directory.current()).stands_for(caller.organisation)
     hmacs = [broker.intake.reference(code, reference) for code in codes] if reference else []
@@ -70,7 +71,7 @@ async def listing(
         lambda c: trail.sent_by(
             c,
             codes,
-            before=_place(before),
+            before=place,
             limit=limit,
             kind=kind,
             status=status,
@@ -82,16 +83,14 @@ async def listing(
     return answer({"messages": [tracking.listed(row) for row in rows], "next": following})
 
 
-def _place(before: str) -> tuple[datetime, str] | None:
-    if not before:
-        return None
-    todo = "Use `next` as it was given."
-    moment, _, identity = before.partition("~")
+def _place(name: str, given: str) -> tuple[datetime, str]:
+    """Return the place in a list that a `next` names. Raises Refused."""
+    moment, _, identity = given.partition("~")
     try:
         at, identity = datetime.fromisoformat(moment.replace(" ", "+")), str(UUID(identity))
     except ValueError:
-        raise _unreadable("before", todo) from None
-    return _utc("before", at, todo), identity
+        raise _unreadable(name, AS_GIVEN) from None
+    return _utc(name, at, AS_GIVEN), identity
 
 
 def _utc(name: str, moment: datetime, todo: str) -> datetime:
@@ -110,14 +109,35 @@ def _unreadable(name: str, todo: str) -> Refused:
 
 
 @router.get("/overdue", summary="What of yours is overdue or needs somebody to look at it")
-async def overdue(request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> Response:
-    """Most urgent first. An item goes when what it waits for has happened."""
+async def overdue(
+    request: Request,
+    after: Annotated[str, Query(description="`next` of the page before", max_length=80)] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> Response:
+    """Most urgent first. An item goes when what it waits for has happened.
+
+    Pages are stable: each goes on exactly where the last one ended.
+    """
     caller = await caller_of(request)
     allow(caller, Action.LIST_OVERDUE)
+    place = _item_place(after)
     broker = broker_of(request)
     codes = (await broker.directory.current()).stands_for(caller.organisation)
-    rows = await broker.store.read(lambda c: work.open_items(c, codes, limit))
-    return answer({"items": [item(row) for row in rows]})
+    rows = await broker.store.read(lambda c: work.open_items(c, codes, limit, after=place))
+    following = None
+    if len(rows) == limit:
+        last = rows[-1]
+        following = f"{last.priority_rank}~{last.due_at.isoformat()}~{last.id}"
+    return answer({"items": [item(row) for row in rows], "next": following})
+
+
+def _item_place(after: str) -> tuple[int, datetime, str] | None:
+    if not after:
+        return None
+    rank, _, place = after.partition("~")
+    if rank not in {str(priority.rank) for priority in Priority}:
+        raise _unreadable("after", AS_GIVEN)
+    return int(rank), *_place("after", place)
 
 
 def item(row: Any) -> dict[str, Any]:

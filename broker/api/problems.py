@@ -9,11 +9,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from broker.errors import ANSWERS, BrokerError, Refused, Unavailable
-from fhir_profiles import strict_json
+from fhir_profiles import faults, strict_json
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
-_CODES = {400: "malformed", 404: "not-found", 413: "too-large", 415: "unsupported-media-type"}
+TODO = "See /docs for what may be sent."
+_CODES = {
+    400: "malformed",
+    404: "not-found",
+    408: "timed-out",
+    413: "too-large",
+    415: "unsupported-media-type",
+}
 
 
 def problem(
@@ -55,6 +62,20 @@ async def refused(_: Request, error: Exception) -> Response:
 async def unavailable(_: Request, error: Exception) -> Response:
     """Answer that it cannot be taken now and when to try again; the detail says what was kept."""
     assert isinstance(error, Unavailable)  # noqa: S101  the handler is registered for this class
+    return _unavailable(error)
+
+
+def stopping() -> Response:
+    """Answer what the end of the process cuts off: perhaps before its body came, perhaps after."""
+    return _unavailable(
+        Unavailable(
+            "The broker is stopping. Send it again as it was, with the same Idempotency-Key: it is "
+            "not taken twice."
+        )
+    )
+
+
+def _unavailable(error: Unavailable) -> Response:
     answer = ANSWERS["unavailable"]
     headers = {"Retry-After": str(error.retry_after)}
     return problem(answer.status, answer.title, error.detail, error.code, headers=headers)
@@ -73,13 +94,8 @@ async def parameters(_: Request, error: Exception) -> Response:
     """Answer query parameters and path parts that cannot be read."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
     found = [
-        {
-            "field": ".".join(str(part) for part in one["loc"][1:]),
-            "code": "invalid",
-            "detail": one["msg"],
-            "todo": "See /docs.",
-        }
-        for one in error.errors()
+        {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo or TODO}
+        for one in (faults.to_fault({**line, "loc": line["loc"][1:]}) for line in error.errors())
     ]
     answer = ANSWERS["invalid"]
     return problem(answer.status, answer.title, "A parameter is wrong.", "invalid", found)

@@ -16,7 +16,7 @@ from broker.commands.showing import AsJson
 from broker.directory import Directory
 from broker.errors import NotFound
 from broker.events import Destination, Priority
-from broker.retry import POLICIES
+from broker.retry import policy_of
 from broker.store import deliveries, referrals
 from broker.store import directory as stored
 from broker.store.store import Tx
@@ -78,9 +78,13 @@ def list_(
             lambda connection: [
                 row
                 for one in states
-                for row in deliveries.listing(connection, state=one, ods=organisation, limit=limit)
+                for row in deliveries.listing(
+                    connection, state=one, ods=organisation, limit=limit + 1
+                )
             ]
         )
+    if len(rows) > limit:
+        showing.more_than(limit)
     rows.sort(key=lambda row: (row.priority_rank, row.due_at))
     found = [_shown(row) for row in rows[:limit]]
     if as_json:
@@ -187,8 +191,9 @@ def _print(found: dict[str, Any], name: str) -> None:
 
 
 def _policy(row: Any) -> str:
-    policy = POLICIES[Priority(row.priority)]
-    return f"A {Priority(row.priority).words} delivery that fails is {policy}."
+    """Say by which policy it is tried: that of its own priority, or of what waits behind it."""
+    priority = next(one for one in Priority if one.rank == row.priority_rank)
+    return f"A delivery that fails is, if {priority.words}, {policy_of(row.priority_rank)}."
 
 
 def _trail(trail: tracking.Trail, directory: Directory, now: datetime) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def overdue(
     """List what a person must look at: passed deadlines, dead deliveries, odd receipts."""
     codes = [organisation] if organisation is not None else None
     with opened() as broker:
-        rows = broker.store.read_now(lambda connection: work.open_items(connection, codes, limit))
+        rows = broker.store.read_now(lambda c: work.open_items(c, codes, limit + 1))
+    if len(rows) > limit:
+        showing.more_than(limit)
     found = [
         {
             "code": row.code,
@@ -37,7 +39,7 @@ def overdue(
             "due_at": row.due_at,
             "opened_at": row.opened_at,
         }
-        for row in rows
+        for row in rows[:limit]
     ]
     if as_json:
         showing.as_json(found)

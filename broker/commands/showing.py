@@ -35,6 +35,11 @@ def warn(text: str) -> None:
     typer.echo(text, err=True)
 
 
+def more_than(limit: int) -> None:
+    """Say on standard error that there is more than a list shows."""
+    warn(f"There are more than these {limit}: see more with --limit.")
+
+
 def as_json(data: Any) -> None:
     """Print data as JSON; times in ISO 8601."""
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=_plain))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, u
 from sqlalchemy.engine import Row
 
 from broker.deadlines import RECEIPT_CLOCKS
+from broker.errors import DeliveryCode
 from broker.events import Recorded, Role
 from broker.store import tables as t
 from broker.store import work
@@ -21,6 +22,14 @@ d = t.delivery.c
 
 # Held for one of these a delivery is not shown to its destination.
 HIDDEN = ("human", "consent", "label")
+
+UNSENT: Final[tuple[DeliveryCode, ...]] = (
+    "address-refused",
+    "closed",
+    "does-not-take",
+    "not-connected",
+)
+"""Codes of attempts that ended before anything was sent; a connection may fail with all sent."""
 
 _KNOWN: Final = select(d.id).where(d.id.in_(bindparam("ids", expanding=True)))
 
@@ -93,23 +102,27 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
 def _supersede(tx: Tx, row: dict[str, Any]) -> None:
     """End every step of the lane that was never sent: what follows says all there is to say.
 
-    What stands in an inbox to be collected, or was collected, counts as sent.
+    What stands in an inbox to be collected, or was collected, counts as sent; so does an attempt of
+    which it is not written down that it ended before anything was sent.
     """
+    a = t.attempt.c
+    unsent = select(func.count()).where(and_(a.delivery_id == d.id, a.code.in_(UNSENT)))
     ended = tx.all(
         update(t.delivery)
         .where(
             and_(
                 _lane(row),
                 d.subject_seq < row["subject_seq"],
-                d.attempt == 0,
+                d.attempt == unsent.scalar_subquery(),
                 d.collected_at.is_(None),
                 unfinished(),
             )
         )
         .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
-        .returning(d.message_id, d.role)
+        .returning(d.id, d.message_id, d.role)
     )
     for one in ended:
+        work.close_items(tx, "superseded", delivery_id=one.id)
         meet_clock(tx, one.message_id, one.role)
     if ended:
         promote(tx, row)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, uuid7
@@ -161,14 +161,28 @@ def leave_lists(tx: Tx, reason: str, message_id: str) -> None:
 
 
 def open_items(
-    connection: Connection, codes: Collection[str] | None, limit: int
+    connection: Connection,
+    codes: Collection[str] | None,
+    limit: int,
+    *,
+    after: tuple[int, datetime, str] | None = None,
 ) -> Sequence[Row[Any]]:
-    """Return what is open, most urgent first: that of these ODS codes, or all for operators."""
+    """Return what is open, most urgent first: that of these ODS codes, or all for operators.
+
+    With `after` (the rank, due time and id of an item), only what comes after it.
+    """
     wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
     if codes is not None:
         wanted.append(wi.organisation.in_(sorted(codes)))
+    if after is not None:
+        rank, due_at, item_id = after
+        later = or_(wi.due_at > due_at, and_(wi.due_at == due_at, wi.id > item_id))
+        wanted.append(or_(wi.priority_rank > rank, and_(wi.priority_rank == rank, later)))
     return connection.execute(
-        select(t.work_item).where(and_(*wanted)).order_by(wi.priority_rank, wi.due_at).limit(limit)
+        select(t.work_item)
+        .where(and_(*wanted))
+        .order_by(wi.priority_rank, wi.due_at, wi.id)
+        .limit(limit)
     ).all()
 
 

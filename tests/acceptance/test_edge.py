@@ -1,11 +1,15 @@
 """What holds for every answer of every door, whatever the caller wrote and whatever broke."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from adapters.pharmacy import ADAPTER as PHARMACY
+from broker.api import edge
 from broker.api.app import create_app
 from broker.settings import Settings
 from broker.telemetry import metrics
@@ -24,6 +28,21 @@ async def test_an_unexpected_error_is_answered_with_correlation_id_and_security_
     problem(answer, 500, "internal")
     assert answer.headers["x-correlation-id"] == "mine-1"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_body_that_never_ends_is_refused_in_time(
+    pharmacy: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "BODY_SECONDS", 0.05)
+
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    headers = {"content-type": "application/json", "idempotency-key": str(uuid4())}
+    answer = await pharmacy.call("POST", PHARMACY.door, content=stalls(), headers=headers)
+    assert "did not come within 0.05 seconds" in problem(answer, 408, "timed-out")["detail"]
+    assert answer.headers["connection"] == "close"
 
 
 async def test_a_made_up_method_is_counted_as_one_of_others(place: Place) -> None:

@@ -567,6 +567,7 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
     assert hours["bank_holidays"] is True
     closed = taken(await pharmacy.get("/organisations/G99004"), 200)
     assert (closed["status"], closed["successor"]) == ("closed", "G99001")
+    assert "Riverside Medical Practice" in closed["takes"][0]["whom_to_telephone_now"]
     assert [
         one["connected"] for one in taken(await pharmacy.get("/organisations/G99005"), 200)["takes"]
     ] == [False]

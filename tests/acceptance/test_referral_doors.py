@@ -363,7 +363,11 @@ async def test_a_successor_collects_and_confirms_what_its_predecessor_never_took
         row = next(one for one in await successor.inbox() if one["message"] == message["id"])
         assert row["organisation"] == "RXX01"
         assert (await successor.get(row["url"])).status_code == 200
-        said = {"delivery": row["id"], "digest": row["digest"], "ods": "RXX01"}
-        taken(await successor.put(f"{row['url']}/receipt", said), 200)
+        said = problem(await successor.receipt(row, digest="0" * 64, ods="TPX01"), 409, "conflict")
+        assert {one["field"] for one in said["problems"]} == {"digest", "ods"}
+        said = problem(await successor.receipt(row, digest="0" * 64), 409, "conflict")
+        assert {one["field"] for one in said["problems"]} == {"digest"}
+        taken(await successor.receipt(row), 200)  # under its own code
+        taken(await successor.receipt(row, ods="RXX01"), 200)  # or under the code it was sent to
         taken(await successor.move(message["referral"], "accept"), 200)
         assert taken(await successor.get(f"/messages/{message['id']}"), 200)["state"] == "accepted"

@@ -89,6 +89,17 @@ async def test_a_receipt_that_does_not_match_proves_nothing_and_is_kept_as_evide
     assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
 
 
+async def test_a_false_receipt_after_the_true_one_is_evidence_and_nobodys_work(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    problem(await practice.receipt(row, digest="0" * 64), 409, "conflict")
+    (one,) = (await pharmacy.tracked(update["id"]))["deliveries"]
+    assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
+    assert await place.rows("SELECT code FROM work_item WHERE delivery_id = :d", d=row["id"]) == []
+
+
 async def test_a_receipt_is_read_as_a_webhooks_answer_is(
     pharmacy: Caller, practice: Caller
 ) -> None:
@@ -382,6 +393,7 @@ async def test_the_successor_of_a_practice_reads_the_referral_that_it_was_told_o
         {"status": "lost"},
         {"limit": 0},
         {"limit": 201},
+        {"limit": "many"},
         {"since": "yesterday"},
         {"since": "2026-01-01T00:00:00"},
         {"since": "0001-01-01T00:00:00+14:00"},
@@ -395,8 +407,48 @@ async def test_the_successor_of_a_practice_reads_the_referral_that_it_was_told_o
 async def test_a_filter_that_cannot_be_read_is_refused_by_name(
     pharmacy: Caller, wrong: dict[str, Any]
 ) -> None:
-    said = problem(await pharmacy.get("/messages", **wrong), 422, "invalid")
-    assert said["problems"][0]["field"] in wrong
+    (one,) = problem(await pharmacy.get("/messages", **wrong), 422, "invalid")["problems"]
+    assert one["field"] in wrong
+    assert one["todo"] and "Input should" not in one["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "todo"),
+    [
+        ("/messages", "stat", "status"),
+        ("/inbox", "before", "Take it out"),
+        ("/overdue", "lmit", "limit"),
+        ("/messages/00000000-0000-4000-8000-000000000000", "state", "Take it out"),
+        ("/organisations/G99001", "ods", "Take it out"),
+    ],
+)
+async def test_a_parameter_that_is_not_known_is_refused_by_name(
+    pharmacy: Caller, path: str, name: str, todo: str
+) -> None:
+    (one,) = problem(await pharmacy.get(path, **{name: "1"}), 422, "invalid")["problems"]
+    assert (one["field"], one["code"]) == (name, "unknown-parameter")
+    assert todo in one["todo"]
+
+
+async def test_what_is_overdue_comes_in_pages_with_the_most_urgent_first(
+    pharmacy: Caller, place: Place
+) -> None:
+    for _ in range(3):
+        update = await sent_to(pharmacy)
+        await place.settled()
+        await place.move_deadline_back(update["id"], "received")
+        await pharmacy.heard(update["id"], "deadline-passed")
+    every = taken(await pharmacy.get("/overdue", limit=500), 200)["items"]
+    seen: list[Body] = []
+    after: str | None = ""
+    while after is not None:
+        page = taken(await pharmacy.get("/overdue", limit=2, after=after), 200)
+        seen += page["items"]
+        after = page["next"]
+    assert len(every) >= 3 and seen == every
+    for wrong in ("nowhere", "1~x", "9~2026-01-01T00:00:00+00:00~x"):
+        said = problem(await pharmacy.get("/overdue", after=wrong), 422, "invalid")
+        assert [one["field"] for one in said["problems"]] == ["after"]
 
 
 async def test_pages_are_stable_while_messages_arrive(place: Place) -> None:

@@ -372,6 +372,55 @@ def test_a_cancel_waits_for_what_may_have_been_sent(post: Post) -> None:
     assert post.state(cancel) == "due"
 
 
+def attempted(post: Post, delivery: str, code: str | None) -> None:
+    """Write down that the attempt that is under way has ended with a code."""
+
+    def settle(tx: Tx, row: Row[Any]) -> None:
+        claims.put_attempt(tx, row.id, row.attempt, tx.now, "retrying", code, None)
+        claims.try_again(tx, row, tx.now, code or "")
+
+    post.settle(delivery, settle)
+
+
+@pytest.mark.parametrize("code", deliveries.UNSENT)
+def test_a_cancel_supersedes_what_was_tried_and_surely_never_sent(post: Post, code: str) -> None:
+    lane = post.subject()
+    step = post.send(lane)
+    for _ in range(2):
+        assert post.claim() == [step]
+        attempted(post, step, code)
+    cancel = post.send(lane, facts=CANCEL)
+    assert post.states(step, cancel) == ["done: superseded", "due"]
+
+
+@pytest.mark.parametrize("code", ["connection-failed", "timed-out", "answered-5xx", None])
+def test_a_cancel_waits_for_what_one_of_its_attempts_may_have_sent(
+    post: Post, code: str | None
+) -> None:
+    lane = post.subject()
+    step = post.send(lane)
+    for ended in (code, "not-connected"):
+        post.claim()
+        if ended is not None:  # else its process was killed meanwhile
+            attempted(post, step, ended)
+        post.clock.advance(LEASE)
+    cancel = post.send(lane, facts=CANCEL)
+    assert post.states(step, cancel) == ["due", "held: predecessor"]
+
+
+def test_a_dead_step_that_surely_was_never_sent_is_nobodys_work_after_a_cancel(post: Post) -> None:
+    lane = post.subject()
+    step = post.send(lane)
+    post.claim()
+    attempted(post, step, "not-connected")
+    post.bury(step)
+    item: dict[str, Any] = {"message_id": None, "organisation": None, "priority": "routine"}
+    post.write(lambda tx: work.put_item(tx, "delivery-dead", step, delivery_id=step, **item))
+    cancel = post.send(lane, facts=CANCEL)
+    assert post.states(step, cancel) == ["done: superseded", "due"]
+    assert post.store.read_now(lambda c: work.open_items(c, None, 10)) == []
+
+
 def test_a_cancel_leaves_alone_what_has_arrived_or_stands_to_be_collected(post: Post) -> None:
     lane = post.subject()
     arrived, held = post.send(lane), post.send(lane)

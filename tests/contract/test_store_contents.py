@@ -677,6 +677,25 @@ async def test_an_organisation_sees_its_own_items_only(store: Store) -> None:
     assert len(store.read_now(lambda c: work.open_items(c, None, 9))) == 3
 
 
+async def test_open_items_go_on_after_a_place_also_among_those_due_at_once(
+    store: Store, clock: SettableClock
+) -> None:
+    def fn(tx: Tx) -> None:
+        for priority in ("routine", "stat", "routine", "routine", "urgent"):
+            work.put_item(
+                tx, "overdue", uuid7(), message_id=uuid7(), organisation=None, priority=priority
+            )
+
+    await store.write(fn)
+    clock.advance(timedelta(hours=1))
+    await store.write(fn)
+    every = store.read_now(lambda c: work.open_items(c, None, 100))
+    for number, row in enumerate(every, 1):
+        place = (row.priority_rank, row.due_at, row.id)
+        rest = store.read_now(lambda c, after=place: work.open_items(c, None, 100, after=after))
+        assert rest == every[number:]
+
+
 async def test_the_same_receipt_again_changes_nothing_and_another_is_kept_beside_it(
     store: Store, clock: SettableClock
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 import structlog
 import typer
 from joserfc.jwk import ECKey, RSAKey
+from sqlalchemy import update
 from standardwebhooks import Webhook
 
 from broker import cli, doorbell, registry
@@ -740,6 +741,25 @@ class TestADelivery:
         for said in ("Hilltop Surgery", "answered-4xx", "410", "72 hours", "Riverside Pharmacy"):
             assert said in out
 
+    def test_of_a_list_that_is_cut_off_is_said_to_be_one_of_more(
+        self, dead: tuple[Shell, str, str]
+    ) -> None:
+        shell, _, delivery = dead
+        assert "more" not in shell.ok("deliveries", "list").err
+        shell.place.post(consultation("RP-2"))
+        ran = shell.ok("deliveries", "list", "--limit", "1", "--json")
+        assert [one["id"] for one in ran.json] == [delivery]
+        assert "There are more than these 1" in ran.err
+
+    def test_is_shown_with_the_policy_of_what_waits_behind_it(
+        self, dead: tuple[Shell, str, str]
+    ) -> None:
+        shell, _, delivery = dead
+        inherit = update(t.delivery).where(t.delivery.c.id == delivery).values(priority_rank=1)
+        shell.place.write(lambda tx: tx.execute(inherit) and None)
+        policy = shell.ok("deliveries", "show", delivery, "--json").json["policy"]
+        assert "if urgent" in policy and "up to 5 minutes" in policy
+
     @pytest.mark.parametrize("name", [MISSING, "nonsense", "1 OR 1=1"])
     def test_that_is_not_there_is_said_to_be_so(self, loaded: Shell, name: str) -> None:
         for command in (("show", name), ("retry", name), ("give-up", name, "--reason", "x")):
@@ -860,6 +880,15 @@ class TestOverdue:
         )
         assert "delivery-dead" in shell.ok("overdue").out
         assert shell.ok("overdue", "--organisation", PHARMACY, "--json").json == []
+
+    def test_says_when_there_is_more(self, dead: tuple[Shell, str, str]) -> None:
+        shell, message, delivery = dead
+        about: dict[str, Any] = {"message_id": message, "delivery_id": delivery}
+        about |= {"organisation": None, "priority": "routine"}
+        shell.place.write(lambda tx: work.put_item(tx, "receipt-mismatch", delivery, **about))
+        ran = shell.ok("overdue", "--limit", "1", "--json")
+        assert len(ran.json) == 1 and "There are more than these 1" in ran.err
+        assert "more" not in shell.ok("overdue", "--limit", "2").err
 
     def test_says_when_nothing_is(self, loaded: Shell) -> None:
         assert loaded.ok("overdue").out == "Nothing is overdue.\n"

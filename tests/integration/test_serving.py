@@ -400,6 +400,26 @@ class TestABrokerThatIsToldToStop:
                     client.close()
             assert "Traceback" not in broker.err.read_text()
 
+    def test_tells_who_is_still_sending_to_send_it_again(self, place: Place) -> None:
+        with serving(place) as broker:
+            host, port = broker.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=STOPS_WITHIN) as client:
+                client.sendall(
+                    b"POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+                    b"Content-Type: application/x-www-form-urlencoded\r\n\r\ngrant"
+                )
+                time.sleep(0.5)
+                broker.process.send_signal(signal.SIGTERM)
+                said = b""
+                while part := client.recv(4096):
+                    said += part
+            assert broker.process.wait(STOPS_WITHIN) == 0
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503") and b"\r\nretry-after:" in head.lower()
+        assert json.loads(body)["code"] == "unavailable"
+        assert "CancelledError" not in broker.err.read_text()
+        assert [one["status"] for one in broker.logs if one["event"] == "request"] == [503]
+
     def test_answers_what_it_had_begun(self, place: Place) -> None:
         with serving(place) as broker:
             host, port = broker.url.removeprefix("http://").split(":")

@@ -1,12 +1,13 @@
 """The directory file is read strictly, and the example is what its comments say."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from broker.directory import Directory
+from broker.directory import Directory, Status
 from broker.directory_file import difference, from_rows, parse, rows
 from broker.errors import Refused
 from broker.events import Destination, Kind
@@ -152,9 +153,19 @@ def test_whom_to_telephone_is_the_place_itself_or_111_out_of_hours() -> None:
         "Riverside Medical Practice (0113 496 0201) is closed now: telephone NHS 111."
     )
     assert "on 0113 496 0401." in DIRECTORY.whom_to_telephone(SPA, day)
-    assert DIRECTORY.whom_to_telephone(Destination("G99004"), day) == (
-        "No telephone number is known of Old Mill Surgery: telephone NHS 111."
+    assert DIRECTORY.whom_to_telephone(Destination("G99998"), day) == (
+        "No telephone number is known of G99998: telephone NHS 111."
     )
+
+
+def test_whom_to_telephone_of_a_closed_place_is_its_successor_or_111() -> None:
+    day = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    assert DIRECTORY.whom_to_telephone(Destination("G99004"), day) == (
+        "Old Mill Surgery has closed. Telephone Riverside Medical Practice on 0113 496 0201."
+    )
+    hospital = replace(DIRECTORY.organisations["RXX01"], status=Status.CLOSED)
+    alone = Directory(replace(DIRECTORY.entries, organisations=(hospital,)))
+    assert alone.whom_to_telephone(SPA, day) == (f"{hospital.name} has closed: telephone NHS 111.")
 
 
 def test_a_directory_survives_the_database_and_back() -> None:
@@ -214,6 +225,14 @@ def test_every_wrong_shape_is_told_at_once() -> None:
         ("agreements[0].code", "missing"),
         ("agreements[0].valid_from", "invalid"),
     ]
+
+
+def test_what_is_written_otherwise_than_expected_is_told_with_an_example() -> None:
+    with pytest.raises(Refused) as caught:
+        parse(MINIMAL.replace("0113 496 0001", "0113-496"))
+    (one,) = caught.value.problems
+    assert one.field == "organisations[0].telephone"
+    assert one.detail == "not a number such as 0113 496 0201."
 
 
 def test_every_broken_reference_is_told_at_once() -> None:
