@@ -140,6 +140,7 @@ DeliveryCode = Literal[
     "answered-5xx",
     "redirected",
     "connection-failed",
+    "connection-lost",
     "timed-out",
     "address-refused",
     "answer-too-large",

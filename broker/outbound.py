@@ -8,6 +8,7 @@ Signatures: Standard Webhooks 1.0. Receipts: house.md section 5.
 
 import asyncio
 import re
+import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -95,8 +96,10 @@ class Http:
                 return await self._post(delivery)
         except (TimeoutError, httpx2.TimeoutException):
             raise Retry("timed-out") from None
+        except (httpx2.ConnectError, socket.gaierror):
+            raise Retry("connection-failed") from None  # no byte of the request has left
         except (httpx2.TransportError, OSError):
-            raise Retry("connection-failed") from None
+            raise Retry("connection-lost") from None
 
     async def _post(self, delivery: Delivery) -> Outcome:
         place = self._place(delivery)

@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     adapters = registry.load().adapters
     app.include_router(token.router)
     for adapter in adapters.values():
-        app.include_router(native.router_for(adapter), dependencies=NATIVE)
+        app.include_router(native.router_for(adapter))
     for module in (messages, referrals, inbox, organisations):
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)

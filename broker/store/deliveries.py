@@ -26,10 +26,11 @@ HIDDEN = ("human", "consent", "label")
 UNSENT: Final[tuple[DeliveryCode, ...]] = (
     "address-refused",
     "closed",
+    "connection-failed",
     "does-not-take",
     "not-connected",
 )
-"""Codes of attempts that ended before anything was sent; a connection may fail with all sent."""
+"""Codes of attempts that ended before anything was sent; one that is lost may have sent all."""
 
 _KNOWN: Final = select(d.id).where(d.id.in_(bindparam("ids", expanding=True)))
 

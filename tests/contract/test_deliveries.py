@@ -393,7 +393,7 @@ def test_a_cancel_supersedes_what_was_tried_and_surely_never_sent(post: Post, co
     assert post.states(step, cancel) == ["done: superseded", "due"]
 
 
-@pytest.mark.parametrize("code", ["connection-failed", "timed-out", "answered-5xx", None])
+@pytest.mark.parametrize("code", ["connection-lost", "timed-out", "answered-5xx", None])
 def test_a_cancel_waits_for_what_one_of_its_attempts_may_have_sent(
     post: Post, code: str | None
 ) -> None:

@@ -389,7 +389,7 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
 
 
 @pytest.mark.parametrize(
-    ("family", "code"), [("XXTEST-LATE", "timed-out"), ("XXTEST-RESET", "connection-failed")]
+    ("family", "code"), [("XXTEST-LATE", "timed-out"), ("XXTEST-RESET", "connection-lost")]
 )
 async def test_what_was_stored_but_not_answered_is_sent_again_and_recognised(
     hasty: World, family: str, code: str
@@ -533,7 +533,7 @@ async def test_a_refusal_for_good_is_dead_at_once_on_the_work_list_and_still_col
 async def test_a_connection_reset_in_the_middle_of_a_2xx_is_no_answer(hasty: World) -> None:
     async with rude(hasty, broken_off):
         delivery = await send(hasty)
-        row = await now_is(hasty, delivery, state="due", code="connection-failed")
+        row = await now_is(hasty, delivery, state="due", code="connection-lost")
         assert row["received_at"] is None
     hurry(hasty, delivery)
     await now_is(hasty, delivery, state="done", done_reason="receipt")

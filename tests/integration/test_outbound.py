@@ -546,7 +546,7 @@ async def test_what_breaks_off_is_tried_again(
 ) -> None:
     there = await peer(answering)
     failed = await failure(http(), a_delivery(there.url))
-    assert (type(failed), failed.code) == (Retry, "connection-failed")
+    assert (type(failed), failed.code) == (Retry, "connection-lost")
 
 
 async def test_a_port_that_nobody_listens_on_is_tried_again(http: MakeHttp) -> None:
