@@ -4,18 +4,25 @@ The sender sees the whole trail; a receiver its own deliveries and the moves tha
 anybody else nothing. No status claims more than was proved.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from broker import deadlines
+from broker.acknowledging import NOTE
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
+from broker.moves import SAID
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
 from broker.store.store import Connection
-from fhir_profiles import codes
+from broker.vault import Tampered, Vault
+from fhir_profiles import codes, strict_json
+
+NO_WORDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +104,30 @@ def relation(trail: Trail, own: Collection[str]) -> Relation:
     return Relation.NONE
 
 
-def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -> dict[str, Any]:
-    """Return what an organisation may see of a message."""
+def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Mapping[str, Any]]:
+    """Return what its receivers said in their own words, by the event: advice, notes, outcomes.
+
+    What was erased or altered is left out: the trail itself does not depend on it.
+    """
+    owners = [(event.id, SAID) for event in trail.moves]
+    owners += [(one.event_id, NOTE) for one in trail.decisions]
+    found = {}
+    for event, role in owners:
+        with suppress(Tampered):
+            opened = messages.payload(connection, vault, event, role)
+            if opened is not None:
+                found[event] = strict_json.loads(opened.body)
+    return found
+
+
+def view(
+    trail: Trail,
+    organisation: str,
+    directory: Directory,
+    now: datetime,
+    words: Mapping[str, Mapping[str, Any]] = NO_WORDS,
+) -> dict[str, Any]:
+    """Return what an organisation may see of a message; `words` are for its sender alone."""
     message = trail.message
     own = directory.stands_for(organisation)
     role = relation(trail, own)
@@ -117,6 +146,12 @@ def view(trail: Trail, organisation: str, directory: Directory, now: datetime) -
         "deliveries": [_delivery(trail, row, directory) for row in shown],
         "moves": [_move(move) for move in trail.moves if _is_told(move, role, message)],
     }
+    if is_sender:
+        for move, event in zip(view["moves"], trail.moves, strict=False):
+            move["said"] = words.get(event.id, {})
+        notes = {one.delivery_id: words.get(one.event_id, {}) for one in trail.decisions}
+        for delivery in view["deliveries"]:
+            delivery["note"] = notes.get(delivery["id"], {}).get("note") or None
     if trail.referral is not None:
         view["referral"] = f"/referrals/{trail.referral.subject_id}"
         view["state"] = trail.referral.state

@@ -43,7 +43,11 @@ async def track(request: Request, message: Identity) -> Response:
     broker = broker_of(request)
     found = await _seen(broker, caller, Action.TRACK, message)
     directory = await broker.directory.current()
-    view = tracking.view(found, caller.organisation, directory, datetime.now(UTC))
+    is_sender = found.message.sender in directory.stands_for(caller.organisation)
+    words = tracking.NO_WORDS
+    if is_sender:
+        words = await broker.store.read(lambda c: tracking.words(c, broker.vault, found))
+    view = tracking.view(found, caller.organisation, directory, datetime.now(UTC), words)
     return answer(view, version=found.version)
 
 

@@ -139,8 +139,9 @@ async def test_a_referral_is_rejected_with_advice_and_optometrist_and_gp_hear_of
         assert told["advice"] == sentinels.ADVICE
     shown = await optometrist.get(message["referral"])
     assert (shown["state"], shown["waits_for"]) == ("rejected", "sender")
-    line = (await optometrist.track(message["id"]))["line"]
-    assert line == "Rejected, by Northfield Hospital. It is the sender's turn."
+    tracked = await optometrist.track(message["id"])
+    assert tracked["line"] == "Rejected, by Northfield Hospital. It is the sender's turn."
+    assert tracked["moves"][-1]["said"]["advice"] == sentinels.ADVICE
 
 
 @pytest.mark.parametrize("ods", PRACTICES)
