@@ -110,7 +110,10 @@ class Acknowledging:
         event_id = caused_id(delivery_id, "acknowledging", found.delivery.ods, "decision")
         directory = await self._core.directory.current()
         teller = Teller(self._core.vault, directory, self._core.source, now)
-        told = self._notices(teller, found, said, event_id, directory.name)
+        who = Destination(found.delivery.ods, found.delivery.service)
+        if caller.organisation != who.ods:  # its successor, in its place
+            who = Destination(caller.organisation)
+        told = self._notices(teller, found, said, event_id, directory.name(who))
         note = self._sealed_note(found, said, event_id, now)
         said_hmac = self._core.vault.mac(f"acknowledgement|{delivery_id}", _content(said))
 
@@ -137,10 +140,9 @@ class Acknowledging:
         found: _Found,
         said: Acknowledgement,
         event_id: str,
-        name: Any,
+        who: str,
     ) -> list[NewMessage]:
         row, message = found.delivery, found.about.message
-        who = name(Destination(row.ods, row.service))
         if said.outcome == "filed":
             topic, reason = "update-filed", None
             text = f"{who} filed your update in the patient's record."
@@ -223,7 +225,7 @@ class Acknowledging:
                 "delivery_id": row.id,
                 "message_id": row.message_id,
                 "subject_id": row.subject_id,
-                "organisation": row.ods,
+                "organisation": caller.organisation,
                 "client_id": caller.client_id,
                 "outcome": said.outcome,
                 "reason": said.reason,

@@ -12,6 +12,7 @@ from tests.acceptance.place import (
     Body,
     Caller,
     Place,
+    consultation,
     eventually,
     first,
     problem,
@@ -350,6 +351,23 @@ async def test_a_move_of_a_pharmacys_task_is_told_to_the_pharmacy_once(
     assert "Riverside Medical Practice" in told.body.decode()
     assert await pharmacy.notices(task["id"]) == ["accepted"]
     assert await practice.notices(task["id"]) == []  # the decider is not told its own decision
+
+
+async def test_a_successor_that_files_an_update_is_named_as_who_filed_it(
+    place: Place, pharmacy: Caller
+) -> None:
+    (message,) = (await pharmacy.submit(consultation()))["messages"]
+    await place.settled()
+    closed = "ods: G99001\n    name: Riverside Medical Practice"
+    async with place.directory((closed, f"{closed}\n    status: closed\n    successor: G99002")):
+        successor = place.of("G99002")
+        row = next(one for one in await successor.inbox() if one["message"] == message["id"])
+        taken(await successor.receipt(row), 200)
+        taken(await successor.decide(row, outcome="filed"), 200)
+        told = await pharmacy.heard(message["id"], "update-filed")
+        assert told.text.startswith("Hilltop Surgery filed")
+        line = (await pharmacy.tracked(message["id"]))["line"]
+        assert line == "Hilltop Surgery filed it in the patient's record."
 
 
 async def test_a_successor_collects_and_confirms_what_its_predecessor_never_took(
