@@ -22,6 +22,7 @@ from broker.events import (
     caused_id,
     digest,
 )
+from broker.reading import unknown_code
 from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
@@ -72,12 +73,6 @@ def read(body: Mapping[str, Any]) -> Acknowledgement:
     if problems:
         raise Refused.all_of(problems)
     return Acknowledgement(str(outcome), reason, str(note))
-
-
-def unknown_code(field: str, given: object, todo: str) -> Problem:
-    """Return the problem of a code that is missing or none of those known; never says it back."""
-    what = "given" if given is None else "one of those known here"
-    return Problem(field, "unknown-code", f"{field} is not {what}.", todo)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from broker.core import Core
 from broker.deadlines import DeadlineKind
 from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import digest, uuid7
-from broker.reading import read_object
+from broker.reading import read_object, unknown_code
 from broker.store import messages, referrals, work
 from broker.store.store import Connection, Tx
 from broker.vault import Binding
@@ -162,15 +162,9 @@ def _read(body: dict[str, Any], happened: datetime, now: datetime) -> tuple[date
             )
         )
     outcome = body.get("outcome")
-    if outcome not in OUTCOMES:
-        problems.append(
-            Problem(
-                "outcome",
-                "unknown-code",
-                "outcome is not one of those known here." if outcome else "outcome is not given.",
-                f"Give one of: {', '.join(OUTCOMES)}.",
-            )
-        )
+    if not (isinstance(outcome, str) and outcome in OUTCOMES):
+        listed = ", ".join(OUTCOMES)
+        problems.append(unknown_code("outcome", outcome, f"Give one of: {listed}."))
     note = body.get("note", "")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         problems.append(

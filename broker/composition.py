@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from broker import deadlines
+from broker.deadlines import DeadlineKind
 from broker.errors import BrokerError
 from broker.events import (
     Event,
@@ -74,6 +75,7 @@ class Composing:
     purpose: str = "direct-care"
     warnings: Sequence[Mapping[str, str]] = ()
     clocks: tuple[Clinical, ...] = ()
+    unclocked: frozenset[DeadlineKind] = frozenset()
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
@@ -167,6 +169,8 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
             new.kind, role, new.priority, new.happened, new.now, new.clocks
         )
         for one in found:
+            if one.kind in new.unclocked:
+                continue
             owner = new.sender if one.owner is Relation.SENDER else told
             rows.setdefault(
                 one.kind,

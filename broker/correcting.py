@@ -7,11 +7,11 @@ practice withdraws the old version from the old practice.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import moves, preparing, referral
+from broker import moves, referral
 from broker.access import Caller
 from broker.answers import ROLE, Answer
 from broker.audit import Entry
@@ -34,7 +34,7 @@ from broker.ports import Adapter, Needs, Want
 from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
 from broker.reading import read_object, understand
 from broker.referral import State
-from broker.retracting import Retractor, Sent, check_standing, lock, read, retire, without
+from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
 from broker.store.store import Connection, Tx
@@ -139,7 +139,6 @@ class Correcting:
         prepared = prepare(
             asked.adapter, request, planned, slots, origin, directory, self._core.vault, now
         )
-        prepared = _with_decisions_kept(prepared, planned, taken_over, directory, now)
         gone = _no_longer_told(sent, planned)
         parts = _Parts(
             prepared,
@@ -296,8 +295,15 @@ def _slots(
             )
         last = live.about.message
         facts = {"reason": "update", "about": last.id}
+        is_decided = live.row.state not in moves.UNDECIDED  # and no acceptance will come again
         slots[want.key] = Slot(
-            live.row.subject_id, None, REFERRAL_AMENDED, last.id, last.version + 1, facts
+            subject=live.row.subject_id,
+            subject_kind=None,
+            event_type=REFERRAL_AMENDED,
+            replaces=last.id,
+            version=last.version + 1,
+            facts=facts,
+            unclocked=frozenset({DeadlineKind.DECIDED} if is_decided else ()),
         )
         taken_over[want.key] = live
     return slots, taken_over, said
@@ -360,25 +366,6 @@ def _by_key(planned: Plan, prepared: Prepared) -> list[tuple[str, NewMessage]]:
     return [
         (one.want.key, new) for one, new in zip(planned.planned, prepared.messages, strict=True)
     ]
-
-
-def _with_decisions_kept(
-    prepared: Prepared,
-    planned: Plan,
-    taken_over: Mapping[str, Found],
-    directory: Directory,
-    now: datetime,
-) -> Prepared:
-    """Leave out the clock of a decision that the receiver made already: none will meet it."""
-    decided = {key for key, found in taken_over.items() if found.row.state not in moves.UNDECIDED}
-    if not decided:
-        return prepared
-    made = tuple(
-        without(new, DeadlineKind.DECIDED) if key in decided else new
-        for key, new in _by_key(planned, prepared)
-    )
-    told = preparing.answer(planned, made, directory, prepared.answer["correlation_id"], now)
-    return replace(prepared, messages=made, answer=told)
 
 
 def _amend(tx: Tx, found: Found, new: NewMessage) -> None:

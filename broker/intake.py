@@ -206,8 +206,8 @@ def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
     known = messages.of_reference(tx, sender, reference_hmac)
     if known is not None:
         raise Conflict(
-            f"Your reference was used before, for message {known}. To correct that message, PUT "
-            "its new body; a new message needs a reference of its own.",
+            f"Your reference was used before, for message {known}. To correct what was sent, PUT "
+            "its new body; anything else needs a reference of its own.",
             [Problem("reference", "reference-used", f"It names message {known}.", "Use another.")],
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from broker import deadlines, routing
 from broker.composition import Composing, compose
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Problem
 from broker.events import (
@@ -32,7 +33,10 @@ from broker.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a wanted message belongs: its own new subject, or the one it amends."""
+    """Where a wanted message belongs: its own new subject, or the one it amends.
+
+    `unclocked` are the clocks that do not run for it: what they wait for has happened.
+    """
 
     subject: str
     subject_kind: SubjectKind | None
@@ -40,6 +44,7 @@ class Slot:
     replaces: str | None = None
     version: int = 1
     facts: Mapping[str, str] = field(default_factory=dict)
+    unclocked: frozenset[DeadlineKind] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +227,7 @@ def _composing(
         purpose=needs.purpose,
         warnings=[{"code": warning.code, "field": warning.field} for warning in plan.warnings],
         clocks=want.clocks,
+        unclocked=slot.unclocked,
         facts=slot.facts,
     )
 

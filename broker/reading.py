@@ -91,3 +91,9 @@ def refusal(
     if danger is None:
         return Refused.all_of(problems)
     return Refused.all_of(problems, NOTHING, danger, *filter(None, [telephone]))
+
+
+def unknown_code(field: str, given: object, todo: str) -> Problem:
+    """Return the problem of a code that is missing or none of those known; never says it back."""
+    what = "given" if given is None else "one of those known here"
+    return Problem(field, "unknown-code", f"{field} is not {what}.", todo)

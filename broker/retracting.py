@@ -5,13 +5,13 @@ place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker import moves, referral, telling
 from broker.access import Caller
-from broker.acknowledging import STAYS_OPEN, unknown_code
+from broker.acknowledging import STAYS_OPEN
 from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
@@ -28,7 +28,7 @@ from broker.events import (
     caused_id,
 )
 from broker.moves import Found, Mover, Ready
-from broker.reading import read_object
+from broker.reading import read_object, unknown_code
 from broker.referral import State
 from broker.store import ledger, messages, work
 from broker.store.messages import NewMessage
@@ -151,7 +151,7 @@ class Retractor:
             original=sent.about.original,
             subject=old.subject_id,
         )
-        new = compose(
+        return compose(
             self.vault,
             Composing(
                 id=message_id,
@@ -185,10 +185,10 @@ class Retractor:
                 consent=old.consent,
                 agreement=old.agreement,
                 purpose=old.purpose,
+                unclocked=frozenset({DeadlineKind.TELEPHONE}),
                 facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
             ),
         )
-        return without(new, DeadlineKind.TELEPHONE)
 
     def cancellation(self, found: Found, organisation: str, client: str) -> Ready | None:
         """Draw up the cancelling of a joined referral; None where somebody has taken it on."""
@@ -389,11 +389,6 @@ def retire(tx: Tx, old: Any, status: str) -> None:
     work.clear(tx, old.id)
     work.leave_lists(tx, status, old.id)
     tx.bump(old.subject_id)
-
-
-def without(new: NewMessage, clock: DeadlineKind) -> NewMessage:
-    """Return a message for which this clock does not run."""
-    return replace(new, deadlines=[one for one in new.deadlines if one["kind"] != clock])
 
 
 def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from broker import deadlines
-from broker.acknowledging import NOTE
+from broker.acknowledging import NOTE, STAYS_OPEN
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.moves import SAID
@@ -143,15 +143,9 @@ def view(
         "sender": message.sender,
         "accepted_at": _time(message.accepted_at),
         "version": message.version,
-        "deliveries": [_delivery(trail, row, directory) for row in shown],
-        "moves": [_move(move) for move in trail.moves if _is_told(move, role, message)],
+        "deliveries": [_delivery(trail, row, directory, words) for row in shown],
+        "moves": [_move(move, words) for move in trail.moves if _is_told(move, role, message)],
     }
-    if is_sender:
-        for move, event in zip(view["moves"], trail.moves, strict=False):
-            move["said"] = words.get(event.id, {})
-        notes = {one.delivery_id: words.get(one.event_id, {}) for one in trail.decisions}
-        for delivery in view["deliveries"]:
-            delivery["note"] = notes.get(delivery["id"], {}).get("note") or None
     if trail.referral is not None:
         view["referral"] = f"/referrals/{trail.referral.subject_id}"
         view["state"] = trail.referral.state
@@ -205,10 +199,7 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
         return said
     waiting = _first(trail)
     if _waits_for_its_sender(trail):
-        can = (
-            "" if trail.referral is not None else ": correct it with PUT, or close it with a reason"
-        )
-        said = f"{said} It is the sender's turn{can}."
+        said = f"{said} It is the sender's turn."
     elif waiting is not None:
         who = directory.name(Destination(waiting.owner))
         late = "Overdue" if deadlines.is_overdue(waiting.due_at, now) else "Next"
@@ -217,14 +208,13 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
 
 
 def _waits_for_its_sender(trail: Trail) -> bool:
-    """Whether nobody but the sender can still do something: it was given up, or not taken on."""
+    """Whether nobody but the sender can still do something: given up, rejected, not registered."""
     acting = [row for row in trail.deliveries if row.role == Role.ACTING]
     if any(row.done_reason == "given-up" and row.received_at is None for row in acting):
         return True
     if trail.referral is not None:
         return STAGES[State(trail.referral.state)].waits_for is Relation.SENDER
-    rejected = {one.delivery_id for one in trail.decisions if one.outcome == "rejected"}
-    return any(row.id in rejected for row in acting)
+    return any(one.code == STAYS_OPEN for one in trail.items)
 
 
 def _standing(trail: Trail, directory: Directory) -> str:
@@ -282,9 +272,12 @@ def _first(trail: Trail) -> Any | None:
 def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
     """Return who must act next, and by when: a deadline, or the sender without one."""
     if trail.message.status == "sent" and _waits_for_its_sender(trail):
-        return {"kind": "sender", "by": None, "whose_turn": trail.message.sender}
+        return dict.fromkeys(NEXT) | {"whose_turn": trail.message.sender, "overdue": False}
     waiting = _first(trail)
     return None if waiting is None else _deadline(waiting, now)
+
+
+NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "overdue")
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:
@@ -299,7 +292,9 @@ def _deadline(row: Any, now: datetime) -> dict[str, Any]:
     }
 
 
-def _delivery(trail: Trail, row: Any, directory: Directory) -> dict[str, Any]:
+def _delivery(
+    trail: Trail, row: Any, directory: Directory, words: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     decision = next((one for one in trail.decisions if one.delivery_id == row.id), None)
     return {
         "id": row.id,
@@ -320,6 +315,7 @@ def _delivery(trail: Trail, row: Any, directory: Directory) -> dict[str, Any]:
         "acknowledged_at": _time(decision.decided_at) if decision else None,
         "outcome": decision.outcome if decision else None,
         "outcome_reason": decision.reason if decision else None,
+        "note": words.get(decision.event_id, {}).get("note") or None if decision else None,
         "attempts": [
             {
                 "number": one.number,
@@ -339,7 +335,7 @@ def _delivery(trail: Trail, row: Any, directory: Directory) -> dict[str, Any]:
     }
 
 
-def _move(event: Recorded) -> dict[str, Any]:
+def _move(event: Recorded, words: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     facts = event.facts
     return {
         "move": facts.get("move"),
@@ -347,6 +343,7 @@ def _move(event: Recorded) -> dict[str, Any]:
         "to": facts.get("to"),
         "by": facts.get("by"),
         "reason": facts.get("reason"),
+        "said": words.get(event.id, {}),
         "at": _time(event.time),
     }
 

@@ -197,7 +197,7 @@ class Store:
             self._gathered = []
 
     async def look_up(self, fn: Callable[[Connection], T]) -> T:
-        """Run `fn`, which reads a row or two by their keys; each statement sees the latest.
+        """Run `fn`, which reads little, by keys or a page; each statement sees the latest.
 
         On SQLite in this thread: the way to another one takes longer than the reading.
         """

@@ -354,6 +354,9 @@ async def test_a_call_that_says_nothing_readable_is_refused_with_every_problem(
     answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", body)
     fields = {one["field"] for one in problem(answer, 422, "invalid")["problems"]}
     assert fields == {"outcome", "called_at", "note", "mood"}
+    listed = {"outcome": ["spoke-to-staff"]}
+    answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", listed)
+    assert [one["field"] for one in problem(answer, 422, "invalid")["problems"]] == ["outcome"]
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
