@@ -25,7 +25,7 @@ from broker.events import (
 from broker.reading import unknown_code
 from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Binding
 from fhir_profiles import codes, strict_json

@@ -16,7 +16,8 @@ from broker.errors import Conflict, Gone, KeyRequired, TooEarly
 from broker.events import digest
 from broker.store import keys, messages
 from broker.store.keys import Scope, Used
-from broker.store.store import Connection, Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Connection, Tx
 from broker.vault import Binding, MessageKey, Vault
 
 NATIVE: Final = "native"

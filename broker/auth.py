@@ -31,7 +31,8 @@ from broker.errors import Unauthenticated
 from broker.events import uuid7
 from broker.settings import Settings
 from broker.store import clients
-from broker.store.store import Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Tx
 from fhir_profiles import strict_json
 
 TOKEN_SECONDS: Final = 300

@@ -14,7 +14,7 @@ from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import digest, uuid7
 from broker.reading import read_object, unknown_code
 from broker.store import messages, referrals, work
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.vault import Binding
 from fhir_profiles import strict_json
 

@@ -37,7 +37,7 @@ from broker.referral import State
 from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
 
 CORRECTED: Final = 200

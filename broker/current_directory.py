@@ -3,7 +3,8 @@
 from broker.directory import Directory
 from broker.errors import BrokerError
 from broker.store import directory as stored
-from broker.store.store import Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Tx
 
 
 class StaleDirectory(BrokerError):

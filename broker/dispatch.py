@@ -20,7 +20,7 @@ from broker.events import Destination, Kind, Recorded, Route, delivered_as, deli
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages, work
 from broker.store.messages import Opened
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.vault import Binding, Tampered
 
 GROUP: Final = "dispatch"

@@ -23,7 +23,7 @@ from broker.ports import Adapter, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from fhir_profiles import strict_json
 
 ACCEPTED: Final = 202

@@ -28,7 +28,8 @@ from broker.safety import Safety
 from broker.settings import Settings
 from broker.store import clients, work
 from broker.store.claims import Slots
-from broker.store.store import DEADLINES, DELIVERIES, LEDGER, Store
+from broker.store.store import Store
+from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker

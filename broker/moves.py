@@ -29,7 +29,7 @@ from broker.referral import Audience, Door, Move, Relation, State
 from broker.routing import recheck
 from broker.store import deliveries, messages, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json

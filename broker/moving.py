@@ -15,7 +15,7 @@ from broker.moves import Mover
 from broker.reading import read_object
 from broker.referral import Move
 from broker.store import messages, referrals
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
 
 NOT_HERE = "There is no such referral for this organisation."

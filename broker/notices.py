@@ -20,7 +20,7 @@ from broker.events import (
 )
 from broker.store import messages
 from broker.store.messages import NewMessage
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from broker.vault import Vault
 
 DOOR: Final = "broker"

@@ -18,7 +18,8 @@ from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.events import Destination, Kind, Role, caused_id, digest
 from broker.store import deliveries, messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Tx
 from broker.telling import About, Teller
 from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json

@@ -31,7 +31,7 @@ from broker.events import (
 from broker.ports import Receipt
 from broker.store import deliveries, referrals, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Tampered
 

@@ -32,7 +32,7 @@ from broker.reading import read_object, unknown_code
 from broker.referral import State
 from broker.store import ledger, messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telling import About
 from broker.vault import Vault
 from fhir_profiles import focus, strict_json

@@ -17,7 +17,7 @@ from broker.deadlines import DeadlineKind
 from broker.events import Destination, Kind
 from broker.store import messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Tampered
 

@@ -16,7 +16,7 @@ from broker.directory import Directory
 from broker.events import Destination, Kind
 from broker.store import messages, work
 from broker.store.messages import NewMessage
-from broker.store.store import Connection
+from broker.store.tx import Connection
 from broker.vault import Vault
 from fhir_profiles import focus
 from fhir_profiles.bundle import Site

@@ -18,7 +18,7 @@ from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded,
 from broker.moves import SAID
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
 from broker.store import deliveries, ledger, messages, referrals, work
-from broker.store.store import Connection
+from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
 from fhir_profiles import codes, strict_json
 

@@ -36,7 +36,7 @@ from broker.routing import recheck
 from broker.store import claims, deliveries, ledger, messages, work
 from broker.store.claims import Slots
 from broker.store.messages import NewMessage, Opened
-from broker.store.store import Connection, Tx
+from broker.store.tx import Connection, Tx
 from broker.telemetry import ATTEMPTS
 from broker.vault import Tampered
 

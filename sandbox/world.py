@@ -29,7 +29,7 @@ from broker.events import uuid7
 from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from broker.vault import Vault
 from sandbox.client import Client, Identity, Reply
 from sandbox.inbox import InboxPartner

@@ -24,7 +24,7 @@ from broker.events import (
 )
 from broker.store import messages
 from broker.store.messages import NewMessage
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from broker.vault import Binding, FileKeyRing, Vault
 
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)

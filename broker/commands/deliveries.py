@@ -19,7 +19,7 @@ from broker.events import Destination, Priority
 from broker.retry import policy_of
 from broker.store import deliveries, referrals
 from broker.store import directory as stored
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 HELP: Final = """Look at deliveries, try them again, or give them up.
 

@@ -15,7 +15,7 @@ from broker.directory_file import Change, difference, parse, rows
 from broker.errors import NotFound
 from broker.events import Destination, digest
 from broker.store import directory as stored
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 HELP: Final = """Look at the directory and put a new one in force.
 

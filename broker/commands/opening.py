@@ -13,7 +13,8 @@ from broker import doorbell, settings
 from broker.errors import NotFound, Refused
 from broker.settings import Settings
 from broker.store.schema import WrongSchema
-from broker.store.store import Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Tx
 from broker.vault import FileKeyRing, Vault
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from broker.errors import NotFound, Problem, Refused
 from broker.events import uuid7
 from broker.store import clients
 from broker.store import directory as stored
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 HELP: Final = """Register partners' systems, their keys, and the organisations they act for.
 

@@ -17,7 +17,7 @@ from broker.commands.opening import read_text
 from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.store import clients
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from fhir_profiles.identifiers import ods_code
 from fhir_profiles.working_days import LONDON, london
 

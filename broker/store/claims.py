@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, func, or_, select, tuple_, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
-from broker.store.store import DELIVERIES, Tx
+from broker.store.tx import DELIVERIES, Tx
 
 d = t.delivery.c
 LEASE: Final = timedelta(seconds=60)

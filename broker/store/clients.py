@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 g, k, c = t.grant.c, t.client_key.c, t.client.c
 

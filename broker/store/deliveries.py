@@ -16,7 +16,7 @@ from broker.errors import DeliveryCode
 from broker.events import Recorded, Role
 from broker.store import tables as t
 from broker.store import work
-from broker.store.store import DELIVERIES, Tx
+from broker.store.tx import DELIVERIES, Tx
 
 d = t.delivery.c
 

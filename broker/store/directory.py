@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, select, update
 from broker.directory import Directory
 from broker.directory_file import from_rows, rows
 from broker.store import tables as t
-from broker.store.store import DIRECTORY, Tx
+from broker.store.tx import DIRECTORY, Tx
 
 _VERSION: Final = select(t.directory_head.c.version)  # built once: asked for every request
 

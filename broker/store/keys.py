@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, bindparam, select
 
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 k = t.idempotency_key.c
 

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Row
 from broker.errors import BrokerError
 from broker.events import Destination, Priority, Recorded, Role, Route
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 e, s = t.event.c, t.subject.c
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Row
 from broker.events import Event, SubjectKind
 from broker.store import tables as t
 from broker.store import work
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from broker.vault import Binding, MessageKey, Tampered, Vault
 
 m, p = t.message.c, t.payload.c

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 
 def put(tx: Tx, row: dict[str, Any]) -> None:

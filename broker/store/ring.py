@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, select
 
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 
 
 def checks(connection: Connection) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The store: one writer thread, group commit, and the one place where positions are given out.
+"""The store: one writer thread and group commit.
 
 `await store.write(fn)`: `fn(tx)` is plain synchronous code, SQL and nothing else, safe to run
 again. What is queued meanwhile is run in one transaction, each `fn` in its own savepoint, and
@@ -16,106 +16,23 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import Connection as Connection  # what reads are given, for their signatures
-from sqlalchemy import CursorResult, Executable, bindparam, delete, select, text, update
-from sqlalchemy.engine import Row
+from sqlalchemy import delete, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from broker.audit import Entry, chain
+from broker.audit import Entry
 from broker.crashpoints import crashpoint
 from broker.errors import Unavailable
-from broker.events import Event, SubjectKind, uuid7
+from broker.events import Event, uuid7
 from broker.store import database
 from broker.store import tables as t
+from broker.store.tx import Connection, Tx, number
 
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
 PROOF: Final = 65_536  # bytes: well over what a message takes
-LEDGER: Final = "ledger"
-DELIVERIES: Final = "deliveries"
-DEADLINES: Final = "deadlines"
-DIRECTORY: Final = "directory"
-
-# What every transaction asks, built once: building costs more than asking.
-_SUBJECT: Final = t.subject.c.id == bindparam("subject")
-_LOCK_SUBJECT: Final = select(t.subject).where(_SUBJECT).with_for_update()
-_NEXT_SEQ: Final = (
-    update(t.subject)
-    .where(_SUBJECT)
-    .values(last_seq=t.subject.c.last_seq + 1)
-    .returning(t.subject.c.last_seq)
-)
-_BUMP: Final = (
-    update(t.subject)
-    .where(_SUBJECT)
-    .values(version=t.subject.c.version + 1)
-    .returning(t.subject.c.version)
-)
-_LOCK_HEAD: Final = select(t.ledger_head).with_for_update()
 
 log = structlog.get_logger()
-
-
-class Tx:
-    """One unit of writing. What it records and audits is numbered after its last statement."""
-
-    def __init__(self, connection: Connection, now: datetime) -> None:
-        self.connection = connection
-        self.now = now
-        self.events: list[tuple[Event, int]] = []
-        self.entries: list[Entry] = []
-        self.wakes: set[str] = set()
-
-    def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
-        """Run one statement."""
-        return self.connection.execute(statement, values)
-
-    def first(self, statement: Executable) -> Row[Any] | None:
-        """Return the first row, or None."""
-        return self.connection.execute(statement).first()
-
-    def all(self, statement: Executable) -> Sequence[Row[Any]]:
-        """Return every row."""
-        return self.connection.execute(statement).all()
-
-    def new_subject(self, subject: str, kind: SubjectKind, owner: str) -> None:
-        """Make a subject. Its events begin at 1, its version at 1."""
-        self.execute(
-            t.into(t.subject),
-            {
-                "id": subject,
-                "kind": kind.value,
-                "owner": owner,
-                "last_seq": 0,
-                "dispatched_seq": 0,
-                "version": 1,
-                "created_at": self.now,
-            },
-        )
-
-    def lock_subject(self, subject: str) -> Row[Any] | None:
-        """Return the subject's row, held until the end of the transaction."""
-        return self.execute(_LOCK_SUBJECT, {"subject": subject}).first()
-
-    def bump(self, subject: str) -> int:
-        """Raise the subject's version (its ETag) and return the new one."""
-        return int(self.execute(_BUMP, {"subject": subject}).scalar_one())
-
-    def record(self, event: Event) -> int:
-        """Queue an event for the ledger; return its place among its subject's events."""
-        seq = int(self.execute(_NEXT_SEQ, {"subject": event.subject}).scalar_one())
-        self.events.append((event, seq))
-        self.wakes.add(LEDGER)
-        return seq
-
-    def audit(self, entry: Entry) -> None:
-        """Queue an audit entry, written in the same transaction as what it tells of."""
-        self.entries.append(entry)
-
-    def wake(self, topic: str) -> None:
-        """Say what else to wake once this is committed."""
-        self.wakes.add(topic)
 
 
 @dataclass(slots=True)
@@ -340,7 +257,7 @@ class Store:
                 wakes |= tx.wakes
             crashpoint("store.recorded")
             if events or entries:
-                _number(connection, now, events, entries)
+                number(connection, now, events, entries)
             crashpoint("store.before-commit")
         crashpoint("store.committed")
         return wakes
@@ -373,66 +290,6 @@ def _take_room(tx: Tx) -> None:
         },
     )
     tx.execute(delete(t.payload).where(t.payload.c.owner_id == owner))
-
-
-def _number(
-    connection: Connection,
-    now: datetime,
-    events: list[tuple[Event, int]],
-    entries: list[Entry],
-) -> None:
-    """Lock the head, give out the next positions without a gap, and insert what was queued."""
-    head = connection.execute(_LOCK_HEAD).one()
-    position, seq, previous = head.position, head.audit_seq, head.audit_hash
-    rows = []
-    for event, subject_seq in events:
-        position += 1
-        rows.append(
-            {
-                "position": position,
-                "id": event.id,
-                "type": event.type,
-                "source": event.source,
-                "subject_id": event.subject,
-                "subject_seq": subject_seq,
-                "time": event.time,
-                "dataschema": event.dataschema,
-                "message_id": event.message_id,
-                "correlation_id": event.correlation_id,
-                "causation_id": event.causation_id,
-                "traceparent": event.traceparent,
-                "priority": event.priority.value,
-                "facts": event.facts,
-                "routes": [
-                    [r.destination.ods, r.destination.service, r.role.value, r.reason]
-                    for r in event.routes
-                ],
-            }
-        )
-    if rows:
-        connection.execute(t.into(t.event), rows)
-    links = []
-    for entry in entries:
-        seq += 1
-        previous = chain(previous, seq, now, entry)
-        links.append(
-            {
-                "seq": seq,
-                "time": now,
-                "actor": entry.actor,
-                "organisation": entry.organisation,
-                "action": entry.action,
-                "object_kind": entry.object_kind,
-                "object_id": entry.object_id,
-                "facts": entry.facts,
-                "hash": previous,
-            }
-        )
-    if links:
-        connection.execute(t.into(t.audit), links)
-    connection.execute(
-        update(t.ledger_head).values(position=position, audit_seq=seq, audit_hash=previous)
-    )
 
 
 def _answer(group: list[_Job]) -> None:

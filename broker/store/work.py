@@ -9,7 +9,7 @@ from sqlalchemy.engine import Row
 
 from broker.events import Priority, uuid7
 from broker.store import tables as t
-from broker.store.store import DEADLINES, Tx
+from broker.store.tx import DEADLINES, Tx
 
 dl = t.deadline.c
 wi = t.work_item.c

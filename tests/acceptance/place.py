@@ -39,7 +39,7 @@ from broker.main import Broker
 from broker.settings import Settings
 from broker.store import clients, directory, ledger
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from sandbox import arrival
 from sandbox.process import free_port
 

@@ -10,7 +10,7 @@ from broker.events import uuid7
 from broker.main import open_broker
 from broker.settings import Settings
 from broker.store import work
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from tests.acceptance.place import Caller, Place, consultation, eventually, first
 from tests.samples import PRACTICE, Sample, a_message
 

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from broker.move_content import REJECTION_REASONS
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from tests.acceptance.place import (
     Body,
     Caller,

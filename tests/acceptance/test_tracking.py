@@ -14,7 +14,7 @@ from broker import operating, receipts
 from broker.ports import Receipt
 from broker.store import claims, deliveries, trail
 from broker.store import tables as t
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from tests.acceptance.place import (
     Body,
     Caller,

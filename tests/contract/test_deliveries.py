@@ -14,7 +14,8 @@ from broker.events import Priority, SubjectKind, uuid7
 from broker.store import claims, deliveries, work
 from broker.store import tables as t
 from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, Slots
-from broker.store.store import DELIVERIES, Store, Tx
+from broker.store.store import Store
+from broker.store.tx import DELIVERIES, Tx
 from tests.databases import Database, SettableClock
 from tests.samples import PRACTICE, a_delivery, recorded
 

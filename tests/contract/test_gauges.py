@@ -6,7 +6,8 @@ from broker.dispatch import GROUP
 from broker.events import uuid7
 from broker.store import gauges, ledger, work
 from broker.store import tables as t
-from broker.store.store import Store, Tx
+from broker.store.store import Store
+from broker.store.tx import Tx
 from tests.databases import SettableClock
 from tests.samples import a_delivery, record, recorded
 

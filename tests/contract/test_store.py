@@ -24,7 +24,8 @@ from broker.store import database as db
 from broker.store import keys, ledger, trail
 from broker.store import tables as t
 from broker.store.keys import Scope, Used
-from broker.store.store import LARGEST_GROUP, LEDGER, Store, Tx
+from broker.store.store import LARGEST_GROUP, Store
+from broker.store.tx import LEDGER, Tx
 from tests.databases import Database, PostgreSQL
 from tests.samples import PHARMACY, a_message, a_vault, an_entry, an_event, count, record
 

@@ -14,7 +14,8 @@ from broker.events import Destination, Role, Route, uuid7
 from broker.store import clients, keys, ledger, messages, referrals, trail, work
 from broker.store import tables as t
 from broker.store.keys import Scope, Used
-from broker.store.store import DEADLINES, Store, Tx
+from broker.store.store import Store
+from broker.store.tx import DEADLINES, Tx
 from broker.vault import FileKeyRing, Tampered, Vault
 from tests.databases import SettableClock
 from tests.samples import (

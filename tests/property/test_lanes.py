@@ -24,7 +24,7 @@ from broker.events import Priority, Recorded, caused_id
 from broker.store import claims, deliveries
 from broker.store import tables as t
 from broker.store.claims import LEASE, Slots
-from broker.store.store import Tx
+from broker.store.tx import Tx
 from tests.databases import Database
 from tests.samples import AT, a_delivery, recorded
 
