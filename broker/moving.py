@@ -55,7 +55,8 @@ class Moving:
         return moves.view(row, organisation, directory, datetime.now(UTC), ways), row.version
 
     async def move(self, asked: Asked) -> Answer:
-        """Make a move; durable on return. The answer is the referral as it then stands.
+        """Make a move; durable on return. The answer is the referral as it then stands, and first
+        what whoever moved it must read.
 
         A repeat of the last move by the same organisation with the same content gets the same
         answer, whatever its If-Match. Raises NotFound, Refused, PreconditionRequired, Stale,
@@ -94,7 +95,7 @@ class Moving:
         mover = Mover(self._core.vault, directory, self._core.source, now)
         ready = mover.ready(found, move, content, organisation, asked.caller.client_id)
         view = moves.view(ready.row_after, organisation, directory, now)
-        answer = Answer(200, strict_json.dumps(view))
+        answer = Answer(200, strict_json.dumps({"read_first": ready.read_first, **view}))
         kept = self._core.answers.seal(found.key, ready.event_id, organisation, answer, now)
 
         def write(tx: Tx) -> None:

@@ -390,3 +390,48 @@ async def test_a_successor_collects_and_confirms_what_its_predecessor_never_took
         taken(await successor.receipt(row, ods="RXX01"), 200)  # or under the code it was sent to
         taken(await successor.move(message["referral"], "accept"), 200)
         assert taken(await successor.get(f"/messages/{message['id']}"), 200)["state"] == "accepted"
+
+
+async def test_a_place_that_is_no_practice_hears_nothing_however_its_code_was_given(
+    optometrist: Caller, hospital: Caller, pharmacy: Caller
+) -> None:
+    # FPH01 is a pharmacy: a code that was mistyped, and is somebody's all the same.
+    message = await received(optometrist, hospital, referral(practice="FPH01"))
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    assert await optometrist.heard(message["id"], "accepted")
+    assert await pharmacy.notices(message["id"]) == []
+    problem(await pharmacy.get(message["referral"]), 404, "not-found")
+
+
+async def test_the_successor_of_a_closed_practice_hears_what_became_of_its_patient(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    message = await received(optometrist, hospital, referral(practice="G99002"))
+    closed = "ods: G99002\n    name: Hilltop Surgery"
+    async with place.directory((closed, f"{closed}\n    status: closed\n    successor: G99001")):
+        taken(await hospital.move(message["referral"], "accept"), 200)
+        done = taken(await hospital.move(message["referral"], "complete", OUTCOME), 200)
+        told = await practice.heard(message["id"], "completed")
+        assert OUTCOME["practice_actions"] in (told.advice or "")
+        assert done["read_first"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"practice": "G99003"}, "Lakeside Practice hears nothing of this"),
+        ({"practice": "G99005"}, "Orchard Practice hears nothing of this"),
+        ({"practice": None}, "The patient's practice hears nothing of this"),
+    ],
+)
+async def test_who_moves_is_told_when_the_practice_cannot_hear_of_it(
+    optometrist: Caller, hospital: Caller, changes: Body, said: str
+) -> None:
+    message = await received(optometrist, hospital, referral(**changes))
+    at = message["referral"]
+    accepted = taken(await hospital.move(at, "accept"), 200)
+    assert [one[: len(said)] for one in accepted["read_first"]] == [said]
+    done = await hospital.move(at, "complete", OUTCOME)
+    assert taken(done, 200)["read_first"][0].startswith(said)
+    repeat = await hospital.move(at, "complete", OUTCOME, if_match='W/"1"')
+    assert repeat.content == done.content
