@@ -256,6 +256,9 @@ def test_a_cylinder_needs_its_axis() -> None:
 def test_a_condition_needs_a_code() -> None:
     [fault] = refused(body(condition={"text": "Something is wrong"}))
     assert (fault.field, fault.code) == ("condition.code", "missing")
+    # What the rule says, not what the field is: a SNOMED CT concept would do as well.
+    assert fault.detail == "The condition has no code."
+    assert fault.todo.endswith("or `snomed`.")
 
 
 def test_two_codes_for_different_conditions_are_refused() -> None:
