@@ -170,7 +170,10 @@ class Ready:
         if self.move.goes_back:
             work.reopen(tx, before.message_id, before.last_move_at)
         elif referral.STAGES[self.state].is_terminal:
-            work.clear(tx, before.message_id, at=self.now)
+            # Its copy may still be on its way: only of what was cancelled is none waited for.
+            copy = {deadlines.DeadlineKind.COPY_RECEIVED}
+            but = copy if self.state is not State.CANCELLED else ()
+            work.clear(tx, before.message_id, but=but, at=self.now)
         elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 

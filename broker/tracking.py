@@ -277,7 +277,7 @@ def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
     return None if waiting is None else _deadline(waiting, now)
 
 
-NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "overdue")
+NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "stopped_at", "overdue")
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:
@@ -287,7 +287,8 @@ def _deadline(row: Any, now: datetime) -> dict[str, Any]:
         "in_words": deadlines.in_words(row.due_at),
         "whose_turn": row.owner,
         "rule": row.source,
-        "met_at": _time(row.cleared_at),
+        # Met, or no longer waited for: that a rejected patient was "seen" is nowhere claimed.
+        "stopped_at": _time(row.cleared_at),
         "overdue": row.cleared_at is None and deadlines.is_overdue(row.due_at, now),
     }
 
