@@ -1,5 +1,6 @@
 """Whoever's move it is: reading a referral, moving it, and what everybody else hears of it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -127,6 +128,19 @@ async def test_a_repeat_gets_the_same_answer_whatever_its_if_match(
     other = {**REJECTION, "advice": "Something else."}
     tag = await hospital.etag(at)
     problem(await hospital.move(at, "reject", other, if_match=tag), 409, "conflict")
+
+
+async def test_a_move_that_is_asked_for_several_times_at_once_is_made_once_and_answered_alike(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    message = await received(optometrist, hospital)
+    at = message["referral"]
+    tag = await hospital.etag(at)
+    asked = [hospital.move(at, "reject", REJECTION, if_match=tag) for _ in range(8)]
+    answers = await asyncio.gather(*asked)
+    assert [one.status_code for one in answers] == [200] * 8
+    assert len({one.content for one in answers}) == 1
+    assert (await optometrist.notices(message["id"])).count("rejected") == 1
 
 
 async def test_a_repeat_under_the_same_key_is_the_same_answer_even_after_later_moves(
