@@ -17,6 +17,7 @@ from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.moves import SAID
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
+from broker.retracting import CLOSURES
 from broker.store import deliveries, ledger, messages, referrals, work
 from broker.store.store import Connection
 from broker.vault import Tampered, Vault
@@ -195,8 +196,8 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
         return f"This version was withdrawn as entered in error. {said}"
     if message.status == "replaced":
         return f"This version was replaced by /messages/{trail.replaced_by}. {said}"
-    if message.status != "sent":
-        return said
+    if message.status == "closed":
+        return f"Closed: {CLOSURES[message.closed_reason].lower()}. {said}"
     waiting = _first(trail)
     if _waits_for_its_sender(trail):
         said = f"{said} It is the sender's turn."
@@ -244,7 +245,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     if any(row.done_reason == "given-up" for row in acting):
         return f"It could not be delivered to {names} and was given up."
     if any(row.state == "dead" for row in acting):
-        return f"It could not be delivered to {names}; an operator is looking at it."
+        return f"It could not be delivered to {names}; it waits for an operator."
     if any(row.collected_at is not None for row in acting):
         return f"{names} has collected it but not confirmed that it is stored."
     answered = {one.delivery_id for one in trail.attempts if one.outcome == "answered"}

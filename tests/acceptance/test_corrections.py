@@ -293,6 +293,7 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert await pharmacy.overdue(update["id"]) == set()
     shown = await pharmacy.tracked(update["id"])
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
+    assert shown["line"].startswith("Closed: told by telephone. ")
 
 
 async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(
