@@ -484,6 +484,16 @@ async def test_the_inbox_pages_in_ledger_order_while_messages_arrive(
     problem(await lakeside.get("/inbox", after="nowhere"), 422, "invalid")
 
 
+async def test_a_service_that_is_misspelt_is_refused_and_never_an_empty_inbox(
+    hospital: Caller, practice: Caller
+) -> None:
+    answer = await hospital.get("/inbox", service="RXX01-SPAA")
+    (found,) = problem(answer, 422, "invalid")["problems"]
+    assert "RXX01-SPA" in found["todo"]
+    problem(await practice.get("/inbox", service="RXX01-SPA"), 422, "invalid")
+    assert (await hospital.get("/inbox", service="RXX01-SPA")).status_code == 200
+
+
 async def test_an_open_inbox_lists_what_has_no_receipt_yet(
     pharmacy: Caller, practice: Caller
 ) -> None:
