@@ -15,7 +15,7 @@ from broker import deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
-from broker.moves import SAID
+from broker.moves import SAID, UNDECIDED
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
 from broker.retracting import CLOSURES
 from broker.store import deliveries, ledger, messages, referrals, work
@@ -222,10 +222,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     message = trail.message
     acting = [row for row in trail.deliveries if row.role == Role.ACTING]
     names = ", ".join(directory.name(Destination(row.ods, row.service)) for row in acting)
-    if trail.referral is not None and trail.referral.state not in {
-        State.REQUESTED.value,
-        State.RECEIVED.value,
-    }:
+    if trail.referral is not None and trail.referral.state not in UNDECIDED:
         by = trail.moves[-1].facts.get("by") if trail.moves else None
         moved = f", by {directory.name(Destination(by))}" if by else ""
         return f"{STAGES[State(trail.referral.state)].words.capitalize()}{moved}."
@@ -255,6 +252,16 @@ def _standing(trail: Trail, directory: Directory) -> str:
 
 
 def _receivers_line(trail: Trail, shown: Sequence[Any]) -> str:
+    """Say whether it still stands, and what its receiver has done with it."""
+    said = [_receivers_part(trail, shown)]
+    if trail.message.status in {"withdrawn", "replaced"}:
+        said.insert(0, "It stands no longer: its sender has withdrawn or replaced it.")
+    elif trail.referral is not None and trail.referral.state not in UNDECIDED:
+        said.insert(0, f"The referral is {STAGES[State(trail.referral.state)].words}.")
+    return " ".join(said)
+
+
+def _receivers_part(trail: Trail, shown: Sequence[Any]) -> str:
     ids = {row.id for row in shown}
     for decision in trail.decisions:
         if decision.delivery_id in ids:

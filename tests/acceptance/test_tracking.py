@@ -253,12 +253,13 @@ async def test_the_sender_sees_all_a_receiver_its_own_and_a_stranger_nothing(
     acting = await hospital.tracked(message["id"])
     assert {one["organisation"] for one in acting["deliveries"]} == {"RXX01"}
     assert [one["move"] for one in acting["moves"]] == ["receive", "accept"]
-    assert acting["line"] == "You have confirmed that you stored it."
+    stored = "You have confirmed that you stored it."
+    assert acting["line"] == f"The referral is accepted. {stored}"
 
     copied = await practice.tracked(message["id"])
     assert {one["organisation"] for one in copied["deliveries"]} == {"G99001"}
     assert [one["move"] for one in copied["moves"]] == ["accept"]  # it is told outcomes only
-    assert copied["line"] == "It waits for your receipt."
+    assert copied["line"] == "The referral is accepted. It waits for your receipt."
 
     only_the_senders = {"warnings", "deadlines", "telephone_calls", "open_items", "joined"}
     for view in (acting, copied):
@@ -492,6 +493,25 @@ async def test_a_service_that_is_misspelt_is_refused_and_never_an_empty_inbox(
     assert "RXX01-SPA" in found["todo"]
     problem(await practice.get("/inbox", service="RXX01-SPA"), 422, "invalid")
     assert (await hospital.get("/inbox", service="RXX01-SPA")).status_code == 200
+
+
+async def test_a_receivers_line_says_when_what_it_stored_stands_no_longer(
+    pharmacy: Caller, practice: Caller, optometrist: Caller, hospital: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    taken(await pharmacy.post(f"{update['url']}/withdrawal"))
+    assert (await practice.tracked(update["id"]))["line"] == (
+        "It stands no longer: its sender has withdrawn or replaced it. You have filed it."
+    )
+    (message,) = (await optometrist.submit(referral()))["messages"]
+    await hospital.take(message["id"])
+    stored = "You have confirmed that you stored it."
+    assert (await hospital.tracked(message["id"]))["line"] == stored
+    taken(await optometrist.move(message["referral"], "cancel", {"reason": "duplicate"}), 200)
+    line = (await hospital.tracked(message["id"]))["line"]
+    assert line == f"The referral is cancelled. {stored}"
 
 
 async def test_an_open_inbox_lists_what_has_no_receipt_yet(
