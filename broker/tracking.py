@@ -272,9 +272,10 @@ def _receivers_part(trail: Trail, shown: Sequence[Any]) -> str:
 
 
 def _first(trail: Trail) -> Any | None:
-    """Return the deadline that comes first among those not met."""
+    """Return the deadline that comes first among those not met; of two at once, no copy's."""
     waiting = [row for row in trail.deadlines if row.cleared_at is None]
-    return min(waiting, key=lambda row: row.due_at) if waiting else None
+    copy = deadlines.DeadlineKind.COPY_RECEIVED
+    return min(waiting, key=lambda row: (row.due_at, row.kind == copy)) if waiting else None
 
 
 def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:

@@ -495,6 +495,18 @@ async def test_a_service_that_is_misspelt_is_refused_and_never_an_empty_inbox(
     assert (await hospital.get("/inbox", service="RXX01-SPA")).status_code == 200
 
 
+async def test_the_line_names_the_acting_receiver_before_a_copy_that_is_due_at_the_same_time(
+    optometrist: Caller,
+) -> None:
+    for _ in range(4):
+        (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+        shown = await optometrist.tracked(message["id"])
+        due = {one["kind"]: one["by"] for one in shown["deadlines"]}
+        assert due["received"] == due["copy-received"]
+        assert shown["next"]["kind"] == "received"
+        assert "Next: Northfield Hospital must confirm" in shown["line"]
+
+
 async def test_a_receivers_line_says_when_what_it_stored_stands_no_longer(
     pharmacy: Caller, practice: Caller, optometrist: Caller, hospital: Caller
 ) -> None:
