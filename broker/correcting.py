@@ -108,7 +108,7 @@ class Correcting:
     ) -> Answer:
         now = datetime.now(UTC)
         organisation, client = asked.caller.organisation, asked.caller.client_id
-        request, needs = understand(asked.adapter, raw, organisation, now)
+        request, needs = understand(asked.adapter, raw, organisation, now, sent.first_at)
         directory = await self._core.directory.current()
         self._check_reference(sent, needs, directory.stands_for(organisation))
         version = self._core.directory.version

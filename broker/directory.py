@@ -333,6 +333,14 @@ class Directory:
             organisation = self.organisations.get(organisation.successor)
         return organisation
 
+    def practice(self, ods: str | None) -> Organisation | None:
+        """Return the open practice that keeps the record now: the one of this code or a successor.
+
+        None where the code is nobody's, or somebody's who is no general practice.
+        """
+        found = self.resolve_successor(ods or "")
+        return found if found is not None and found.pillar == GENERAL_PRACTICE else None
+
     def name(self, destination: Destination) -> str:
         """Return what a person calls the place; its code if the directory does not know it."""
         organisation = self.organisations.get(destination.ods)

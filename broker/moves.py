@@ -63,12 +63,17 @@ def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
 
 
 def relation(row: Any, organisation: str, directory: Directory) -> Relation:
-    """Return what an organisation is to a referral; a successor stands for its predecessor."""
+    """Return what an organisation is to a referral; a successor stands for its predecessor.
+
+    What was given as the practice, and is none, is nothing to it.
+    """
     for ods, found in (
         (row.receiver, Relation.ACTING),
         (row.sender, Relation.SENDER),
-        (row.practice, Relation.COPY),
+        (row.practice if directory.practice(row.practice) else None, Relation.COPY),
     ):
+        if ods is None:
+            continue
         successor = directory.resolve_successor(ods)
         if organisation == ods or (successor is not None and successor.ods == organisation):
             return found
@@ -113,6 +118,7 @@ class Ready:
     now: datetime
     said_hmac: str
     reason: str | None
+    read_first: Sequence[str]
     told: Sequence[NewMessage] = field(repr=False)
     payloads: Sequence[dict[str, Any]] = field(repr=False)
 
@@ -164,7 +170,10 @@ class Ready:
         if self.move.goes_back:
             work.reopen(tx, before.message_id, before.last_move_at)
         elif referral.STAGES[self.state].is_terminal:
-            work.clear(tx, before.message_id, at=self.now)
+            # Its copy may still be on its way: only of what was cancelled is none waited for.
+            copy = {deadlines.DeadlineKind.COPY_RECEIVED}
+            but = copy if self.state is not State.CANCELLED else ()
+            work.clear(tx, before.message_id, but=but, at=self.now)
         elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 
@@ -217,13 +226,14 @@ class Mover:
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
         teller = Teller(self.vault, self.directory, self.source, self.now)
+        to = self._audience(row, move, by, organisation)
         told = teller.moves(
             found.about,
             cause=event_id,
             state=state.value,
             receiver=row.receiver,
             by=organisation,
-            to=self._audience(row, move, by, organisation),
+            to=to,
             reason=reason,
             advice=advice,
             supersedes=state is State.CANCELLED,
@@ -249,6 +259,7 @@ class Mover:
             said_hmac=said_hmac(self.vault, move, content),
             reason=code if isinstance(code, str) else None,
             told=told,
+            read_first=self._unheard(row, move, by, organisation, to),
             payloads=[
                 self._sealed(found.key, event_id, organisation, CONTENT, FHIR_JSON, task.body),
                 self._sealed(found.key, event_id, organisation, SAID, JSON, _sorted(content)),
@@ -266,15 +277,42 @@ class Mover:
                 "was asked to take the patient on",
             ),
         }
-        practice = Destination(row.practice or "")
-        # The sender was warned at submission that a practice that is not connected hears nothing.
-        if isinstance(recheck(practice, Kind.NOTICE, self.directory), Endpoint):
-            places[Audience.PRACTICE] = (practice, "keeps the patient's record")
+        practice = self.directory.practice(row.practice)
+        if practice is not None:
+            place = Destination(practice.ods)
+            if isinstance(recheck(place, Kind.NOTICE, self.directory), Endpoint):
+                places[Audience.PRACTICE] = (place, "keeps the patient's record")
         to: dict[str, tuple[Destination, str]] = {}
         for audience in sorted(referral.told(move, by)):
             if audience in places and places[audience][0].ods != organisation:
                 to.setdefault(places[audience][0].ods, places[audience])
         return list(to.values())
+
+    def _unheard(
+        self,
+        row: Any,
+        move: Move,
+        by: Relation,
+        organisation: str,
+        to: Sequence[tuple[Destination, str]],
+    ) -> list[str]:
+        """Say that the practice, which should hear of a move, does not: else nobody would know."""
+        practice = self.directory.practice(row.practice)
+        hears = {organisation, *(destination.ods for destination, _ in to)}
+        if Audience.PRACTICE not in referral.told(move, by):
+            return []
+        if practice is None:
+            return [
+                "The patient's practice hears nothing of this: it is not known here. If it must "
+                "act, see to it that it is told."
+            ]
+        if practice.ods in hears:
+            return []
+        number = f" on {practice.telephone}" if practice.telephone else ""
+        return [
+            f"{practice.name} hears nothing of this: it takes no notices from here. If it must "
+            f"act, telephone it{number}."
+        ]
 
     def _sealed(
         self,

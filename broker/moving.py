@@ -18,6 +18,8 @@ from broker.store import messages, referrals
 from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
 
+# A move, who made it, and the HMAC of what it carried.
+_Last = tuple[str, str, str]
 NOT_HERE = "There is no such referral for this organisation."
 
 
@@ -55,7 +57,8 @@ class Moving:
         return moves.view(row, organisation, directory, datetime.now(UTC), ways), row.version
 
     async def move(self, asked: Asked) -> Answer:
-        """Make a move; durable on return. The answer is the referral as it then stands.
+        """Make a move; durable on return. The answer is the referral as it then stands, and first
+        what whoever moved it must read.
 
         A repeat of the last move by the same organisation with the same content gets the same
         answer, whatever its If-Match. Raises NotFound, Refused, PreconditionRequired, Stale,
@@ -78,36 +81,49 @@ class Moving:
         if problems:
             raise Refused.all_of(problems)
         organisation = asked.caller.organisation
+        last = (move.name, organisation, moves.said_hmac(self._core.vault, move, content))
         found = await self._core.store.read(
             lambda c: moves.find(c, self._core.vault, asked.subject)
         )
         if found is None:
             raise NotFound(NOT_HERE)
-        last = (found.row.last_move, found.row.last_move_by, found.row.last_move_hmac)
-        if last == (move.name, organisation, moves.said_hmac(self._core.vault, move, content)):
-            repeated = await self._core.store.read(lambda c: self._last_answer(c, found.row))
-            if repeated is not None:
-                return repeated
+        repeated = await self._repeated(asked.subject, last)
+        if repeated is not None:
+            return repeated
         check_version(asked.version, found.row.version, f"/referrals/{asked.subject}")
         now = datetime.now(UTC)
         directory = await self._core.directory.current()
         mover = Mover(self._core.vault, directory, self._core.source, now)
         ready = mover.ready(found, move, content, organisation, asked.caller.client_id)
         view = moves.view(ready.row_after, organisation, directory, now)
-        answer = Answer(200, strict_json.dumps(view))
+        answer = Answer(200, strict_json.dumps({"read_first": ready.read_first, **view}))
         kept = self._core.answers.seal(found.key, ready.event_id, organisation, answer, now)
 
         def write(tx: Tx) -> None:
             ready.write(tx)
             self._core.answers.keep(tx, claimed, kept)
 
-        await self._core.store.write(write)
+        try:
+            await self._core.store.write(write)
+        except Stale:  # by this very move perhaps, asked for twice at once
+            repeated = await self._repeated(asked.subject, last)
+            if repeated is None:
+                raise
+            return repeated
         crashpoint("decision.written")
         return answer
 
-    def _last_answer(self, connection: Connection, row: Any) -> Answer | None:
-        known = messages.payload(connection, self._core.vault, row.last_event_id, ROLE)
-        return Answer(200, known.body) if known else None
+    async def _repeated(self, subject: str, last: _Last) -> Answer | None:
+        """Return the answer to the last move, if it was this one by this organisation."""
+
+        def read(connection: Connection) -> Answer | None:
+            row = referrals.get(connection, subject)
+            if row is None or (row.last_move, row.last_move_by, row.last_move_hmac) != last:
+                return None
+            known = messages.payload(connection, self._core.vault, row.last_event_id, ROLE)
+            return Answer(200, known.body) if known else None
+
+        return await self._core.store.read(read)
 
 
 def check_version(named: int | None, current: int, where: str) -> None:

@@ -41,7 +41,8 @@ class Seek:
     """What kind of destination a message needs; routing turns it into one, with the reason why.
 
     `named` is what the sender (or the patient's choice) named; else `receiver_type` and
-    `subspecialty` are looked for in the ICB of `practice`, else of the postcode's area.
+    `subspecialty` are looked for in the ICB of `practice`, else of the postcode's area. `words`
+    is what a person calls that which is looked for, in the plural: reasons and refusals say it.
     """
 
     role: Role
@@ -50,6 +51,7 @@ class Seek:
     named: Destination | None = None
     practice: str | None = None
     postcode: str | None = None
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,9 @@ class Adapter(Protocol):
     @property
     def accepts(self) -> type[BaseModel]: ...
 
-    def needs(self, request: Any, now: datetime) -> Needs: ...
+    def needs(self, request: Any, now: datetime) -> Needs:
+        """Return what it needs; `now` is when it is sent, or that which it corrects first was."""
+        ...
 
     def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
 

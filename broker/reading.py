@@ -27,9 +27,16 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def understand(
-    adapter: Adapter, raw: Mapping[str, Any], organisation: str, now: datetime
+    adapter: Adapter,
+    raw: Mapping[str, Any],
+    organisation: str,
+    now: datetime,
+    sent_at: datetime | None = None,
 ) -> tuple[Any, Needs]:
-    """Return the request and what it needs. Raises Refused, naming every problem at once."""
+    """Return the request and what it needs. Raises Refused, naming every problem at once.
+
+    `sent_at` is when that which it corrects was first sent: what had to be sent in time, was then.
+    """
     try:
         request = adapter.accepts.model_validate(raw, context={"now": now})
     except ValidationError as error:
@@ -38,7 +45,7 @@ def understand(
             for fault in faults.to_problems(error, adapter.accepts)
         ]
         raise refusal(adapter, raw, problems) from None
-    needs = adapter.needs(request, now)
+    needs = adapter.needs(request, sent_at or now)
     own(needs.organisation, organisation)
     return request, needs
 

@@ -55,6 +55,7 @@ class Sent:
     """A message as it stands: its row, its content, where it went, and what was joined to it.
 
     `referrals` may still move; `ended` have had their course. Both in the order of their messages.
+    `first_at` is when its first version was accepted.
     """
 
     message: Any
@@ -63,6 +64,7 @@ class Sent:
     routes: tuple[Route, ...]
     referrals: tuple[Found, ...]
     ended: tuple[Found, ...]
+    first_at: datetime
 
     @property
     def places(self) -> list[Destination]:
@@ -89,9 +91,10 @@ def read(
     message = about.message
     event = ledger.event(connection, message.event_id)
     subject = ledger.subject(connection, message.subject_id)
+    together = messages.joined(connection, message.correlation_id)
     joined = [
         found
-        for other in messages.joined(connection, message.correlation_id)
+        for other in together
         if other.kind == Kind.REFERRAL and other.sender in own and other.status == "sent"
         for found in [moves.find(connection, vault, other.subject_id)]
         if found is not None
@@ -99,7 +102,8 @@ def read(
     routes = event.routes if event else ()
     live = tuple(found for found in joined if found.row.state in referral.OPEN)
     ended = tuple(found for found in joined if found.row.state not in referral.OPEN)
-    return Sent(message, subject.version, about, routes, live, ended)
+    first_at = together[0].accepted_at
+    return Sent(message, subject.version, about, routes, live, ended, first_at)
 
 
 def check_standing(message: Any) -> None:

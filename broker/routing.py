@@ -191,7 +191,7 @@ def _area(seek: Seek, directory: Directory) -> tuple[Sequence[Service], str] | N
     """Return the services among which to look, and the area in words that tell no address."""
     offering = directory.offering(seek.receiver_type, seek.subspecialty)
     practice = directory.organisations.get(seek.practice or "")
-    if practice is not None:
+    if practice is not None and practice.pillar == GENERAL_PRACTICE:
         inside = [service for service in offering if service.icb == practice.icb]
         return inside, f"{practice.icb}, the ICB of the registered practice"
     area = postcode_area(seek.postcode or "")
@@ -249,12 +249,7 @@ def _reachable(
     if want.priority is Priority.STAT:  # it cannot wait until somebody is there again
         todo = directory.whom_to_telephone(place, now)
     if checked == "closed":
-        successor = directory.resolve_successor(place.ods)
-        if successor is None:
-            return _Missed(path, checked, f"{name} is closed and has no successor.", "")
-        detail = f"{name} is closed. Its successor is {successor.name} ({successor.ods})."
-        todo = f"Send it to {successor.ods}, or telephone {successor.telephone}."
-        return _Missed(path, checked, detail, todo, todo)
+        return _closed(place, path, directory, todo if want.priority is Priority.STAT else "")
     if checked == "not-connected":
         return _Missed(path, checked, f"{name} is not connected to the broker.", todo, todo)
     detail = f"{name} does not take this ({kind}, {want.pathway})."
@@ -267,6 +262,19 @@ def _reachable(
     if others:
         todo = f"{todo} {_name_one(others, directory)}"
     return _Missed(path, "does-not-take", detail, todo, todo)
+
+
+def _closed(place: Destination, path: str, directory: Directory, today: str) -> _Missed:
+    """Name the successor of a closed place; `today` says who answers now, if it cannot wait."""
+    name = f"{directory.name(place)} ({place})"
+    successor = directory.resolve_successor(place.ods)
+    if successor is None:
+        return _Missed(path, "closed", f"{name} is closed and has no successor.", today, today)
+    detail = f"{name} is closed. Its successor is {successor.name} ({successor.ods})."
+    todo = f"Send it to {successor.ods}, or telephone {successor.telephone}."
+    if today:
+        todo = f"Send it to {successor.ods}. {today}"
+    return _Missed(path, "closed", detail, todo, todo)
 
 
 def _agreement(
@@ -308,6 +316,8 @@ def _one_of(
 
 
 def _sought(seek: Seek) -> str:
+    if seek.words:
+        return seek.words
     return f"{seek.receiver_type}, {seek.subspecialty}" if seek.subspecialty else seek.receiver_type
 
 

@@ -15,8 +15,9 @@ from broker import deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
-from broker.moves import SAID
+from broker.moves import SAID, UNDECIDED
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
+from broker.retracting import CLOSURES
 from broker.store import deliveries, ledger, messages, referrals, work
 from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
@@ -195,8 +196,8 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
         return f"This version was withdrawn as entered in error. {said}"
     if message.status == "replaced":
         return f"This version was replaced by /messages/{trail.replaced_by}. {said}"
-    if message.status != "sent":
-        return said
+    if message.status == "closed":
+        return f"Closed: {CLOSURES[message.closed_reason].lower()}. {said}"
     waiting = _first(trail)
     if _waits_for_its_sender(trail):
         said = f"{said} It is the sender's turn."
@@ -221,10 +222,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     message = trail.message
     acting = [row for row in trail.deliveries if row.role == Role.ACTING]
     names = ", ".join(directory.name(Destination(row.ods, row.service)) for row in acting)
-    if trail.referral is not None and trail.referral.state not in {
-        State.REQUESTED.value,
-        State.RECEIVED.value,
-    }:
+    if trail.referral is not None and trail.referral.state not in UNDECIDED:
         by = trail.moves[-1].facts.get("by") if trail.moves else None
         moved = f", by {directory.name(Destination(by))}" if by else ""
         return f"{STAGES[State(trail.referral.state)].words.capitalize()}{moved}."
@@ -244,7 +242,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     if any(row.done_reason == "given-up" for row in acting):
         return f"It could not be delivered to {names} and was given up."
     if any(row.state == "dead" for row in acting):
-        return f"It could not be delivered to {names}; an operator is looking at it."
+        return f"It could not be delivered to {names}; it waits for an operator."
     if any(row.collected_at is not None for row in acting):
         return f"{names} has collected it but not confirmed that it is stored."
     answered = {one.delivery_id for one in trail.attempts if one.outcome == "answered"}
@@ -254,6 +252,16 @@ def _standing(trail: Trail, directory: Directory) -> str:
 
 
 def _receivers_line(trail: Trail, shown: Sequence[Any]) -> str:
+    """Say whether it still stands, and what its receiver has done with it."""
+    said = [_receivers_part(trail, shown)]
+    if trail.message.status in {"withdrawn", "replaced"}:
+        said.insert(0, "It stands no longer: its sender has withdrawn or replaced it.")
+    elif trail.referral is not None and trail.referral.state not in UNDECIDED:
+        said.insert(0, f"The referral is {STAGES[State(trail.referral.state)].words}.")
+    return " ".join(said)
+
+
+def _receivers_part(trail: Trail, shown: Sequence[Any]) -> str:
     ids = {row.id for row in shown}
     for decision in trail.decisions:
         if decision.delivery_id in ids:
@@ -264,9 +272,10 @@ def _receivers_line(trail: Trail, shown: Sequence[Any]) -> str:
 
 
 def _first(trail: Trail) -> Any | None:
-    """Return the deadline that comes first among those not met."""
+    """Return the deadline that comes first among those not met; of two at once, no copy's."""
     waiting = [row for row in trail.deadlines if row.cleared_at is None]
-    return min(waiting, key=lambda row: row.due_at) if waiting else None
+    copy = deadlines.DeadlineKind.COPY_RECEIVED
+    return min(waiting, key=lambda row: (row.due_at, row.kind == copy)) if waiting else None
 
 
 def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
@@ -277,7 +286,7 @@ def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
     return None if waiting is None else _deadline(waiting, now)
 
 
-NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "overdue")
+NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "stopped_at", "overdue")
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:
@@ -287,7 +296,8 @@ def _deadline(row: Any, now: datetime) -> dict[str, Any]:
         "in_words": deadlines.in_words(row.due_at),
         "whose_turn": row.owner,
         "rule": row.source,
-        "met_at": _time(row.cleared_at),
+        # Met, or no longer waited for: that a rejected patient was "seen" is nowhere claimed.
+        "stopped_at": _time(row.cleared_at),
         "overdue": row.cleared_at is None and deadlines.is_overdue(row.due_at, now),
     }
 

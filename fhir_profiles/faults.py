@@ -9,8 +9,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
-# The codes that pydantic itself gives; every other code is ours and brings its own sentences.
-STANDARD: Final = frozenset(typing.get_args(core_schema.ErrorType))
+_STANDARD: Final = frozenset(typing.get_args(core_schema.ErrorType))
+
+
+def is_standard(line: Any) -> bool:
+    """Tell whether pydantic itself found this; what our rules find brings its own sentences.
+
+    A rule may use a code that pydantic has too, as `missing`.
+    """
+    return line["type"] in _STANDARD and "detail" not in line.get("ctx", {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ def path(where: tuple[str | int, ...]) -> str:
 def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
     where, kind, context = line["loc"], line["type"], line.get("ctx", {})
     field = path(where)
-    if kind not in STANDARD:
+    if not is_standard(line):
         return Fault(field, kind, context.get("detail", line["msg"]), context.get("todo", ""))
     name = f"`{where[-1]}`" if where else "The body"
     about = _description(model, where)
@@ -103,8 +110,8 @@ _WORDS: Final = {
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": ("this time does not say its offset.", _TIME[1]),
-    "model_type": ("this must be an object.", "Send { … } with the fields of this block."),
-    "model_attributes_type": ("this must be an object.", "Send { … } with its fields."),
+    "model_type": ("this must be an object.", "Send {{ … }} with the fields of this block."),
+    "model_attributes_type": ("this must be an object.", "Send {{ … }} with its fields."),
     "tuple_type": ("this must be a list.", "Send [ … ], also for a single one."),
     "greater_than": ("this number is too small.", "It must be more than {gt}."),
     "greater_than_equal": ("this number is too small.", "It must be at least {ge}."),

@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from fhir_profiles.faults import STANDARD
+from fhir_profiles.faults import is_standard
 from fhir_profiles.values import now_of, refusal
 
 
@@ -136,7 +136,7 @@ def _line(finding: Finding) -> InitErrorDetails:
 
 
 def _same_line(line: Any) -> InitErrorDetails:
-    if line["type"] in STANDARD:
+    if is_standard(line):
         return InitErrorDetails(
             type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {})
         )

@@ -11,7 +11,7 @@ from adapters.optometry.request import SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, FieldPaths, Needs, Seek, Want, Withheld
-from fhir_profiles import consent, eye, glance
+from fhir_profiles import codes, consent, eye, glance
 from fhir_profiles.blocks import Fault
 
 KEY: Final = "referral"
@@ -44,14 +44,17 @@ def judged(request: OptometryReferral) -> eye.Judgement:
         request.level,
         code=request.condition.known,
         readings=request.readings,
-        why_not_gp=_why_not_gp(request),
+        why_not_gp=_why_not_gp(
+            request.practice.ods if request.practice else None,
+            request.provider.ods if request.provider else None,
+        ),
     )
 
 
-def _why_not_gp(request: OptometryReferral) -> str | None:
-    if request.practice is None:
+def _why_not_gp(practice: object, provider: object) -> str | None:
+    if not practice:
         return "the practice is not known"
-    if request.provider is not None and request.provider.ods != request.practice.ods:
+    if provider and provider != practice:
         return "another provider is named"
     return None
 
@@ -125,6 +128,7 @@ def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[See
         named=named,
         practice=practice,
         postcode=postcode,
+        words=_sought(request, judgement),
     )
     # The rules leave the GP as receiver only where the practice is known and nobody else is named.
     if practice is not None and judgement.receiver != "general-practice":
@@ -134,6 +138,12 @@ def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[See
             practice=practice,
             postcode=postcode,
         )
+
+
+def _sought(request: OptometryReferral, judgement: eye.Judgement) -> str:
+    clinic = request.subspecialty
+    of = f" ({codes.system('eye-subspecialty').display(clinic)})" if clinic else ""
+    return f"referrals to the {RECEIVERS[judgement.receiver]}{of}"
 
 
 def _advice(judgement: eye.Judgement) -> Iterator[str]:
@@ -199,14 +209,18 @@ def danger(raw: Mapping[str, Any]) -> str | None:
 def _glance(raw: Mapping[str, Any]) -> eye.Judgement:
     """Judge a body of which nothing is known to be right; what cannot be read is not there."""
     condition = glance.block(raw.get("condition"))
-    code, snomed = condition.get("code"), condition.get("snomed")
+    code: str | None = glance.word(condition.get("code"))
+    snomed = condition.get("snomed")
     if code not in eye.conditions():
         code = eye.of_snomed(snomed) if isinstance(snomed, str) else None
     return eye.judge(
         glance.urgency(raw.get("urgency")),
         code=code,
         readings=tuple(_pressures(raw)),
-        why_not_gp=None if glance.block(raw.get("practice")) else "the practice is not known",
+        why_not_gp=_why_not_gp(
+            glance.block(raw.get("practice")).get("ods"),
+            glance.block(raw.get("provider")).get("ods"),
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -47,7 +48,10 @@ async def list_inbox(
     position, _, identity = after.partition(".")
     place = (int(position or 0), identity or FIRST)
     broker = broker_of(request)
-    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    directory = await broker.directory.current()
+    codes = directory.stands_for(caller.organisation)
+    if service is not None:
+        _check_service(service, {one.code for ods in codes for one in directory.services_of(ods)})
     rows = await broker.store.look_up(
         lambda c: deliveries.inbox(
             c,
@@ -61,6 +65,14 @@ async def list_inbox(
     )
     following = f"{rows[-1].position}.{rows[-1].id}" if len(rows) == limit else None
     return answer({"deliveries": [_listed(row) for row in rows], "next": following})
+
+
+def _check_service(service: str, known: Collection[str]) -> None:
+    """Raise Refused for a service that is not theirs: its empty list would hide what waits."""
+    if service not in known:
+        todo = f"Give one of: {', '.join(sorted(known))}." if known else "Take it out."
+        problem = Problem("service", "not-in-list", "You have no such service.", todo)
+        raise Refused("A parameter is wrong.", [problem])
 
 
 def _listed(row: Any) -> dict[str, Any]:

@@ -182,9 +182,9 @@ def _print(found: dict[str, Any], name: str) -> None:
         showing.say(f"{trail['sender_name']} sent it. {trail['line']}")
         if trail["deadlines"]:
             showing.table(
-                ("deadline", "by", "whose turn", "met", "overdue"),
+                ("deadline", "by", "whose turn", "stopped", "overdue"),
                 [
-                    (one["kind"], one["by"], one["whose_turn"], one["met_at"], one["overdue"])
+                    (one["kind"], one["by"], one["whose_turn"], one["stopped_at"], one["overdue"])
                     for one in trail["deadlines"]
                 ],
             )

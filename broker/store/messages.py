@@ -192,10 +192,13 @@ def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
 
 
 def posted_with(connection: Connection, message: Row[Any]) -> str:
-    """Return the message of the same post that carries its reference: the one to correct."""
+    """Return the message of the same post that carries its reference: the one to correct.
+
+    Whoever sent it: where its sender has closed, a successor may have corrected it.
+    """
     wanted = and_(
         m.correlation_id == message.correlation_id,
-        m.sender == message.sender,
+        m.door == message.door,
         m.reference_hmac.is_not(None),
     )
     found: str | None = connection.execute(select(m.id).where(wanted).limit(1)).scalar()

@@ -57,12 +57,20 @@ def raise_deadline(tx: Tx, deadline_id: str) -> bool:
     )
 
 
-def clear(tx: Tx, message_id: str, *kinds: str, at: datetime | None = None) -> None:
-    """Meet a message's deadlines of these kinds (of all kinds, if none is named), and close what
-    stood on a list for them."""
+def clear(
+    tx: Tx,
+    message_id: str,
+    *kinds: str,
+    but: Collection[str] = (),
+    at: datetime | None = None,
+) -> None:
+    """Meet a message's deadlines of these kinds (of all kinds `but` some, if none is named), and
+    close what stood on a list for them."""
     wanted = [dl.message_id == message_id, dl.cleared_at.is_(None)]
     if kinds:
         wanted.append(dl.kind.in_(kinds))
+    if but:
+        wanted.append(dl.kind.not_in(but))
     ids = list(tx.execute(select(dl.id).where(and_(*wanted))).scalars())
     if not ids:
         return

@@ -293,6 +293,7 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert await pharmacy.overdue(update["id"]) == set()
     shown = await pharmacy.tracked(update["id"])
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
+    assert shown["line"].startswith("Closed: told by telephone. ")
 
 
 async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(
@@ -532,6 +533,34 @@ async def test_a_correction_is_of_the_update_and_never_of_the_task_that_came_wit
 # -- withdrawing ---------------------------------------------------------------------------------
 
 
+async def test_a_task_left_open_names_the_update_to_correct_also_when_a_successor_sent_it(
+    pharmacy: Caller, practice: Caller, place: Place
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    task = first(sent, "referral")
+    await practice.take(task["id"])
+    taken(await practice.move(task["referral"], "accept"), 200)
+    closed = "ods: FPH01\n    name: Riverside Pharmacy"
+    opened = (
+        "  - ods: FPH02\n    name: Weir Pharmacy\n    pillar: pharmacy\n    icb: QXX\n"
+        "    telephone: 0113 496 0102\n\n"
+    )
+    async with place.directory(
+        (f"  - {closed}", f"{opened}  - {closed}\n    status: closed\n    successor: FPH02")
+    ):
+        successor = place.of("FPH02")
+        calm = reading(128, 82) | {"reference": body["reference"], "pharmacy": {"ods": "FPH02"}}
+        put = await correct(successor, first(sent)["id"], calm)
+        newer = first(taken(put, 200))
+        (amend,) = (
+            one
+            for one in taken(await successor.get(task["referral"]), 200)["allowed_moves"]
+            if one["move"] == "amend"
+        )
+        assert amend["url"] == f"/pharmacy/consultations/{newer['id']}"
+
+
 @pytest.mark.parametrize("is_filed", [False, True], ids=["before filing", "after filing"])
 async def test_a_withdrawal_reaches_whoever_got_the_message(
     pharmacy: Caller, practice: Caller, is_filed: bool
@@ -684,6 +713,26 @@ async def test_an_amended_referral_reaches_the_receiver_and_the_gp_copy(
     again = await optometrist.put(path, amended, if_match=tag)
     assert (again.status_code, again.content) == (200, answer.content)
     taken(await hospital.move(old["referral"], "accept"), 200)
+
+
+async def test_an_amendment_of_what_was_sent_in_time_is_not_called_late(
+    optometrist: Caller, place: Place
+) -> None:
+    tested = datetime.now(UTC) - timedelta(days=7)
+    body = referral("suspected-wet-amd", date_of_sight_test=tested.isoformat())
+    late = await optometrist.submit(body)
+    assert "sent-late" in {one["code"] for one in late["warnings"]}
+    (message,) = late["messages"]
+
+    async def warned(symptoms: str) -> set[str]:
+        standing = taken(await optometrist.get(message["referral"]), 200)["message"]
+        put = await correct(optometrist, standing, body | {"symptoms": symptoms})
+        return {one["code"] for one in taken(put, 200)["warnings"]}
+
+    assert "sent-late" in await warned("Distortion, worse.")  # it was, and stays so
+    await place.accepted_at(message["id"], tested)
+    for symptoms in ("Distortion, much worse.", "Distortion, worse by the day."):
+        assert "sent-late" not in await warned(symptoms)
 
 
 async def test_an_amendment_after_acceptance_says_that_somebody_must_see_it(

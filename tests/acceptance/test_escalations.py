@@ -259,7 +259,9 @@ async def test_what_must_be_seen_today_says_whom_to_telephone_and_takes_a_record
         "no-answer",
         "spoke-to-clinician",
     ]
-    assert [one["met_at"] is not None for one in shown["deadlines"] if one["kind"] == "telephone"]
+    assert [
+        one["stopped_at"] is not None for one in shown["deadlines"] if one["kind"] == "telephone"
+    ]
     await place.settled()
     assert "telephone-overdue" not in await pharmacy.overdue(task["id"])
 
@@ -283,7 +285,7 @@ async def test_without_a_call_within_the_hour_it_is_on_the_senders_and_the_opera
     calls = f"/messages/{task['id']}/telephone-calls"
     taken(await pharmacy.post(calls, {"outcome": "spoke-to-staff"}), 201)
     assert "telephone-overdue" not in await pharmacy.overdue(task["id"])
-    met = {d["kind"]: d["met_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
+    met = {d["kind"]: d["stopped_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
     assert met["telephone"] and not met["received"]
 
 
@@ -298,7 +300,7 @@ async def test_a_call_about_another_message_of_the_post_leaves_the_duty_open_and
     assert said["read_first"] == [
         f"The duty to telephone is /messages/{task['id']}'s: record the call there."
     ]
-    met = {d["kind"]: d["met_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
+    met = {d["kind"]: d["stopped_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
     assert met["telephone"] is None
     routine = first(await pharmacy.submit(reading(120, 70)))
     said = taken(await pharmacy.post(f"/messages/{routine['id']}/telephone-calls", spoke), 201)

@@ -1,5 +1,6 @@
 """Whoever's move it is: reading a referral, moving it, and what everybody else hears of it."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -127,6 +128,19 @@ async def test_a_repeat_gets_the_same_answer_whatever_its_if_match(
     other = {**REJECTION, "advice": "Something else."}
     tag = await hospital.etag(at)
     problem(await hospital.move(at, "reject", other, if_match=tag), 409, "conflict")
+
+
+async def test_a_move_that_is_asked_for_several_times_at_once_is_made_once_and_answered_alike(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    message = await received(optometrist, hospital)
+    at = message["referral"]
+    tag = await hospital.etag(at)
+    asked = [hospital.move(at, "reject", REJECTION, if_match=tag) for _ in range(8)]
+    answers = await asyncio.gather(*asked)
+    assert [one.status_code for one in answers] == [200] * 8
+    assert len({one.content for one in answers}) == 1
+    assert (await optometrist.notices(message["id"])).count("rejected") == 1
 
 
 async def test_a_repeat_under_the_same_key_is_the_same_answer_even_after_later_moves(
@@ -284,7 +298,7 @@ async def test_a_reinstated_referrals_clock_runs_again(
 
     async def decided() -> bool:
         shown = (await optometrist.tracked(message["id"]))["deadlines"]
-        return bool(next(one["met_at"] for one in shown if one["kind"] == "decided"))
+        return bool(next(one["stopped_at"] for one in shown if one["kind"] == "decided"))
 
     taken(await hospital.move(at, "reject", REJECTION), 200)
     assert await decided()
@@ -390,3 +404,48 @@ async def test_a_successor_collects_and_confirms_what_its_predecessor_never_took
         taken(await successor.receipt(row, ods="RXX01"), 200)  # or under the code it was sent to
         taken(await successor.move(message["referral"], "accept"), 200)
         assert taken(await successor.get(f"/messages/{message['id']}"), 200)["state"] == "accepted"
+
+
+async def test_a_place_that_is_no_practice_hears_nothing_however_its_code_was_given(
+    optometrist: Caller, hospital: Caller, pharmacy: Caller
+) -> None:
+    # FPH01 is a pharmacy: a code that was mistyped, and is somebody's all the same.
+    message = await received(optometrist, hospital, referral(practice="FPH01"))
+    taken(await hospital.move(message["referral"], "accept"), 200)
+    assert await optometrist.heard(message["id"], "accepted")
+    assert await pharmacy.notices(message["id"]) == []
+    problem(await pharmacy.get(message["referral"]), 404, "not-found")
+
+
+async def test_the_successor_of_a_closed_practice_hears_what_became_of_its_patient(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    message = await received(optometrist, hospital, referral(practice="G99002"))
+    closed = "ods: G99002\n    name: Hilltop Surgery"
+    async with place.directory((closed, f"{closed}\n    status: closed\n    successor: G99001")):
+        taken(await hospital.move(message["referral"], "accept"), 200)
+        done = taken(await hospital.move(message["referral"], "complete", OUTCOME), 200)
+        told = await practice.heard(message["id"], "completed")
+        assert OUTCOME["practice_actions"] in (told.advice or "")
+        assert done["read_first"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"practice": "G99003"}, "Lakeside Practice hears nothing of this"),
+        ({"practice": "G99005"}, "Orchard Practice hears nothing of this"),
+        ({"practice": None}, "The patient's practice hears nothing of this"),
+    ],
+)
+async def test_who_moves_is_told_when_the_practice_cannot_hear_of_it(
+    optometrist: Caller, hospital: Caller, changes: Body, said: str
+) -> None:
+    message = await received(optometrist, hospital, referral(**changes))
+    at = message["referral"]
+    accepted = taken(await hospital.move(at, "accept"), 200)
+    assert [one[: len(said)] for one in accepted["read_first"]] == [said]
+    done = await hospital.move(at, "complete", OUTCOME)
+    assert taken(done, 200)["read_first"][0].startswith(said)
+    repeat = await hospital.move(at, "complete", OUTCOME, if_match='W/"1"')
+    assert repeat.content == done.content

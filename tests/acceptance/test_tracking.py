@@ -253,12 +253,13 @@ async def test_the_sender_sees_all_a_receiver_its_own_and_a_stranger_nothing(
     acting = await hospital.tracked(message["id"])
     assert {one["organisation"] for one in acting["deliveries"]} == {"RXX01"}
     assert [one["move"] for one in acting["moves"]] == ["receive", "accept"]
-    assert acting["line"] == "You have confirmed that you stored it."
+    stored = "You have confirmed that you stored it."
+    assert acting["line"] == f"The referral is accepted. {stored}"
 
     copied = await practice.tracked(message["id"])
     assert {one["organisation"] for one in copied["deliveries"]} == {"G99001"}
     assert [one["move"] for one in copied["moves"]] == ["accept"]  # it is told outcomes only
-    assert copied["line"] == "It waits for your receipt."
+    assert copied["line"] == "The referral is accepted. It waits for your receipt."
 
     only_the_senders = {"warnings", "deadlines", "telephone_calls", "open_items", "joined"}
     for view in (acting, copied):
@@ -484,6 +485,47 @@ async def test_the_inbox_pages_in_ledger_order_while_messages_arrive(
     problem(await lakeside.get("/inbox", after="nowhere"), 422, "invalid")
 
 
+async def test_a_service_that_is_misspelt_is_refused_and_never_an_empty_inbox(
+    hospital: Caller, practice: Caller
+) -> None:
+    answer = await hospital.get("/inbox", service="RXX01-SPAA")
+    (found,) = problem(answer, 422, "invalid")["problems"]
+    assert "RXX01-SPA" in found["todo"]
+    problem(await practice.get("/inbox", service="RXX01-SPA"), 422, "invalid")
+    assert (await hospital.get("/inbox", service="RXX01-SPA")).status_code == 200
+
+
+async def test_the_line_names_the_acting_receiver_before_a_copy_that_is_due_at_the_same_time(
+    optometrist: Caller,
+) -> None:
+    for _ in range(4):
+        (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+        shown = await optometrist.tracked(message["id"])
+        due = {one["kind"]: one["by"] for one in shown["deadlines"]}
+        assert due["received"] == due["copy-received"]
+        assert shown["next"]["kind"] == "received"
+        assert "Next: Northfield Hospital must confirm" in shown["line"]
+
+
+async def test_a_receivers_line_says_when_what_it_stored_stands_no_longer(
+    pharmacy: Caller, practice: Caller, optometrist: Caller, hospital: Caller
+) -> None:
+    update = await sent_to(pharmacy)
+    row = await practice.take(update["id"])
+    taken(await practice.decide(row, outcome="filed"), 200)
+    taken(await pharmacy.post(f"{update['url']}/withdrawal"))
+    assert (await practice.tracked(update["id"]))["line"] == (
+        "It stands no longer: its sender has withdrawn or replaced it. You have filed it."
+    )
+    (message,) = (await optometrist.submit(referral()))["messages"]
+    await hospital.take(message["id"])
+    stored = "You have confirmed that you stored it."
+    assert (await hospital.tracked(message["id"]))["line"] == stored
+    taken(await optometrist.move(message["referral"], "cancel", {"reason": "duplicate"}), 200)
+    line = (await hospital.tracked(message["id"]))["line"]
+    assert line == f"The referral is cancelled. {stored}"
+
+
 async def test_an_open_inbox_lists_what_has_no_receipt_yet(
     pharmacy: Caller, practice: Caller
 ) -> None:
@@ -635,6 +677,31 @@ async def test_a_copy_that_is_late_is_told_as_a_copy(
     assert await optometrist.heard(message["id"], "received-late")
 
 
+async def test_a_copy_is_waited_for_also_after_the_referral_has_ended(
+    optometrist: Caller, hospital: Caller, practice: Caller, place: Place
+) -> None:
+    (message,) = (await optometrist.submit(referral("suspected-wet-amd")))["messages"]
+    await hospital.take(message["id"])
+    said = {"reason": "out-of-area", "advice": "Refer where the patient lives."}
+    taken(await hospital.move(message["referral"], "reject", said), 200)
+    clocks = (await optometrist.tracked(message["id"]))["deadlines"]
+    assert [one["kind"] for one in clocks if not one["stopped_at"]] == ["copy-received"]
+    await place.move_deadline_back(message["id"], "copy-received")
+    told = await optometrist.heard(message["id"], "deadline-passed")
+    assert "The copy of your referral was not confirmed" in told.text
+    await practice.take(message["id"])
+    assert await optometrist.overdue(message["id"]) == set()
+
+
+async def test_of_a_cancelled_referral_no_copy_is_waited_for(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    taken(await optometrist.move(message["referral"], "cancel", {"reason": "duplicate"}), 200)
+    clocks = (await optometrist.tracked(message["id"]))["deadlines"]
+    assert clocks and all(one["stopped_at"] for one in clocks)
+
+
 async def test_a_clinical_clock_that_passes_is_told_as_not_known_to_have_happened(
     optometrist: Caller, hospital: Caller, place: Place
 ) -> None:
@@ -671,7 +738,7 @@ async def test_a_referral_decided_in_time_has_nothing_overdue_when_the_clock_wou
     await hospital.take(message["id"])
     taken(await hospital.move(message["referral"], "accept"), 200)
     shown = await optometrist.tracked(message["id"])
-    assert all(one["met_at"] for one in shown["deadlines"] if one["kind"] != "copy-received")
+    assert all(one["stopped_at"] for one in shown["deadlines"] if one["kind"] != "copy-received")
 
 
 async def test_the_audit_chain_holds_over_all_of_this(place: Place) -> None:

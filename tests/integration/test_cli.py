@@ -735,7 +735,8 @@ class TestADelivery:
         assert found["attempted"][0]["http_status"] == 410
         assert found["receipts"] == []
         assert found["trail"]["message"] == message
-        assert "could not be delivered to Hilltop Surgery" in found["trail"]["line"]
+        line = found["trail"]["line"]
+        assert "could not be delivered to Hilltop Surgery; it waits for an operator" in line
         assert "up to 1 hour" in found["policy"] and "72 hours" in found["policy"]
         out = shell.ok("deliveries", "show", delivery).out
         for said in ("Hilltop Surgery", "answered-4xx", "410", "72 hours", "Riverside Pharmacy"):

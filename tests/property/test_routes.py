@@ -208,7 +208,8 @@ def best_by_hand(
     area: str | None,
 ) -> list[Destination]:
     """The same question answered in the plainest way, without any of the code under test."""
-    icb = next((o.icb for o in directory.entries.organisations if o.ods == practice), None)
+    practices = [o for o in directory.entries.organisations if o.pillar == "general-practice"]
+    icb = next((o.icb for o in practices if o.ods == practice), None)
     open_ones = {o.ods for o in directory.entries.organisations if o.status is Status.OPEN}
     ranked: list[tuple[int, Destination]] = []
     for service in directory.entries.services:

@@ -161,6 +161,7 @@ def test_what_is_missing_is_asked_for_in_the_words_of_its_field() -> None:
 def test_a_body_that_is_no_object_is_said_to_be_none() -> None:
     [fault] = wrong(Pair, ["x"])
     assert (fault.field, fault.code) == ("", "wrong-type")
+    assert fault.todo == "Send { … } with the fields of this block."
 
 
 def test_without_the_time_nothing_is_judged() -> None:
@@ -395,7 +396,8 @@ def test_a_kind_is_measured_in_its_own_units_only() -> None:
 
 
 def test_another_kind_needs_a_name_and_may_have_any_unit() -> None:
-    assert places(Observation, {"kind": "other", "finding": "x"}) == [("name", "missing")]
+    [fault] = wrong(Observation, {"kind": "other", "finding": "x"})
+    assert (fault.field, fault.code, fault.todo) == ("name", "missing", "Say what was observed.")
     peak = {"kind": "other", "name": {"text": "Peak flow"}, "value": 400, "unit": "L/min"}
     assert read(Observation, peak).unit == "L/min"
 

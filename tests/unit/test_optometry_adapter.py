@@ -256,6 +256,9 @@ def test_a_cylinder_needs_its_axis() -> None:
 def test_a_condition_needs_a_code() -> None:
     [fault] = refused(body(condition={"text": "Something is wrong"}))
     assert (fault.field, fault.code) == ("condition.code", "missing")
+    # What the rule says, not what the field is: a SNOMED CT concept would do as well.
+    assert fault.detail == "The condition has no code."
+    assert fault.todo.endswith("or `snomed`.")
 
 
 def test_two_codes_for_different_conditions_are_refused() -> None:
@@ -485,6 +488,15 @@ def test_a_refused_emergency_says_that_nobody_has_been_told() -> None:
         ({"condition": {"code": "uveitis"}}, "eye casualty"),
         ({"condition": {"snomed": "4740000"}, "practice": {"ods": "G99001"}}, "GP practice"),
         ({"condition": {"snomed": "4740000"}}, "urgent eye service"),
+        (
+            {
+                "condition": {"snomed": "4740000"},
+                "practice": {"ods": "G99001"},
+                "provider": {"ods": "RXX01"},
+            },
+            "urgent eye service",
+        ),
+        ({"condition": {"code": "Orbital_Cellulitis"}}, "eye casualty"),
         ({"right": {"pressures": [{"value": 40}]}}, "eye casualty"),
         ({"left": {"pressures": [{}, {"value": Decimal("41.5")}]}}, "eye casualty"),
         ({"left": {"pressures": {"value": 50}}}, "eye casualty"),
@@ -499,6 +511,23 @@ def test_a_refused_body_that_is_urgent_says_whom_to_telephone(
     assert said is not None
     assert said.startswith("Telephone the ")
     assert whom in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "referrals to the macular service"),
+        (
+            {"subspecialty": "other-medical-retina"},
+            "referrals to the macular service (Other medical retina)",
+        ),
+    ],
+)
+def test_what_is_sought_is_said_in_words_and_not_in_codes(
+    changes: dict[str, str], words: str
+) -> None:
+    raw = body(**changes) if changes else body(subspecialty=None)
+    assert needed(raw).wants[0].seeks[0].words == words
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where messages go, why, and what the sender reads when one cannot."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -451,3 +452,49 @@ def test_where_nobody_takes_it_nobody_is_named_to_telephone() -> None:
     routed = route(want(seek), "FOP01", DIRECTORY, NOW)
     assert routed.problems[0].code == "no-destination"
     assert routed.telephone == ""
+
+
+def test_a_place_that_is_no_practice_says_nothing_of_where_to_look() -> None:
+    # FPH01 is a pharmacy of QXX: a code that was mistyped, for a patient who lives in BD.
+    found = go(seek(practice="FPH01", postcode="BD1 1AA"))
+    (route,) = found.routes
+    assert route.destination == Destination("RYY01", "RYY01-SPA")
+    assert "the area of the postcode" in route.reason
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (
+            NOW,
+            "Send it to G99001. Old Mill Surgery has closed. "
+            "Telephone Riverside Medical Practice on 0113 496 0201.",
+        ),
+        (
+            SUNDAY,
+            "Send it to G99001. Old Mill Surgery has closed. "
+            "Riverside Medical Practice (0113 496 0201) is closed now: telephone NHS 111.",
+        ),
+    ],
+    ids=["in hours", "out of hours"],
+)
+def test_what_is_for_today_names_of_a_closed_places_successor_who_answers_now(
+    now: datetime, says: str
+) -> None:
+    wanted = want(gp("G99004"), kind=Kind.UPDATE, priority=Priority.STAT)
+    routed = route(wanted, "FPH01", DIRECTORY, now)
+    assert routed.telephone == says
+
+
+def test_what_is_for_today_and_has_no_successor_to_go_to_is_for_nhs_111() -> None:
+    directory = changed("    status: closed\n    successor: G99001", "    status: closed")
+    wanted = want(gp("G99004"), kind=Kind.UPDATE, priority=Priority.STAT)
+    routed = route(wanted, "FPH01", directory, NOW)
+    assert routed.telephone == "Old Mill Surgery has closed: telephone NHS 111."
+
+
+def test_what_is_sought_is_said_in_the_pillars_own_words_where_it_has_them() -> None:
+    wanted = replace(seek("macular", practice=None, postcode="BD1 1AA"), words="macular clinics")
+    assert (
+        go(wanted).problems[0].detail == "Nobody takes macular clinics in the area of the postcode."
+    )
