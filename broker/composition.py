@@ -166,7 +166,13 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
     for role in dict.fromkeys(route.role for route in new.routes):
         told = next(r.destination.ods for r in new.routes if r.role is role)
         found = deadlines.deadlines_for(
-            new.kind, role, new.priority, new.happened, new.now, new.clocks
+            new.kind,
+            role,
+            new.priority,
+            new.happened,
+            new.now,
+            new.clocks,
+            is_correction=new.replaces is not None,
         )
         for one in found:
             if one.kind in new.unclocked:

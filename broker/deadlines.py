@@ -114,6 +114,11 @@ RECEIPT_CLOCKS: Final[Mapping[Role, DeadlineKind]] = MappingProxyType(
 )
 
 
+# What a correction asks for anew: nobody can have stored or filed it before it was there. The
+# patient waits as long as before, so the decision's clock runs on from the clinical event.
+_ANEW: Final = frozenset({*RECEIPT_CLOCKS.values(), _K.FILED})
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """What must have happened by `due` (aware, UTC), by which rule, and whose turn it is."""
@@ -131,15 +136,22 @@ def deadlines_for(
     happened: datetime | date,
     accepted_at: datetime,
     clocks: Iterable[Clinical] = (),
+    *,
+    is_correction: bool = False,
 ) -> tuple[Deadline, ...]:
     """Return every deadline of one message towards one role; at most one of each kind.
 
     The pathway's own clocks are the acting receiver's. What is past already is returned too: it is
     overdue at once, and the answer must say so.
     """
-    starts = {Start.EVENT: started(happened, accepted_at), Start.ACCEPTANCE: accepted_at}
+    event = started(happened, accepted_at)
+
+    def start(rule: Rule) -> datetime:
+        at_once = rule.start is Start.ACCEPTANCE or (is_correction and rule.clock in _ANEW)
+        return accepted_at if at_once else event
+
     ours = tuple(
-        Deadline(rule.clock, _due(rule, starts[rule.start]), str(rule), rule.owner)
+        Deadline(rule.clock, _due(rule, start(rule)), str(rule), rule.owner)
         for rule in RULES
         if kind in rule.kinds and role is rule.role and priority in rule.priorities
     )

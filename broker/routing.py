@@ -153,7 +153,10 @@ def _named(
     if named.service:
         service = directory.service(named)
         if service is None:
-            return _unknown(paths.named, named, directory, services)
+            rank = (seek.receiver_type, seek.subspecialty)
+            taking = [one for one in services if one.rank(*rank) is not None]
+            candidates = taking or _candidates(seek, directory)
+            return _unknown(paths.named, named, directory, candidates)
         services = (service,)
     best = _lowest(seek, services)
     if len(best) > 1:

@@ -102,6 +102,28 @@ def test_clocks_start_at_the_clinical_event_and_the_telephone_clock_at_acceptanc
     assert [d.kind for d in overdue(found, accepted)] == ["received"]
 
 
+def test_a_correction_is_stored_and_filed_anew_but_the_patient_waits_no_longer_for_it() -> None:
+    friday = MONDAY - timedelta(days=3)
+    first = {
+        one.kind: one
+        for one in deadlines_for(Kind.REFERRAL, ACTING, Priority.URGENT, friday, MONDAY)
+    }
+    found = deadlines_for(
+        Kind.REFERRAL, ACTING, Priority.URGENT, friday, MONDAY, is_correction=True
+    )
+    corrected = {one.kind: one for one in found}
+    assert in_words(corrected["received"].due) == "by 14:00 on Monday 23 November"
+    assert corrected["decided"] == first["decided"]
+    [filed] = [
+        one
+        for one in deadlines_for(
+            Kind.UPDATE, ACTING, Priority.ROUTINE, friday, MONDAY, is_correction=True
+        )
+        if one.kind == "filed"
+    ]
+    assert in_words(filed.due) == "by 18:30 on Monday 30 November"
+
+
 def test_a_date_without_a_time_starts_at_acceptance_if_it_is_today_in_london() -> None:
     assert started(date(2026, 11, 23), MONDAY) == MONDAY
     # 23:30 UTC on 30 June is already 1 July in London.

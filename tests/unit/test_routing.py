@@ -241,7 +241,7 @@ def test_a_named_provider_with_two_services_of_the_same_rank_must_be_named_close
     ("named", "says"),
     [
         (Destination("RZZ99"), "Northfield Hospital, ophthalmology single point of access"),
-        (Destination("RXX01", "RYY01-SPA"), "RXX01/RXX01-MACULAR"),
+        (Destination("RXX01", "RYY01-SPA"), "RXX01/RXX01-SPA"),
     ],
 )
 def test_a_named_place_that_the_directory_does_not_know_is_refused(
@@ -251,6 +251,7 @@ def test_a_named_place_that_the_directory_does_not_know_is_refused(
     assert problem.code == "unknown-destination"
     assert problem.detail == f"{named} is not in the directory."
     assert says in problem.todo
+    assert "MACULAR" not in problem.todo  # which does not take what is sought
 
 
 def test_general_practice_is_the_registered_practice_itself() -> None:
