@@ -196,6 +196,22 @@ def danger(raw: Mapping[str, Any]) -> str | None:
     return f"{said} {_EMERGENCY}" if judgement.emergency_department else said
 
 
+def sought(raw: Mapping[str, Any]) -> Seek | None:
+    """Return who would act on a body, as far as it can be read of it. Never raises."""
+    address = glance.block(glance.block(raw.get("patient")).get("address"))
+    provider = glance.block(raw.get("provider"))
+    named, service = glance.ods(provider), provider.get("service")
+    postcode, subspecialty = address.get("postcode"), raw.get("subspecialty")
+    return Seek(
+        role=Role.ACTING,
+        receiver_type=_glance(raw).receiver,
+        subspecialty=subspecialty if isinstance(subspecialty, str) else "",
+        named=Destination(named, service if isinstance(service, str) else "") if named else None,
+        practice=glance.ods(raw.get("practice")),
+        postcode=postcode if isinstance(postcode, str) else None,
+    )
+
+
 def _glance(raw: Mapping[str, Any]) -> eye.Judgement:
     """Judge a body of which nothing is known to be right; what cannot be read is not there."""
     condition = glance.block(raw.get("condition"))

@@ -31,8 +31,9 @@ def router_for(adapter: Adapter) -> APIRouter:
         outcome = "failed"
         try:
             body = await body_of(request)
-            with telling_danger(adapter, body):
-                made = await broker_of(request).intake.accept(
+            broker = broker_of(request)
+            async with telling_danger(adapter, body, broker.directory.current):
+                made = await broker.intake.accept(
                     Posted(
                         caller=caller,
                         adapter=adapter,
@@ -96,7 +97,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         )
         allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         body = await body_of(request)
-        with telling_danger(adapter, body):
+        async with telling_danger(adapter, body, broker.directory.current):
             made = await broker.correcting.correct(
                 Correction(
                     caller=caller,

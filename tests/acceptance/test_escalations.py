@@ -215,6 +215,16 @@ async def test_what_is_refused_for_its_spelling_still_says_whom_to_telephone(
     assert problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent. Telephone ")
 
 
+async def test_a_crisis_that_is_refused_for_its_body_gives_the_number_in_the_directory(
+    pharmacy: Caller,
+) -> None:
+    body = reading(196, 124) | {"clinical_summary": ""}
+    said = problem(await pharmacy.post("/pharmacy/consultations", body), 422, "invalid")
+    assert said["detail"].startswith("Nothing was sent. Telephone the patient's practice (G99001)")
+    assert "0113 496 0201" in said["detail"]
+    assert said["detail"].endswith("1 problem found; nothing was stored.")
+
+
 async def test_an_emergency_that_is_refused_keeps_its_999_words_before_any_other_number(
     pharmacy: Caller,
 ) -> None:

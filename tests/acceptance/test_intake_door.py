@@ -395,6 +395,7 @@ async def test_an_urgent_referral_is_refused_in_the_same_words(optometrist: Call
     body["patient"]["nhs_number"] = "1"
     said = problem(await optometrist.post(OPTOMETRY.door, body), 422, "invalid")
     assert said["detail"].startswith("Nothing was sent. Telephone the eye casualty")
+    assert "0113 496 0402" in said["detail"]
 
 
 async def test_nothing_of_what_was_refused_is_kept(pharmacy: Caller, place: Place) -> None:
