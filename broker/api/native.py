@@ -9,7 +9,16 @@ from starlette.responses import Response
 
 from broker import tracking
 from broker.access import Action
-from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
+from broker.api.calling import (
+    Identity,
+    allow,
+    answer,
+    body_of,
+    broker_of,
+    caller_of,
+    only_known_parameters,
+    version_of,
+)
 from broker.correcting import Correction
 from broker.errors import Refused
 from broker.events import read_traceparent
@@ -33,6 +42,7 @@ def router_for(adapter: Adapter) -> APIRouter:
             body = await body_of(request)
             broker = broker_of(request)
             async with telling_danger(adapter, body, broker.directory.current):
+                await only_known_parameters(request)
                 made = await broker.intake.accept(
                     Posted(
                         caller=caller,
@@ -98,6 +108,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         body = await body_of(request)
         async with telling_danger(adapter, body, broker.directory.current):
+            await only_known_parameters(request)
             made = await broker.correcting.correct(
                 Correction(
                     caller=caller,

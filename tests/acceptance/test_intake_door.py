@@ -385,6 +385,18 @@ async def test_an_urgent_body_that_is_refused_unread_is_refused_in_the_same_word
         assert said["detail"].startswith("Nothing was sent. Telephone ")
 
 
+async def test_a_parameter_that_no_door_reads_is_refused_before_anything_is_sent(
+    pharmacy: Caller,
+) -> None:
+    tried = await pharmacy.post(f"{PHARMACY.door}?dry_run=true", reading(190, 80))
+    said = problem(tried, 422, "invalid")
+    assert said["detail"].startswith("Nothing was sent. Telephone ")
+    assert [one["field"] for one in said["problems"]] == ["dry_run"]
+    sent = first(await pharmacy.submit(reading(120, 80)))
+    tried = await pharmacy.put(f"{PHARMACY.door}/{sent['id']}?dry_run=true", reading(120, 80))
+    assert problem(tried, 422, "invalid")["problems"][0]["code"] == "unknown-parameter"
+
+
 async def test_the_refusal_of_a_routine_body_does_not_cry_wolf(pharmacy: Caller) -> None:
     answer = await pharmacy.post(PHARMACY.door, consultation(clinical_summary=None))
     assert not problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent")
