@@ -49,9 +49,13 @@ def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
     field = path(where)
     if kind not in STANDARD:
         return Fault(field, kind, context.get("detail", line["msg"]), context.get("todo", ""))
-    name = f"`{where[-1]}`" if where else "The body"
+    named = [step for step in where if isinstance(step, str)]
+    name = f"`{named[-1]}`" if named else "The body"
     about = _description(model, where)
-    if kind == "missing" or (line["input"] is None and kind.endswith("_type")):
+    is_null = kind != "missing" and line["input"] is None
+    if is_null and not _is_required(model, where):
+        return Fault(field, "null", f"{name}: null is no value here.", "Send one, or leave it out.")
+    if kind == "missing" or (is_null and kind.endswith("_type")):
         return Fault(field, "missing", f"{name} is missing.", f"Send it: {about}" if about else "")
     if kind == "extra_forbidden":
         return Fault(field, "unknown-field", f"{name} is not a field here.", _nearest(model, where))
@@ -103,8 +107,8 @@ _WORDS: Final = {
     "datetime_parsing": _TIME,
     "datetime_from_date_parsing": _TIME,
     "timezone_aware": ("this time does not say its offset.", _TIME[1]),
-    "model_type": ("this must be an object.", "Send { … } with the fields of this block."),
-    "model_attributes_type": ("this must be an object.", "Send { … } with its fields."),
+    "model_type": ("this must be an object.", "Send {{ … }} with the fields of this block."),
+    "model_attributes_type": ("this must be an object.", "Send {{ … }} with its fields."),
     "tuple_type": ("this must be a list.", "Send [ … ], also for a single one."),
     "greater_than": ("this number is too small.", "It must be more than {gt}."),
     "greater_than_equal": ("this number is too small.", "It must be at least {ge}."),
@@ -114,10 +118,14 @@ _WORDS: Final = {
 
 
 def _fill(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
-    field = _field(model, where)
-    if field is not None and field.is_required():
+    if _is_required(model, where):
         return "Send it; it is required."
     return "Send it, or leave the field out."
+
+
+def _is_required(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> bool:
+    field = _field(model, where)
+    return field is not None and field.is_required()
 
 
 def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:

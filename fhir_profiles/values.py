@@ -108,6 +108,12 @@ def _readable(text: str) -> str:
     return text
 
 
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        raise refusal("line-break", "This text has a line break.", "Send it on one line.")
+    return _readable(text)
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, float):
         raise TypeError("A float has lost its digits; read the body with strict_json.loads.")
@@ -138,8 +144,9 @@ BirthDate = Annotated[date, BeforeValidator(_day("Check the date of birth."))]
 
 Line = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\r\n]*$"),
-    AfterValidator(_readable),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
+    AfterValidator(_one_line),
+    Field(json_schema_extra={"pattern": r"^[^\r\n]*$"}),
 ]
 """A short text on one line."""
 
@@ -242,8 +249,23 @@ Unit = Annotated[Line, AfterValidator(_unit)]
 Postcode = Annotated[Line, AfterValidator(lambda text: identifiers.postcode(text) or text)]
 """A postcode, in its printed form where it has the shape of a British one."""
 
+_LANGUAGE: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(_LANGUAGE, text):
+        raise refusal(
+            "language-invalid",
+            "This is not a language tag.",
+            "Send a BCP 47 tag, such as pl, or bfi for British Sign Language.",
+        )
+    return text
+
+
 Language = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"),
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(_language),
+    Field(json_schema_extra={"pattern": _LANGUAGE}),
 ]
 """A BCP 47 language tag: `pl`, `bfi` (British Sign Language)."""
