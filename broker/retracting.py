@@ -40,11 +40,11 @@ from fhir_profiles.bundle import Site
 
 ENTERED_IN_ERROR: Final = "entered-in-error"
 CLOSURES: Final[Mapping[str, str]] = {
-    "sent-another-way": "Sent to the right place another way",
-    "told-by-telephone": "Told by telephone",
-    "patient-told": "The patient has been told what to do",
-    "no-longer-needed": "No longer needed",
-    "duplicate": "The same was sent already",
+    "sent-another-way": "sent to the right place another way",
+    "told-by-telephone": "told by telephone",
+    "patient-told": "the patient has been told what to do",
+    "no-longer-needed": "no longer needed",
+    "duplicate": "the same was sent already",
 }
 # Until somebody at the receiver has taken the patient on, a referral may be cancelled unseen.
 NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED})

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from broker import deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
+from broker.calls import NOTE as CALL_NOTE
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.moves import SAID
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
+from broker.retracting import CLOSURES
 from broker.store import deliveries, ledger, messages, referrals, work
 from broker.store.store import Connection
 from broker.vault import Tampered, Vault
@@ -105,12 +107,14 @@ def relation(trail: Trail, own: Collection[str]) -> Relation:
 
 
 def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Mapping[str, Any]]:
-    """Return what its receivers said in their own words, by the event: advice, notes, outcomes.
+    """Return what was said of it in anybody's own words: advice, outcomes, and notes, by the event
+    or the call.
 
     What was erased or altered is left out: the trail itself does not depend on it.
     """
     owners = [(event.id, SAID) for event in trail.moves]
     owners += [(one.event_id, NOTE) for one in trail.decisions]
+    owners += [(one.id, CALL_NOTE) for one in trail.calls]
     found = {}
     for event, role in owners:
         with suppress(Tampered):
@@ -160,7 +164,12 @@ def view(
             "deadlines": [_deadline(row, now) for row in trail.deadlines],
             "next": _next(trail, now),
             "telephone_calls": [
-                {"called_at": _time(row.called_at), "outcome": row.outcome} for row in trail.calls
+                {
+                    "called_at": _time(row.called_at),
+                    "outcome": row.outcome,
+                    "note": words.get(row.id, {}).get("note") or None,
+                }
+                for row in trail.calls
             ],
             "open_items": [
                 {"code": row.code, "since": _time(row.opened_at)} for row in trail.items
@@ -195,6 +204,8 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
         return f"This version was withdrawn as entered in error. {said}"
     if message.status == "replaced":
         return f"This version was replaced by /messages/{trail.replaced_by}. {said}"
+    if message.status == "closed":
+        return f"You closed it: {CLOSURES[message.closed_reason]}. {said}"
     if message.status != "sent":
         return said
     waiting = _first(trail)

@@ -52,7 +52,7 @@ _FIRST_YEAR: Final = 1900
 
 
 def _when(value: Any, info: ValidationInfo) -> date | datetime:
-    read = _read(value)
+    read = date_or_time(value)
     if read is None:
         raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
     if isinstance(read, datetime) and read.tzinfo is None:
@@ -75,7 +75,8 @@ def _past(read: date | datetime, info: ValidationInfo, todo: str) -> date | date
     return read
 
 
-def _read(value: Any) -> date | datetime | None:
+def date_or_time(value: Any) -> date | datetime | None:
+    """Read a date, or a time with or without its offset, written as every door has it."""
     try:
         if isinstance(value, str) and _DATE.fullmatch(value):
             return date.fromisoformat(value)
@@ -90,7 +91,7 @@ def _day(todo: str) -> Callable[[Any, ValidationInfo], date]:
     """Return the check of a date that is not in the future; `todo` says what to do if it is."""
 
     def check(value: Any, info: ValidationInfo) -> date:
-        read = _read(value)
+        read = date_or_time(value)
         if read is None or isinstance(read, datetime):
             raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
         return _past(read, info, todo)

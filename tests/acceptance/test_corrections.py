@@ -258,6 +258,20 @@ async def test_a_change_to_a_closed_practice_is_refused_and_nothing_changes(
     assert await withdrawals(practice, old["id"]) == []
 
 
+async def test_the_same_correction_sent_again_too_soon_gets_the_same_answer(
+    pharmacy: Caller,
+) -> None:
+    body = reading(120, 80)
+    update = first(await pharmacy.submit(body))
+    body["clinical_summary"] = "It was 122/80."
+    tag = await pharmacy.etag(update["url"])
+    answers = await asyncio.gather(
+        *(correct(pharmacy, update["id"], body, if_match=tag) for _ in range(4))
+    )
+    assert [one.status_code for one in answers] == [200] * 4
+    assert len({one.content for one in answers}) == 1
+
+
 async def test_not_registered_here_stays_on_the_list_until_it_is_sent_again(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:
@@ -293,6 +307,7 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert await pharmacy.overdue(update["id"]) == set()
     shown = await pharmacy.tracked(update["id"])
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
+    assert shown["line"].startswith("You closed it: told by telephone. ")
 
 
 async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(

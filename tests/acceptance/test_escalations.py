@@ -1,6 +1,6 @@
 """A consultation that asks the practice to act: what is made of it, for whom, and by when."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -265,9 +265,9 @@ async def test_what_must_be_seen_today_says_whom_to_telephone_and_takes_a_record
     assert [one.status_code for one in answers] == [201, 201]
     assert answers[0].content == answers[1].content
     shown = await pharmacy.tracked(task["id"])
-    assert [one["outcome"] for one in shown["telephone_calls"]] == [
-        "no-answer",
-        "spoke-to-clinician",
+    assert [(one["outcome"], one["note"]) for one in shown["telephone_calls"]] == [
+        ("no-answer", note),
+        ("spoke-to-clinician", spoke["note"]),
     ]
     assert [one["met_at"] is not None for one in shown["deadlines"] if one["kind"] == "telephone"]
     await place.settled()
@@ -367,6 +367,17 @@ async def test_a_call_that_says_nothing_readable_is_refused_with_every_problem(
     listed = {"outcome": ["spoke-to-staff"]}
     answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", listed)
     assert [one["field"] for one in problem(answer, 422, "invalid")["problems"]] == ["outcome"]
+
+
+async def test_the_time_of_a_call_is_written_as_every_other_time(pharmacy: Caller) -> None:
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    now = datetime.now(UTC)
+    for when in (f"{now:%Y-%m-%d %H:%M:%S}Z", f"{now:%Y%m%dT%H%M%S}Z", f"{now:%G-W%V-%uT%H:%M}Z"):
+        answer = await pharmacy.post(
+            f"/messages/{task['id']}/telephone-calls",
+            {"outcome": "spoke-to-staff", "called_at": when},
+        )
+        assert problem(answer, 422, "invalid")["problems"][0]["field"] == "called_at"
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
