@@ -19,6 +19,7 @@ from broker.api.calling import (
     only_known_parameters,
     version_of,
 )
+from broker.api.described import KEY, VERSION, answers, takes
 from broker.correcting import Correction
 from broker.errors import Refused
 from broker.events import read_traceparent
@@ -69,15 +70,8 @@ def router_for(adapter: Adapter) -> APIRouter:
         summary=(adapter.accepts.__doc__ or "").strip().split("\n")[0],
         name=f"post_{adapter.name}",
         openapi_extra={
-            "parameters": [
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "required": True,
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                    "description": "New for each new message, the same when you send it again.",
-                }
-            ],
+            **answers(202, "Accepted"),
+            "parameters": [KEY],
             "requestBody": {
                 "required": True,
                 "content": {
@@ -128,14 +122,8 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         summary="Correct what was sent: the whole body, with If-Match",
         name=f"correct_{adapter.name}",
         openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{adapter.accepts.__name__}"}
-                    }
-                },
-            }
+            **answers(200, "Corrected"),
+            **takes(VERSION, body={"$ref": f"#/components/schemas/{adapter.accepts.__name__}"}),
         },
     )
 
