@@ -121,9 +121,10 @@ class Calls:
 
 
 def _duties(connection: Connection, message: Any) -> set[str]:
-    """Return which messages of the same post somebody must telephone about."""
-    joined = [one.id for one in messages.joined(connection, message.correlation_id)]
-    rows = work.deadlines_of(connection, joined)
+    """Return which messages of the same post stand and somebody must telephone about."""
+    joined = messages.joined(connection, message.correlation_id)
+    standing = [one.id for one in joined if one.status == "sent"]
+    rows = work.deadlines_of(connection, standing)
     return {row.message_id for row in rows if row.kind == DeadlineKind.TELEPHONE}
 
 

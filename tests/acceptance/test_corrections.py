@@ -272,6 +272,23 @@ async def test_the_same_correction_sent_again_too_soon_gets_the_same_answer(
     assert len({one.content for one in answers}) == 1
 
 
+async def test_a_call_recorded_for_a_version_that_was_replaced_says_whose_the_duty_is_now(
+    pharmacy: Caller,
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    old, spoke = first(sent, "referral"), {"outcome": "spoke-to-clinician"}
+    changed = taken(await correct(pharmacy, first(sent)["id"], body | {"advice": "Rest."}), 200)
+    new = first(changed, "referral")
+    said = taken(await pharmacy.post(f"{old['url']}/telephone-calls", spoke), 201)
+    assert said["meets_the_duty"] is False
+    assert said["read_first"] == [
+        f"The duty to telephone is /messages/{new['id']}'s: record the call there."
+    ]
+    said = taken(await pharmacy.post(f"{new['url']}/telephone-calls", spoke), 201)
+    assert said["meets_the_duty"] is True
+
+
 async def test_not_registered_here_stays_on_the_list_until_it_is_sent_again(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:
