@@ -163,6 +163,8 @@ class Ready:
         before = self.found.row
         if self.move.goes_back:
             work.reopen(tx, before.message_id, before.last_move_at)
+        elif self.state is State.CANCELLED:
+            work.lapse(tx, before.message_id, self.state.value)
         elif referral.STAGES[self.state].is_terminal:
             work.clear(tx, before.message_id, at=self.now)
         elif self.state not in UNDECIDED:

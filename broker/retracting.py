@@ -334,7 +334,7 @@ class Retracting:
             if is_referral:
                 work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
             else:
-                work.clear(tx, old.id)
+                work.lapse(tx, old.id, "closed")
                 work.leave_lists(tx, reason, old.id)
                 messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
@@ -386,7 +386,7 @@ def lock(tx: Tx, sent: Sent) -> None:
 def retire(tx: Tx, old: Any, status: str) -> None:
     """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
     messages.set_status(tx, old.id, status)
-    work.clear(tx, old.id)
+    work.lapse(tx, old.id, status)
     work.leave_lists(tx, status, old.id)
     tx.bump(old.subject_id)
 

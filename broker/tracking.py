@@ -288,7 +288,7 @@ def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
     return None if waiting is None else _deadline(waiting, now)
 
 
-NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "overdue")
+NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "lapsed", "overdue")
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:
@@ -298,7 +298,8 @@ def _deadline(row: Any, now: datetime) -> dict[str, Any]:
         "in_words": deadlines.in_words(row.due_at),
         "whose_turn": row.owner,
         "rule": row.source,
-        "met_at": _time(row.cleared_at),
+        "met_at": None if row.lapsed else _time(row.cleared_at),
+        "lapsed": row.lapsed,
         "overdue": row.cleared_at is None and deadlines.is_overdue(row.due_at, now),
     }
 

@@ -57,6 +57,16 @@ def raise_deadline(tx: Tx, deadline_id: str) -> bool:
     )
 
 
+def lapse(tx: Tx, message_id: str, why: str) -> None:
+    """Let every deadline of a message that is not met run no longer, without a claim that it is."""
+    tx.execute(
+        update(t.deadline)
+        .where(and_(dl.message_id == message_id, dl.cleared_at.is_(None)))
+        .values(lapsed=why)
+    )
+    clear(tx, message_id)
+
+
 def clear(tx: Tx, message_id: str, *kinds: str, at: datetime | None = None) -> None:
     """Meet a message's deadlines of these kinds (of all kinds, if none is named), and close what
     stood on a list for them."""

@@ -272,6 +272,34 @@ async def test_the_same_correction_sent_again_too_soon_gets_the_same_answer(
     assert len({one.content for one in answers}) == 1
 
 
+async def test_a_clock_that_stops_because_a_version_stands_no_longer_was_not_met(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    async def clocks(message: Body) -> dict[str, tuple[bool, str | None]]:
+        shown = (await pharmacy.tracked(message["id"]))["deadlines"]
+        return {one["kind"]: (one["met_at"] is not None, one["lapsed"]) for one in shown}
+
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    update, task = first(sent), first(sent, "referral")
+    await practice.take(update["id"])
+    assert await clocks(update) == {"received": (True, None), "filed": (False, None)}
+    changed = taken(
+        await correct(
+            pharmacy, update["id"], body | reading(120, 80) | {"reference": body["reference"]}
+        ),
+        200,
+    )
+    assert await clocks(update) == {"received": (True, None), "filed": (False, "replaced")}
+    assert set((await clocks(task)).values()) == {(False, "cancelled")}
+    standing = first(changed)
+    taken(await pharmacy.post(f"{standing['url']}/withdrawal"), 202)
+    assert set((await clocks(standing)).values()) == {(False, "withdrawn")}
+    other = first(await pharmacy.submit(reading(120, 80)))
+    taken(await pharmacy.post(f"{other['url']}/closure", {"reason": "patient-told"}), 200)
+    assert set((await clocks(other)).values()) == {(False, "closed")}
+
+
 async def test_a_call_recorded_for_a_version_that_was_replaced_says_whose_the_duty_is_now(
     pharmacy: Caller,
 ) -> None:
