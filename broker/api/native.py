@@ -99,9 +99,9 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         message, relation, label = await broker.store.read(
             lambda c: tracking.addressed(c, identity, codes)
         )
-        allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         body = await body_of(request)
         async with telling_danger(adapter, body, broker.directory.current):
+            allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
             await only_known_parameters(request)
             made = await broker.correcting.correct(
                 Correction(

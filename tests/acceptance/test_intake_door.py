@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -380,6 +381,7 @@ async def test_an_urgent_body_that_is_refused_unread_is_refused_in_the_same_word
             428,
             "precondition-required",
         ),
+        problem(await pharmacy.put(f"{PHARMACY.door}/{uuid4()}", crisis), 404, "not-found"),
     ]
     for said in refused:
         assert said["detail"].startswith("Nothing was sent. Telephone ")
