@@ -120,6 +120,8 @@ def _ended(request: Consultation) -> Iterator[str]:
     pathway = pharmacy().pathways[request.service]
     version = f", version {request.pathway_version}" if request.pathway_version else ""
     yield f"{codes.system('pharmacy-service').display(request.service)}{version}."
+    # The encounter's class has one word for a telephone and a camera.
+    yield f"{codes.system('consultation-mode').display(request.mode)}."
     if request.source is not None:
         yield f"Source: {_source(request.source)}."
     if request.contraceptive is not None:
