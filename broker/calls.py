@@ -16,7 +16,7 @@ from broker.reading import read_object, unknown_code
 from broker.store import messages, referrals, work
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding
-from fhir_profiles import strict_json
+from fhir_profiles import strict_json, values
 
 OUTCOMES: Final = ("spoke-to-clinician", "spoke-to-staff", "left-message", "no-answer")
 # Only these meet the duty: somebody there knows.
@@ -121,9 +121,10 @@ class Calls:
 
 
 def _duties(connection: Connection, message: Any) -> set[str]:
-    """Return which messages of the same post somebody must telephone about."""
-    joined = [one.id for one in messages.joined(connection, message.correlation_id)]
-    rows = work.deadlines_of(connection, joined)
+    """Return which messages of the same post stand and somebody must telephone about."""
+    joined = messages.joined(connection, message.correlation_id)
+    standing = [one.id for one in joined if one.status == "sent"]
+    rows = work.deadlines_of(connection, standing)
     return {row.message_id for row in rows if row.kind == DeadlineKind.TELEPHONE}
 
 
@@ -168,18 +169,21 @@ def _read(body: dict[str, Any], happened: datetime, now: datetime) -> tuple[date
     note = body.get("note", "")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         problems.append(
-            Problem("note", "invalid", f"note is a text of up to {LONGEST_NOTE}.", "Shorten it.")
+            Problem(
+                "note",
+                "invalid",
+                f"note is not a text of up to {LONGEST_NOTE} characters.",
+                "Send a shorter text, or leave it out.",
+            )
         )
     if problems:
         raise Refused.all_of(problems)
     return at or now, str(outcome), note
 
 
-def _moment(text: Any, now: datetime) -> datetime | None:
-    """Return a past time of this century with its offset, or None."""
-    try:
-        at = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    is_past = at.tzinfo is not None and at.year >= 2000 and at <= now + timedelta(minutes=5)
-    return at if is_past else None
+def _moment(given: Any, now: datetime) -> datetime | None:
+    """Return a past time with its offset, or None."""
+    at = values.date_or_time(given)
+    if isinstance(at, datetime) and at.tzinfo is not None and at <= now + values.GRACE:
+        return at
+    return None

@@ -102,6 +102,11 @@ class Correcting:
                 return await self._correct(asked, sent, raw, request_hmac)
             except StaleDirectory:
                 continue
+            except Stale:  # perhaps by the very same request, which was sent again too soon
+                known = await self._core.store.read(lambda c: self._repeated(c, sent, asked.body))
+                if known is None:
+                    raise
+                return known
 
     async def _correct(
         self, asked: Correction, sent: Sent, raw: Mapping[str, Any], request_hmac: str

@@ -169,11 +169,18 @@ class Ready:
         before = self.found.row
         if self.move.goes_back:
             work.reopen(tx, before.message_id, before.last_move_at)
+        elif self.state is State.CANCELLED:
+            work.lapse(tx, before.message_id, self.state.value)
         elif referral.STAGES[self.state].is_terminal:
-            # Its copy may still be on its way: only of what was cancelled is none waited for.
+            # Its copy may still be on its way. What was waited for after a decision has happened
+            # where the referral is completed; where it ended otherwise, it never will.
             copy = {deadlines.DeadlineKind.COPY_RECEIVED}
-            but = copy if self.state is not State.CANCELLED else ()
-            work.clear(tx, before.message_id, but=but, at=self.now)
+            if self.state is not State.COMPLETED:
+                met = (deadlines.DeadlineKind.RECEIVED, deadlines.DeadlineKind.DECIDED)
+                work.clear(tx, before.message_id, *met, at=self.now)
+                work.lapse(tx, before.message_id, self.state.value, but=copy, at=self.now)
+            else:
+                work.clear(tx, before.message_id, but=copy, at=self.now)
         elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 

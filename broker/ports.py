@@ -197,6 +197,10 @@ class Adapter(Protocol):
         escalation or an urgent priority. Reads what it can of any body and never raises."""
         ...
 
+    def sought(self, raw: Mapping[str, Any]) -> Seek | None:
+        """Return whom a body is for, as far as it can be read of it. Never raises."""
+        ...
+
 
 # -- consumers -----------------------------------------------------------------------------------
 

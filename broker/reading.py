@@ -1,12 +1,14 @@
 """From bytes to an understood request, with everything that is wrong with it told at once."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from broker import routing
+from broker.directory import Directory
 from broker.errors import Forbidden, Malformed, Problem, Refused, TooEarly
 from broker.ports import Adapter, Needs
 from fhir_profiles import faults, strict_json
@@ -44,7 +46,7 @@ def understand(
             Problem(fault.field, fault.code, fault.detail, fault.todo)
             for fault in faults.to_problems(error, adapter.accepts)
         ]
-        raise refusal(adapter, raw, problems) from None
+        raise Refused.all_of(problems) from None
     needs = adapter.needs(request, sent_at or now)
     own(needs.organisation, organisation)
     return request, needs
@@ -59,8 +61,10 @@ def own(said: str, organisation: str) -> None:
         )
 
 
-@contextmanager
-def telling_danger(adapter: Adapter, body: bytes) -> Iterator[None]:
+@asynccontextmanager
+async def telling_danger(
+    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+) -> AsyncIterator[None]:
     """Make every refusal of a body that speaks of danger begin "Nothing was sent. Telephone …".
 
     Also one that came before the body was understood: a key used before, a version gone by, a
@@ -71,23 +75,30 @@ def telling_danger(adapter: Adapter, body: bytes) -> Iterator[None]:
     except TooEarly:
         raise  # the same post is being taken in at this moment
     except Refused as refused:
-        danger = None if refused.detail.startswith(NOTHING) else _danger(adapter, body)
+        is_told = refused.detail.startswith(NOTHING)
+        danger = None if is_told else await _danger(adapter, body, directory)
         if danger is None:
             raise
-        detail = f"{NOTHING} {danger} {refused.detail}"
+        detail = f"{danger} {refused.detail}"
         raise type(refused)(detail, refused.problems, retry_after=refused.retry_after) from refused
 
 
-def _danger(adapter: Adapter, body: bytes) -> str | None:
+async def _danger(
+    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+) -> str | None:
     try:
         raw = read_object(body)
     except Malformed:
         return None
-    return adapter.danger(raw) if adapter.withheld(raw) is None else None
+    danger = adapter.danger(raw)
+    if danger is None or adapter.withheld(raw) is not None:
+        return None
+    whom = routing.whom_to_telephone(adapter.sought(raw), await directory(), datetime.now(UTC))
+    return " ".join(filter(None, [NOTHING, danger, whom]))
 
 
 def refusal(
-    adapter: Adapter, raw: Mapping[str, Any], problems: list[Problem], telephone: str | None = None
+    adapter: Adapter, raw: Mapping[str, Any], problems: list[Problem], telephone: str
 ) -> Refused:
     """Return the refusal of a body; one that spoke of danger begins "Nothing was sent.".
 

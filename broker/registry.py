@@ -25,6 +25,7 @@ ADAPTER_HAS: Final = (
     "translate",
     "withheld",
     "danger",
+    "sought",
 )
 CONSUMER_HAS: Final = (
     "name",

@@ -40,11 +40,11 @@ from fhir_profiles.bundle import Site
 
 ENTERED_IN_ERROR: Final = "entered-in-error"
 CLOSURES: Final[Mapping[str, str]] = {
-    "sent-another-way": "Sent to the right place another way",
-    "told-by-telephone": "Told by telephone",
-    "patient-told": "The patient has been told what to do",
-    "no-longer-needed": "No longer needed",
-    "duplicate": "The same was sent already",
+    "sent-another-way": "sent to the right place another way",
+    "told-by-telephone": "told by telephone",
+    "patient-told": "the patient has been told what to do",
+    "no-longer-needed": "no longer needed",
+    "duplicate": "the same was sent already",
 }
 # Until somebody at the receiver has taken the patient on, a referral may be cancelled unseen.
 NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED})
@@ -338,7 +338,7 @@ class Retracting:
             if is_referral:
                 work.close_items(tx, reason, code=STAYS_OPEN, message_id=old.id)
             else:
-                work.clear(tx, old.id)
+                work.lapse(tx, old.id, "closed")
                 work.leave_lists(tx, reason, old.id)
                 messages.set_status(tx, old.id, "closed", reason)
             tx.bump(old.subject_id)
@@ -390,7 +390,7 @@ def lock(tx: Tx, sent: Sent) -> None:
 def retire(tx: Tx, old: Any, status: str) -> None:
     """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
     messages.set_status(tx, old.id, status)
-    work.clear(tx, old.id)
+    work.lapse(tx, old.id, status)
     work.leave_lists(tx, status, old.id)
     tx.bump(old.subject_id)
 

@@ -111,6 +111,14 @@ def recheck(
     return connection.endpoint if connection.accepts(kind, pathway) else "does-not-take"
 
 
+def whom_to_telephone(seek: Seek | None, directory: Directory, now: datetime) -> str:
+    """Say whom the sender telephones where nothing could be sent; nothing if that is not known."""
+    found = _find(seek, directory, UNNAMED) if seek is not None else None
+    if isinstance(found, _Found):
+        return directory.whom_to_telephone(found.destination, now)
+    return found.telephone if found is not None else ""
+
+
 # -- finding -------------------------------------------------------------------------------------
 
 

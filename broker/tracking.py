@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from broker import deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
+from broker.calls import NOTE as CALL_NOTE
 from broker.directory import Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.moves import SAID, UNDECIDED
@@ -106,12 +107,14 @@ def relation(trail: Trail, own: Collection[str]) -> Relation:
 
 
 def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Mapping[str, Any]]:
-    """Return what its receivers said in their own words, by the event: advice, notes, outcomes.
+    """Return what was said of it in anybody's own words: advice, outcomes, and notes, by the event
+    or the call.
 
     What was erased or altered is left out: the trail itself does not depend on it.
     """
     owners = [(event.id, SAID) for event in trail.moves]
     owners += [(one.event_id, NOTE) for one in trail.decisions]
+    owners += [(one.id, CALL_NOTE) for one in trail.calls]
     found = {}
     for event, role in owners:
         with suppress(Tampered):
@@ -161,7 +164,12 @@ def view(
             "deadlines": [_deadline(row, now) for row in trail.deadlines],
             "next": _next(trail, now),
             "telephone_calls": [
-                {"called_at": _time(row.called_at), "outcome": row.outcome} for row in trail.calls
+                {
+                    "called_at": _time(row.called_at),
+                    "outcome": row.outcome,
+                    "note": words.get(row.id, {}).get("note") or None,
+                }
+                for row in trail.calls
             ],
             "open_items": [
                 {"code": row.code, "since": _time(row.opened_at)} for row in trail.items
@@ -197,7 +205,7 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
     if message.status == "replaced":
         return f"This version was replaced by /messages/{trail.replaced_by}. {said}"
     if message.status == "closed":
-        return f"Closed: {CLOSURES[message.closed_reason].lower()}. {said}"
+        return f"You closed it: {CLOSURES[message.closed_reason]}. {said}"
     waiting = _first(trail)
     if _waits_for_its_sender(trail):
         said = f"{said} It is the sender's turn."
@@ -286,7 +294,7 @@ def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
     return None if waiting is None else _deadline(waiting, now)
 
 
-NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "stopped_at", "overdue")
+NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "lapsed", "overdue")
 
 
 def _deadline(row: Any, now: datetime) -> dict[str, Any]:
@@ -296,8 +304,8 @@ def _deadline(row: Any, now: datetime) -> dict[str, Any]:
         "in_words": deadlines.in_words(row.due_at),
         "whose_turn": row.owner,
         "rule": row.source,
-        # Met, or no longer waited for: that a rejected patient was "seen" is nowhere claimed.
-        "stopped_at": _time(row.cleared_at),
+        "met_at": None if row.lapsed else _time(row.cleared_at),
+        "lapsed": row.lapsed,
         "overdue": row.cleared_at is None and deadlines.is_overdue(row.due_at, now),
     }
 

@@ -56,9 +56,13 @@ def _fault(line: Any, model: type[BaseModel] | None) -> Fault:
     field = path(where)
     if not is_standard(line):
         return Fault(field, kind, context.get("detail", line["msg"]), context.get("todo", ""))
-    name = f"`{where[-1]}`" if where else "The body"
+    named = [step for step in where if isinstance(step, str)]
+    name = f"`{named[-1]}`" if named else "The body"
     about = _description(model, where)
-    if kind == "missing" or (line["input"] is None and kind.endswith("_type")):
+    is_null = kind != "missing" and line["input"] is None
+    if is_null and not _is_required(model, where):
+        return Fault(field, "null", f"{name}: null is no value here.", "Send one, or leave it out.")
+    if kind == "missing" or (is_null and kind.endswith("_type")):
         return Fault(field, "missing", f"{name} is missing.", f"Send it: {about}" if about else "")
     if kind == "extra_forbidden":
         return Fault(field, "unknown-field", f"{name} is not a field here.", _nearest(model, where))
@@ -121,10 +125,14 @@ _WORDS: Final = {
 
 
 def _fill(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:
-    field = _field(model, where)
-    if field is not None and field.is_required():
+    if _is_required(model, where):
         return "Send it; it is required."
     return "Send it, or leave the field out."
+
+
+def _is_required(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> bool:
+    field = _field(model, where)
+    return field is not None and field.is_required()
 
 
 def _nearest(model: type[BaseModel] | None, where: tuple[str | int, ...]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from fhir_profiles import identifiers
 from fhir_profiles.eye import Urgency
 
 # As the doors, FHIR and EeRS spell them; EeRS says emergencyASAP and emergency24Hours.
@@ -52,6 +53,12 @@ def number(value: Any) -> Decimal | None:
 def block(value: Any) -> Mapping[str, Any]:
     """Return an object, empty if it is none."""
     return value if isinstance(value, Mapping) else {}
+
+
+def ods(value: Any) -> str | None:
+    """Return the ODS code of an organisation's block, in capitals, if it has one."""
+    code = block(value).get("ods")
+    return identifiers.ods_code(code) if isinstance(code, str) else None
 
 
 def blocks(value: Any) -> Iterator[Mapping[str, Any]]:

@@ -52,7 +52,7 @@ _FIRST_YEAR: Final = 1900
 
 
 def _when(value: Any, info: ValidationInfo) -> date | datetime:
-    read = _read(value)
+    read = date_or_time(value)
     if read is None:
         raise refusal("not-a-time", "This is not a date or a time.", _WHEN_TODO)
     if isinstance(read, datetime) and read.tzinfo is None:
@@ -75,7 +75,8 @@ def _past(read: date | datetime, info: ValidationInfo, todo: str) -> date | date
     return read
 
 
-def _read(value: Any) -> date | datetime | None:
+def date_or_time(value: Any) -> date | datetime | None:
+    """Read a date, or a time with or without its offset, written as every door has it."""
     try:
         if isinstance(value, str) and _DATE.fullmatch(value):
             return date.fromisoformat(value)
@@ -90,7 +91,7 @@ def _day(todo: str) -> Callable[[Any, ValidationInfo], date]:
     """Return the check of a date that is not in the future; `todo` says what to do if it is."""
 
     def check(value: Any, info: ValidationInfo) -> date:
-        read = _read(value)
+        read = date_or_time(value)
         if read is None or isinstance(read, datetime):
             raise refusal("not-a-date", "This is not a date.", "Send a date such as 1980-04-30.")
         return _past(read, info, todo)
@@ -106,6 +107,12 @@ def _readable(text: str) -> str:
             "Send plain text; only tabs and line breaks are allowed between the words.",
         )
     return text
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        raise refusal("line-break", "This text has a line break.", "Send it on one line.")
+    return _readable(text)
 
 
 def _number(value: Any) -> Any:
@@ -138,8 +145,9 @@ BirthDate = Annotated[date, BeforeValidator(_day("Check the date of birth."))]
 
 Line = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=r"^[^\r\n]*$"),
-    AfterValidator(_readable),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
+    AfterValidator(_one_line),
+    Field(json_schema_extra={"pattern": r"^[^\r\n]*$"}),
 ]
 """A short text on one line."""
 
@@ -242,8 +250,23 @@ Unit = Annotated[Line, AfterValidator(_unit)]
 Postcode = Annotated[Line, AfterValidator(lambda text: identifiers.postcode(text) or text)]
 """A postcode, in its printed form where it has the shape of a British one."""
 
+_LANGUAGE: Final = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(_LANGUAGE, text):
+        raise refusal(
+            "language-invalid",
+            "This is not a language tag.",
+            "Send a BCP 47 tag, such as pl, or bfi for British Sign Language.",
+        )
+    return text
+
+
 Language = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"),
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(_language),
+    Field(json_schema_extra={"pattern": _LANGUAGE}),
 ]
 """A BCP 47 language tag: `pl`, `bfi` (British Sign Language)."""

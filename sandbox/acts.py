@@ -77,15 +77,15 @@ async def crisis(world: World, story: Story) -> None:
     )
     story.say(f"in the order in which they were stored: {overtaken}")
     called = await pharmacy.telephoned(task["id"], "spoke-to-clinician", "Spoke to the doctor.")
-    shown = await tracked(pharmacy, task["id"], lambda view: "telephone" in _stopped(view))
+    shown = await tracked(pharmacy, task["id"], lambda view: "telephone" in _met(view))
     story.see(called.status == 201 and shown, "the call was recorded: the duty to ring is met")
     told = await heard(pharmacy, task["id"], "accepted")
     story.see(told, f"{practice.name} accepted the task, and the pharmacist was told")
 
 
-def _stopped(view: Any) -> set[str]:
-    """Return the kinds of a message's deadlines that run no longer."""
-    return {one["kind"] for one in view["deadlines"] if one["stopped_at"]}
+def _met(view: Any) -> set[str]:
+    """Return the kinds of a message's deadlines that were met."""
+    return {one["kind"] for one in view["deadlines"] if one["met_at"]}
 
 
 async def _order(practice: Partner, first: int, task: str, routine: set[str]) -> str:

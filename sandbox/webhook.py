@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -25,6 +26,7 @@ PATH: Final = "/inbound"
 ELSEWHERE: Final = "/elsewhere"
 _DRIP_EVERY: Final = 0.2
 _STOP_SECONDS: Final = 1
+_LOG: Final = logging.getLogger("uvicorn.error")
 _STORED_ANYWAY: Final = frozenset({Answer.RESET, Answer.LATE, Answer.SLOW, Answer.BARE})
 
 
@@ -86,7 +88,10 @@ class WebhookPartner(Partner):
         """Stop listening: from here on a connection is refused."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
+            # What is made to wait for ever is cut off here: that is no news to whoever stops it.
+            _LOG.disabled = True
             await self._serving
+            _LOG.disabled = False
             self._server = self._serving = None
         if self._socket is not None:
             self._socket.close()

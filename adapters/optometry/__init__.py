@@ -9,10 +9,10 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 
-from adapters.optometry.needs import danger, needs, withheld
+from adapters.optometry.needs import danger, needs, sought, withheld
 from adapters.optometry.request import OptometryReferral
 from adapters.optometry.translate import translate
-from broker.ports import Adapter, Context, Draft, Needs, Withheld
+from broker.ports import Adapter, Context, Draft, Needs, Seek, Withheld
 
 # Complete bodies by name; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -39,6 +39,9 @@ class Optometry:
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:
         return danger(raw)
+
+    def sought(self, raw: Mapping[str, Any]) -> Seek | None:
+        return sought(raw)
 
 
 ADAPTER: Final[Adapter] = Optometry()

@@ -128,7 +128,7 @@ def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[See
         named=named,
         practice=practice,
         postcode=postcode,
-        words=_sought(request, judgement),
+        words=_words(judgement.receiver, request.subspecialty or ""),
     )
     # The rules leave the GP as receiver only where the practice is known and nobody else is named.
     if practice is not None and judgement.receiver != "general-practice":
@@ -140,10 +140,9 @@ def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[See
         )
 
 
-def _sought(request: OptometryReferral, judgement: eye.Judgement) -> str:
-    clinic = request.subspecialty
-    of = f" ({codes.system('eye-subspecialty').display(clinic)})" if clinic else ""
-    return f"referrals to the {RECEIVERS[judgement.receiver]}{of}"
+def _words(receiver: eye.Receiver, subspecialty: str) -> str:
+    clinic = codes.system("eye-subspecialty").displays.get(subspecialty)
+    return f"referrals to the {RECEIVERS[receiver]}{f' ({clinic})' if clinic else ''}"
 
 
 def _advice(judgement: eye.Judgement) -> Iterator[str]:
@@ -204,6 +203,28 @@ def danger(raw: Mapping[str, Any]) -> str | None:
         return None
     said = _TELEPHONE.format(receiver=RECEIVERS[judgement.receiver])
     return f"{said} {_EMERGENCY}" if judgement.emergency_department else said
+
+
+def sought(raw: Mapping[str, Any]) -> Seek | None:
+    """Return who would act on a body, as far as it can be read of it. Never raises."""
+    address = glance.block(glance.block(raw.get("patient")).get("address"))
+    provider = glance.block(raw.get("provider"))
+    named, service = glance.ods(provider), provider.get("service")
+    postcode, given, receiver = (
+        address.get("postcode"),
+        raw.get("subspecialty"),
+        _glance(raw).receiver,
+    )
+    subspecialty = given if isinstance(given, str) else ""
+    return Seek(
+        role=Role.ACTING,
+        receiver_type=receiver,
+        subspecialty=subspecialty,
+        named=Destination(named, service if isinstance(service, str) else "") if named else None,
+        practice=glance.ods(raw.get("practice")),
+        postcode=postcode if isinstance(postcode, str) else None,
+        words=_words(receiver, subspecialty),
+    )
 
 
 def _glance(raw: Mapping[str, Any]) -> eye.Judgement:

@@ -14,7 +14,7 @@ from adapters.pharmacy import refused
 from adapters.pharmacy.needs import needs
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.translate import translate
-from broker.ports import Adapter, Context, Draft, Needs, Withheld
+from broker.ports import Adapter, Context, Draft, Needs, Seek, Withheld
 
 # One complete body per service; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -41,6 +41,9 @@ class Pharmacy:
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:
         return refused.danger(raw)
+
+    def sought(self, raw: Mapping[str, Any]) -> Seek | None:
+        return refused.sought(raw)
 
 
 ADAPTER: Final[Adapter] = Pharmacy()

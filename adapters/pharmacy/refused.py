@@ -7,8 +7,8 @@ from typing import Any, Final
 from adapters.pharmacy.request import Service
 from adapters.pharmacy.rules import HOSPITAL, pressure
 from broker.errors import Problem
-from broker.events import Kind, Priority
-from broker.ports import Withheld
+from broker.events import Kind, Priority, Role
+from broker.ports import Seek, Withheld
 from fhir_profiles import consent, glance
 from fhir_profiles.pathways import Facts, Value, pharmacy
 
@@ -77,6 +77,12 @@ def danger(raw: Mapping[str, Any]) -> str | None:
     if alarm is _Alarm.HOSPITAL:
         whom = f"999, or send the patient to A&E; then {whom}"
     return f"Telephone {whom}."
+
+
+def sought(raw: Mapping[str, Any]) -> Seek | None:
+    """Return the practice that a body is for, if it names one. Never raises."""
+    practice = glance.ods(raw.get("practice"))
+    return Seek(Role.ACTING, "general-practice", practice=practice) if practice else None
 
 
 def _readable(value: Any) -> str:

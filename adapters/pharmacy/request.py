@@ -88,6 +88,9 @@ NoSupply = Literal[
 ]
 
 
+Contraceptive = Literal["combined", "progestogen-only", "emergency"]
+
+
 class Clinician(Block):
     """Who saw the patient."""
 
@@ -294,7 +297,7 @@ class Consultation(Block):
     """What was supplied or sold."""
     no_supply_reason: NoSupply | None = Field(default=None, examples=["not-indicated"])
     """Why nothing was supplied."""
-    contraceptive: Literal["combined", "progestogen-only", "emergency"] | None = None
+    contraceptive: Contraceptive | None = Field(default=None, examples=["combined"])
     """Which kind of contraceptive it is about."""
     advice: Text | None = Field(default=None, examples=["Drink plenty; come back if worse."])
     """Information and advice given."""

@@ -11,7 +11,7 @@ from fhir.resources.R4B.annotation import Annotation
 
 from adapters.pharmacy.entries import ABPM_DECLINED, PREGNANCY, Message
 from adapters.pharmacy.needs import REFERRAL, UPDATE
-from adapters.pharmacy.request import Consultation, Onward
+from adapters.pharmacy.request import Consultation, Onward, Source
 from adapters.pharmacy.rules import judge
 from broker.events import Priority
 from broker.ports import Context, Draft
@@ -120,6 +120,12 @@ def _ended(request: Consultation) -> Iterator[str]:
     pathway = pharmacy().pathways[request.service]
     version = f", version {request.pathway_version}" if request.pathway_version else ""
     yield f"{codes.system('pharmacy-service').display(request.service)}{version}."
+    # The encounter's class has one word for a telephone and a camera.
+    yield f"{codes.system('consultation-mode').display(request.mode)}."
+    if request.source is not None:
+        yield f"Source: {_source(request.source)}."
+    if request.contraceptive is not None:
+        yield f"Contraceptive: {codes.system('contraceptive').display(request.contraceptive)}."
     if pathway.gateway is not None and request.gateway_met is not None:
         yield f"Gateway {'met' if request.gateway_met else 'not met'}: {pathway.gateway.words}."
     for exclusion in request.exclusions:
@@ -128,6 +134,11 @@ def _ended(request: Consultation) -> Iterator[str]:
     if request.no_supply_reason is not None:
         reason = codes.system("no-supply-reason").display(request.no_supply_reason)
         yield f"Nothing supplied: {reason}."
+
+
+def _source(source: Source) -> str:
+    words = codes.system("pharmacy-source").display(source.kind)
+    return f"{words} ({source.organisation})" if source.organisation else words
 
 
 def _onward(onward: Onward) -> Iterator[str]:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from broker import registry
 from broker.api import (
+    described,
     health,
     inbox,
     messages,
@@ -82,6 +83,7 @@ def _document(app: FastAPI, adapters: Mapping[str, Adapter]) -> None:
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             }
             made["security"] = [{"token": []}]
+            described.complete(made)
         return made
 
     app.openapi = document  # type: ignore[method-assign]

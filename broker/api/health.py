@@ -5,18 +5,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from broker.api.calling import broker_of
+from broker.api.described import OPEN
 from broker.errors import Unavailable
 from broker.store import ledger
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health/live", summary="Whether the process lives")
+@router.get("/health/live", summary="Whether the process lives", openapi_extra=OPEN)
 async def live() -> Response:
     return PlainTextResponse("live")
 
 
-@router.get("/health/ready", summary="Whether messages can be taken")
+@router.get("/health/ready", summary="Whether messages can be taken", openapi_extra=OPEN)
 async def ready(request: Request) -> Response:
     """Asks by writing only after a write was refused, so it is cheap, and true again by itself."""
     store = broker_of(request).store

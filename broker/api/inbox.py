@@ -11,6 +11,7 @@ from broker import receipts
 from broker.access import Action, Caller
 from broker.acknowledging import read as read_acknowledgement
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
+from broker.api.described import closed, one_of, takes, text
 from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import Kind, Priority, Role
@@ -20,6 +21,7 @@ from broker.ports import Receipt
 from broker.reading import read_object
 from broker.referral import RELATIONS, Relation
 from broker.store import deliveries, messages
+from fhir_profiles import codes
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
@@ -123,9 +125,19 @@ async def collect(request: Request, delivery: Identity) -> Response:
     return Response(sent.body, 200, headers, media_type=sent.content_type)
 
 
-@router.put("/inbox/{delivery:uuid}/receipt", summary="Prove that you have stored a delivery")
+@router.put(
+    "/inbox/{delivery:uuid}/receipt",
+    summary="Prove that you have stored a delivery",
+    openapi_extra=takes(
+        body=closed(
+            delivery=text("Its id."),
+            digest=text("SHA-256 of the bytes that you stored, in hexadecimal."),
+            ods=text("Your own ODS code."),
+        )
+    ),
+)
 async def receipt(request: Request, delivery: Identity) -> Response:
-    """Takes `{"delivery": …, "digest": SHA-256 of the bytes, "ods": your code}`. Safe to repeat."""
+    """Safe to repeat."""
     caller = await caller_of(request)
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.GIVE_RECEIPT)
@@ -167,9 +179,20 @@ def _receipt(body: dict[str, Any]) -> Receipt:
     return named
 
 
-@router.put("/inbox/{delivery:uuid}/acknowledgement", summary="File an update or reject it")
+@router.put(
+    "/inbox/{delivery:uuid}/acknowledgement",
+    summary="File an update or reject it",
+    openapi_extra=takes(
+        body=closed(
+            "reason note",
+            outcome=one_of(["filed", "rejected"]),
+            reason=one_of(codes.system("rejection-reason").displays, "Of a rejection."),
+            note=text(),
+        )
+    ),
+)
 async def acknowledge(request: Request, delivery: Identity) -> Response:
-    """Takes `{"outcome": "filed"}` or `{"outcome": "rejected", "reason": …, "note": …}`."""
+    """A rejection needs its reason. The sender is told."""
     caller = await caller_of(request)
     broker = broker_of(request)
     row = await _own(broker, caller, delivery, Action.ACKNOWLEDGE)

@@ -12,11 +12,12 @@ from starlette.responses import Response
 from broker import tracking
 from broker.access import Action, Caller
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
-from broker.calls import Called
+from broker.api.described import KEY, closed, one_of, takes, text
+from broker.calls import LONGEST_NOTE, OUTCOMES, REACHED, Called
 from broker.errors import NotFound, Problem, Refused
 from broker.events import Priority
 from broker.main import Broker
-from broker.retracting import Retraction
+from broker.retracting import CLOSURES, Retraction
 from broker.store import trail, work
 from broker.tracking import Trail
 
@@ -157,9 +158,22 @@ def item(row: Any) -> dict[str, Any]:
     }
 
 
-@router.post("/messages/{message:uuid}/telephone-calls", summary="Record that you telephoned")
+@router.post(
+    "/messages/{message:uuid}/telephone-calls",
+    status_code=201,
+    summary="Record that you telephoned",
+    openapi_extra=takes(
+        KEY,
+        body=closed(
+            "called_at note",
+            outcome=one_of(OUTCOMES, f"Only these meet the duty: {', '.join(REACHED)}."),
+            called_at=text("If not just now.", format="date-time"),
+            note=text(maxLength=LONGEST_NOTE),
+        ),
+    ),
+)
 async def telephoned(request: Request, message: Identity) -> Response:
-    """Takes `{"called_at": …, "outcome": "spoke-to-clinician" …, "note": …}`."""
+    """Answers whether the call meets the duty to telephone; if not, what does."""
     caller = await caller_of(request)
     broker = broker_of(request)
     found = await _seen(broker, caller, Action.RECORD_CALL, message)
@@ -174,7 +188,12 @@ async def telephoned(request: Request, message: Identity) -> Response:
     return answer(made.body, made.status)
 
 
-@router.post("/messages/{message:uuid}/withdrawal", summary="Withdraw what was entered in error")
+@router.post(
+    "/messages/{message:uuid}/withdrawal",
+    status_code=202,
+    summary="Withdraw what was entered in error",
+    openapi_extra=takes(KEY, body=closed(), required=False),
+)
 async def withdraw(request: Request, message: Identity) -> Response:
     """At any time, also after it was filed. Whoever got it is told; the body is empty."""
     caller = await caller_of(request)
@@ -183,9 +202,13 @@ async def withdraw(request: Request, message: Identity) -> Response:
     return answer(made.body, made.status)
 
 
-@router.post("/messages/{message:uuid}/closure", summary="Close the loop of an update or copy")
+@router.post(
+    "/messages/{message:uuid}/closure",
+    summary="Close the loop of an update or copy",
+    openapi_extra=takes(KEY, body=closed(reason=one_of(CLOSURES))),
+)
 async def close(request: Request, message: Identity) -> Response:
-    """Takes `{"reason": …}`: what became of it another way. It leaves every list.
+    """The reason says what became of it another way. It leaves every list.
 
     Of a referral it closes only that its copy was rejected as not registered here.
     """

@@ -9,7 +9,17 @@ from starlette.responses import Response
 
 from broker import tracking
 from broker.access import Action
-from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
+from broker.api.calling import (
+    Identity,
+    allow,
+    answer,
+    body_of,
+    broker_of,
+    caller_of,
+    only_known_parameters,
+    version_of,
+)
+from broker.api.described import KEY, VERSION, answers, takes
 from broker.correcting import Correction
 from broker.errors import Refused
 from broker.events import read_traceparent
@@ -31,8 +41,10 @@ def router_for(adapter: Adapter) -> APIRouter:
         outcome = "failed"
         try:
             body = await body_of(request)
-            with telling_danger(adapter, body):
-                made = await broker_of(request).intake.accept(
+            broker = broker_of(request)
+            async with telling_danger(adapter, body, broker.directory.current):
+                await only_known_parameters(request)
+                made = await broker.intake.accept(
                     Posted(
                         caller=caller,
                         adapter=adapter,
@@ -58,15 +70,8 @@ def router_for(adapter: Adapter) -> APIRouter:
         summary=(adapter.accepts.__doc__ or "").strip().split("\n")[0],
         name=f"post_{adapter.name}",
         openapi_extra={
-            "parameters": [
-                {
-                    "name": "Idempotency-Key",
-                    "in": "header",
-                    "required": True,
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                    "description": "New for each new message, the same when you send it again.",
-                }
-            ],
+            **answers(202, "Accepted"),
+            "parameters": [KEY],
             "requestBody": {
                 "required": True,
                 "content": {
@@ -94,9 +99,10 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         message, relation, label = await broker.store.read(
             lambda c: tracking.addressed(c, identity, codes)
         )
-        allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
         body = await body_of(request)
-        with telling_danger(adapter, body):
+        async with telling_danger(adapter, body, broker.directory.current):
+            allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
+            await only_known_parameters(request)
             made = await broker.correcting.correct(
                 Correction(
                     caller=caller,
@@ -116,14 +122,8 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         summary="Correct what was sent: the whole body, with If-Match",
         name=f"correct_{adapter.name}",
         openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {"$ref": f"#/components/schemas/{adapter.accepts.__name__}"}
-                    }
-                },
-            }
+            **answers(200, "Corrected"),
+            **takes(VERSION, body={"$ref": f"#/components/schemas/{adapter.accepts.__name__}"}),
         },
     )
 

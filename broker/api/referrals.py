@@ -7,6 +7,7 @@ from starlette.responses import Response
 from broker import moves
 from broker.access import Action, Caller
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of, version_of
+from broker.api.described import KEY, VERSION, takes
 from broker.main import Broker
 from broker.moving import Asked
 from broker.store import referrals
@@ -37,9 +38,13 @@ async def read(request: Request, referral: Identity) -> Response:
     return answer(view, version=version)
 
 
-@router.post("/referrals/{referral:uuid}/{move}", summary="Make a move: accept, reject, complete …")
+@router.post(
+    "/referrals/{referral:uuid}/{move}",
+    summary="Make a move: accept, reject, complete …",
+    openapi_extra=takes(VERSION, KEY, body={"type": "object"}, required=False),
+)
 async def make(request: Request, referral: Identity, move: str) -> Response:
-    """Needs If-Match with the version you decided on, and an Idempotency-Key."""
+    """Each of the `allowed_moves` of the referral says what its body holds."""
     caller = await caller_of(request)
     broker = broker_of(request)
     await _allow(broker, caller, Action.MOVE_REFERRAL, referral)

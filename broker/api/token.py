@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from broker.api.described import OPEN
 from broker.assertion import ASSERTION_TYPE, REFUSALS
 from broker.auth import Authority, TokenAnswer
 
@@ -74,7 +75,7 @@ router = APIRouter()
     "/oauth2/token",
     tags=["signing in"],
     summary="Get an access token",
-    openapi_extra=_REQUEST,
+    openapi_extra=_REQUEST | OPEN,
     response_class=JSONResponse,
     responses={
         200: _described("An access token, good for 5 minutes.", _TOKEN),

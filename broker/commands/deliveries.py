@@ -184,7 +184,13 @@ def _print(found: dict[str, Any], name: str) -> None:
             showing.table(
                 ("deadline", "by", "whose turn", "stopped", "overdue"),
                 [
-                    (one["kind"], one["by"], one["whose_turn"], one["stopped_at"], one["overdue"])
+                    (
+                        one["kind"],
+                        one["by"],
+                        one["whose_turn"],
+                        one["met_at"] or one["lapsed"],
+                        one["overdue"],
+                    )
                     for one in trail["deadlines"]
                 ],
             )

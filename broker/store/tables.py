@@ -311,7 +311,11 @@ class DecisionRow(SQLModel, table=True):
 
 
 class DeadlineRow(SQLModel, table=True):
-    """By when what must have happened to a message, and whether it was raised or cleared."""
+    """By when what must have happened to a message, and whether it was raised or cleared.
+
+    `lapsed` is why it was cleared though it was not met: replaced, withdrawn, closed, or the state
+    in which its referral ended.
+    """
 
     __tablename__ = "deadline"
     __table_args__ = (
@@ -327,6 +331,7 @@ class DeadlineRow(SQLModel, table=True):
     source: str = _text()
     due_at: datetime = _utc()
     cleared_at: datetime | None = _utc(null=True)
+    lapsed: str | None = _text(null=True)
     raised_at: datetime | None = _utc(null=True)
 
 

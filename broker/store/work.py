@@ -66,19 +66,37 @@ def clear(
 ) -> None:
     """Meet a message's deadlines of these kinds (of all kinds `but` some, if none is named), and
     close what stood on a list for them."""
-    wanted = [dl.message_id == message_id, dl.cleared_at.is_(None)]
+    _stop(tx, message_id, kinds, but, at, lapsed=None)
+
+
+def lapse(
+    tx: Tx, message_id: str, why: str, *, but: Collection[str] = (), at: datetime | None = None
+) -> None:
+    """Let what is not met of a message's deadlines (`but` of these kinds) run no longer, without a
+    claim that it was met."""
+    _stop(tx, message_id, (), but, at, lapsed=why)
+
+
+def _stop(
+    tx: Tx,
+    message_id: str,
+    kinds: Collection[str],
+    but: Collection[str],
+    at: datetime | None,
+    lapsed: str | None,
+) -> None:
+    wanted = [dl.message_id == message_id, dl.cleared_at.is_(None), dl.kind.not_in(but)]
     if kinds:
         wanted.append(dl.kind.in_(kinds))
-    if but:
-        wanted.append(dl.kind.not_in(but))
     ids = list(tx.execute(select(dl.id).where(and_(*wanted))).scalars())
     if not ids:
         return
-    tx.execute(update(t.deadline).where(dl.id.in_(ids)).values(cleared_at=at or tx.now))
+    stopped = update(t.deadline).where(dl.id.in_(ids))
+    tx.execute(stopped.values(cleared_at=at or tx.now, lapsed=lapsed))
     tx.execute(
         update(t.work_item)
         .where(and_(wi.object_id.in_(ids), wi.closed_at.is_(None)))
-        .values(closed_at=tx.now, closed_reason="met-late")
+        .values(closed_at=tx.now, closed_reason=lapsed or "met-late")
     )
 
 
@@ -87,7 +105,7 @@ def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
     tx.execute(
         update(t.deadline)
         .where(and_(dl.message_id == message_id, dl.cleared_at == met_at))
-        .values(cleared_at=None, raised_at=None)
+        .values(cleared_at=None, lapsed=None, raised_at=None)
     )
     tx.wake(DEADLINES)
 

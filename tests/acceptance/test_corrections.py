@@ -258,6 +258,65 @@ async def test_a_change_to_a_closed_practice_is_refused_and_nothing_changes(
     assert await withdrawals(practice, old["id"]) == []
 
 
+async def test_the_same_correction_sent_again_too_soon_gets_the_same_answer(
+    pharmacy: Caller,
+) -> None:
+    body = reading(120, 80)
+    update = first(await pharmacy.submit(body))
+    body["clinical_summary"] = "It was 122/80."
+    tag = await pharmacy.etag(update["url"])
+    answers = await asyncio.gather(
+        *(correct(pharmacy, update["id"], body, if_match=tag) for _ in range(4))
+    )
+    assert [one.status_code for one in answers] == [200] * 4
+    assert len({one.content for one in answers}) == 1
+
+
+async def test_a_clock_that_stops_because_a_version_stands_no_longer_was_not_met(
+    pharmacy: Caller, practice: Caller
+) -> None:
+    async def clocks(message: Body) -> dict[str, tuple[bool, str | None]]:
+        shown = (await pharmacy.tracked(message["id"]))["deadlines"]
+        return {one["kind"]: (one["met_at"] is not None, one["lapsed"]) for one in shown}
+
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    update, task = first(sent), first(sent, "referral")
+    await practice.take(update["id"])
+    assert await clocks(update) == {"received": (True, None), "filed": (False, None)}
+    changed = taken(
+        await correct(
+            pharmacy, update["id"], body | reading(120, 80) | {"reference": body["reference"]}
+        ),
+        200,
+    )
+    assert await clocks(update) == {"received": (True, None), "filed": (False, "replaced")}
+    assert set((await clocks(task)).values()) == {(False, "cancelled")}
+    standing = first(changed)
+    taken(await pharmacy.post(f"{standing['url']}/withdrawal"), 202)
+    assert set((await clocks(standing)).values()) == {(False, "withdrawn")}
+    other = first(await pharmacy.submit(reading(120, 80)))
+    taken(await pharmacy.post(f"{other['url']}/closure", {"reason": "patient-told"}), 200)
+    assert set((await clocks(other)).values()) == {(False, "closed")}
+
+
+async def test_a_call_recorded_for_a_version_that_was_replaced_says_whose_the_duty_is_now(
+    pharmacy: Caller,
+) -> None:
+    body = reading(196, 124)
+    sent = await pharmacy.submit(body)
+    old, spoke = first(sent, "referral"), {"outcome": "spoke-to-clinician"}
+    changed = taken(await correct(pharmacy, first(sent)["id"], body | {"advice": "Rest."}), 200)
+    new = first(changed, "referral")
+    said = taken(await pharmacy.post(f"{old['url']}/telephone-calls", spoke), 201)
+    assert said["meets_the_duty"] is False
+    assert said["read_first"] == [
+        f"The duty to telephone is /messages/{new['id']}'s: record the call there."
+    ]
+    said = taken(await pharmacy.post(f"{new['url']}/telephone-calls", spoke), 201)
+    assert said["meets_the_duty"] is True
+
+
 async def test_not_registered_here_stays_on_the_list_until_it_is_sent_again(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:
@@ -293,7 +352,7 @@ async def test_not_registered_here_stays_on_the_list_until_it_is_closed_with_a_r
     assert await pharmacy.overdue(update["id"]) == set()
     shown = await pharmacy.tracked(update["id"])
     assert (shown["status"], shown["closed_reason"]) == ("closed", "told-by-telephone")
-    assert shown["line"].startswith("Closed: told by telephone. ")
+    assert shown["line"].startswith("You closed it: told by telephone. ")
 
 
 async def test_a_copy_that_belongs_elsewhere_is_closed_with_a_reason_and_its_referral_goes_on(

@@ -1,6 +1,6 @@
 """A consultation that asks the practice to act: what is made of it, for whom, and by when."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -215,6 +215,16 @@ async def test_what_is_refused_for_its_spelling_still_says_whom_to_telephone(
     assert problem(answer, 422, "invalid")["detail"].startswith("Nothing was sent. Telephone ")
 
 
+async def test_a_crisis_that_is_refused_for_its_body_gives_the_number_in_the_directory(
+    pharmacy: Caller,
+) -> None:
+    body = reading(196, 124) | {"clinical_summary": ""}
+    said = problem(await pharmacy.post("/pharmacy/consultations", body), 422, "invalid")
+    assert said["detail"].startswith("Nothing was sent. Telephone the patient's practice (G99001)")
+    assert "0113 496 0201" in said["detail"]
+    assert said["detail"].endswith("1 problem found; nothing was stored.")
+
+
 async def test_an_emergency_that_is_refused_keeps_its_999_words_before_any_other_number(
     pharmacy: Caller,
 ) -> None:
@@ -255,13 +265,11 @@ async def test_what_must_be_seen_today_says_whom_to_telephone_and_takes_a_record
     assert [one.status_code for one in answers] == [201, 201]
     assert answers[0].content == answers[1].content
     shown = await pharmacy.tracked(task["id"])
-    assert [one["outcome"] for one in shown["telephone_calls"]] == [
-        "no-answer",
-        "spoke-to-clinician",
+    assert [(one["outcome"], one["note"]) for one in shown["telephone_calls"]] == [
+        ("no-answer", note),
+        ("spoke-to-clinician", spoke["note"]),
     ]
-    assert [
-        one["stopped_at"] is not None for one in shown["deadlines"] if one["kind"] == "telephone"
-    ]
+    assert [one["met_at"] is not None for one in shown["deadlines"] if one["kind"] == "telephone"]
     await place.settled()
     assert "telephone-overdue" not in await pharmacy.overdue(task["id"])
 
@@ -285,7 +293,7 @@ async def test_without_a_call_within_the_hour_it_is_on_the_senders_and_the_opera
     calls = f"/messages/{task['id']}/telephone-calls"
     taken(await pharmacy.post(calls, {"outcome": "spoke-to-staff"}), 201)
     assert "telephone-overdue" not in await pharmacy.overdue(task["id"])
-    met = {d["kind"]: d["stopped_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
+    met = {d["kind"]: d["met_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
     assert met["telephone"] and not met["received"]
 
 
@@ -300,7 +308,7 @@ async def test_a_call_about_another_message_of_the_post_leaves_the_duty_open_and
     assert said["read_first"] == [
         f"The duty to telephone is /messages/{task['id']}'s: record the call there."
     ]
-    met = {d["kind"]: d["stopped_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
+    met = {d["kind"]: d["met_at"] for d in (await pharmacy.tracked(task["id"]))["deadlines"]}
     assert met["telephone"] is None
     routine = first(await pharmacy.submit(reading(120, 70)))
     said = taken(await pharmacy.post(f"/messages/{routine['id']}/telephone-calls", spoke), 201)
@@ -359,6 +367,17 @@ async def test_a_call_that_says_nothing_readable_is_refused_with_every_problem(
     listed = {"outcome": ["spoke-to-staff"]}
     answer = await pharmacy.post(f"/messages/{task['id']}/telephone-calls", listed)
     assert [one["field"] for one in problem(answer, 422, "invalid")["problems"]] == ["outcome"]
+
+
+async def test_the_time_of_a_call_is_written_as_every_other_time(pharmacy: Caller) -> None:
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    now = datetime.now(UTC)
+    for when in (f"{now:%Y-%m-%d %H:%M:%S}Z", f"{now:%Y%m%dT%H%M%S}Z", f"{now:%G-W%V-%uT%H:%M}Z"):
+        answer = await pharmacy.post(
+            f"/messages/{task['id']}/telephone-calls",
+            {"outcome": "spoke-to-staff", "called_at": when},
+        )
+        assert problem(answer, 422, "invalid")["problems"][0]["field"] == "called_at"
 
 
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

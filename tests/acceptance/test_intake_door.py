@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -380,9 +381,22 @@ async def test_an_urgent_body_that_is_refused_unread_is_refused_in_the_same_word
             428,
             "precondition-required",
         ),
+        problem(await pharmacy.put(f"{PHARMACY.door}/{uuid4()}", crisis), 404, "not-found"),
     ]
     for said in refused:
         assert said["detail"].startswith("Nothing was sent. Telephone ")
+
+
+async def test_a_parameter_that_no_door_reads_is_refused_before_anything_is_sent(
+    pharmacy: Caller,
+) -> None:
+    tried = await pharmacy.post(f"{PHARMACY.door}?dry_run=true", reading(190, 80))
+    said = problem(tried, 422, "invalid")
+    assert said["detail"].startswith("Nothing was sent. Telephone ")
+    assert [one["field"] for one in said["problems"]] == ["dry_run"]
+    sent = first(await pharmacy.submit(reading(120, 80)))
+    tried = await pharmacy.put(f"{PHARMACY.door}/{sent['id']}?dry_run=true", reading(120, 80))
+    assert problem(tried, 422, "invalid")["problems"][0]["code"] == "unknown-parameter"
 
 
 async def test_the_refusal_of_a_routine_body_does_not_cry_wolf(pharmacy: Caller) -> None:
@@ -395,6 +409,7 @@ async def test_an_urgent_referral_is_refused_in_the_same_words(optometrist: Call
     body["patient"]["nhs_number"] = "1"
     said = problem(await optometrist.post(OPTOMETRY.door, body), 422, "invalid")
     assert said["detail"].startswith("Nothing was sent. Telephone the eye casualty")
+    assert "0113 496 0402" in said["detail"]
 
 
 async def test_nothing_of_what_was_refused_is_kept(pharmacy: Caller, place: Place) -> None:

@@ -298,7 +298,7 @@ async def test_a_reinstated_referrals_clock_runs_again(
 
     async def decided() -> bool:
         shown = (await optometrist.tracked(message["id"]))["deadlines"]
-        return bool(next(one["stopped_at"] for one in shown if one["kind"] == "decided"))
+        return bool(next(one["met_at"] for one in shown if one["kind"] == "decided"))
 
     taken(await hospital.move(at, "reject", REJECTION), 200)
     assert await decided()

@@ -685,7 +685,10 @@ async def test_a_copy_is_waited_for_also_after_the_referral_has_ended(
     said = {"reason": "out-of-area", "advice": "Refer where the patient lives."}
     taken(await hospital.move(message["referral"], "reject", said), 200)
     clocks = (await optometrist.tracked(message["id"]))["deadlines"]
-    assert [one["kind"] for one in clocks if not one["stopped_at"]] == ["copy-received"]
+    stood = {one["kind"]: "met" if one["met_at"] else one["lapsed"] for one in clocks}
+    assert stood["received"] == stood["decided"] == "met"
+    assert stood["seen"] == "rejected"  # and not met: nobody has seen the patient
+    assert stood["copy-received"] is None
     await place.move_deadline_back(message["id"], "copy-received")
     told = await optometrist.heard(message["id"], "deadline-passed")
     assert "The copy of your referral was not confirmed" in told.text
@@ -699,7 +702,7 @@ async def test_of_a_cancelled_referral_no_copy_is_waited_for(
     (message,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
     taken(await optometrist.move(message["referral"], "cancel", {"reason": "duplicate"}), 200)
     clocks = (await optometrist.tracked(message["id"]))["deadlines"]
-    assert clocks and all(one["stopped_at"] for one in clocks)
+    assert {(one["met_at"], one["lapsed"]) for one in clocks} == {(None, "cancelled")}
 
 
 async def test_a_clinical_clock_that_passes_is_told_as_not_known_to_have_happened(
@@ -738,7 +741,7 @@ async def test_a_referral_decided_in_time_has_nothing_overdue_when_the_clock_wou
     await hospital.take(message["id"])
     taken(await hospital.move(message["referral"], "accept"), 200)
     shown = await optometrist.tracked(message["id"])
-    assert all(one["stopped_at"] for one in shown["deadlines"] if one["kind"] != "copy-received")
+    assert all(one["met_at"] for one in shown["deadlines"] if one["kind"] != "copy-received")
 
 
 async def test_the_audit_chain_holds_over_all_of_this(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import registry
+from broker.directory import Directory
 from broker.errors import Problem
 from broker.events import Destination, Priority, Recorded, Role, Route, uuid7
 from broker.ports import Adapter, Addressed, Consumer, Context, Kind, Party
 from broker.reading import understand
+from broker.routing import whom_to_telephone
 from fhir_profiles import bundle, codes, make, resources, strict_json, structure
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
@@ -117,10 +120,24 @@ def test_every_warning_has_words(adapter: Adapter, name: str) -> None:
         max_size=8,
     )
 )
-def test_danger_and_consent_are_read_of_any_body(adapter: Adapter, raw: dict[str, Any]) -> None:
+def test_danger_consent_and_receiver_are_read_of_any_body(
+    adapter: Adapter, raw: dict[str, Any]
+) -> None:
     said = adapter.danger(raw)
     assert said is None or said.startswith("Telephone ")
     assert adapter.withheld(raw) is None or raw
+    whom_to_telephone(adapter.sought(raw), Directory(), NOW)
+
+
+@pytest.mark.parametrize(("adapter", "name"), EXAMPLES)
+def test_whom_a_body_is_for_is_read_alike_whether_it_is_taken_or_refused(
+    adapter: Adapter, name: str
+) -> None:
+    _, needs = read(adapter, name)
+    acting = {seek for want in needs.wants for seek in want.seeks if seek.role is Role.ACTING}
+    sought = adapter.sought(strict_json.loads(json.dumps(adapter.examples[name]).encode()))
+    assert sought is not None
+    assert {replace(seek, postcode=sought.postcode) for seek in acting} == {sought}
 
 
 @pytest.mark.parametrize(("adapter", "name"), EXAMPLES)

@@ -203,6 +203,18 @@ async def test_it_can_stop_and_listen_again_at_the_same_place(wire: Wire) -> Non
     assert (await wire.post("Okafor")).status_code == 200
 
 
+async def test_it_stops_without_a_word_also_while_somebody_waits_for_it(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = asyncio.create_task(wire.post("XXTEST-LATE"))
+    wire.practice.late_seconds = PATIENCE
+    await until(lambda: wire.practice.ledger.entries("misbehaved"), PATIENCE)
+    await wire.practice.stop()
+    with pytest.raises(httpx2.TransportError):
+        await waiting
+    assert [one.getMessage() for one in caplog.records if one.name == "uvicorn.error"] == []
+
+
 async def test_a_partner_has_patience_and_no_more(tmp_path: Path) -> None:
     client = Client(f"http://127.0.0.1:{free_port()}", _identity(tmp_path), patience=0.3)
     with pytest.raises(NeverAnswered, match="POST /oauth2/token"):

@@ -161,7 +161,25 @@ def test_what_is_missing_is_asked_for_in_the_words_of_its_field() -> None:
 def test_a_body_that_is_no_object_is_said_to_be_none() -> None:
     [fault] = wrong(Pair, ["x"])
     assert (fault.field, fault.code) == ("", "wrong-type")
+    [fault] = wrong(TracedPatient, TRACED | {"name": "Okafor"})
     assert fault.todo == "Send { … } with the fields of this block."
+
+
+def test_what_may_be_left_out_is_not_called_missing_where_it_is_null() -> None:
+    empty = {"flags": None, "sensitive": None, "needs": [None]}
+    for fault in wrong(TracedPatient, TRACED | empty):
+        assert (fault.code, fault.todo) == ("null", "Send one, or leave it out.")
+
+
+def test_an_element_of_a_list_is_told_by_the_name_of_the_list() -> None:
+    [fault] = wrong(TracedPatient, TRACED | {"needs": ["x" * 20_001]})
+    assert (fault.field, fault.detail) == ("needs[0]", "`needs`: this text is too long.")
+
+
+def test_everything_that_is_refused_says_what_to_do() -> None:
+    body = TRACED | {"language": "Polish, some English", "telephone": "0113\n496"}
+    for fault in wrong(TracedPatient, body):
+        assert fault.todo.startswith("Send ")
 
 
 def test_without_the_time_nothing_is_judged() -> None:
@@ -174,7 +192,7 @@ def test_without_the_time_nothing_is_judged() -> None:
     [
         ({"line": ""}, "empty"),
         ({"line": "   "}, "empty"),
-        ({"line": "a\nb"}, "invalid"),
+        ({"line": "a\nb"}, "line-break"),
         ({"line": "x" * 256}, "too-long"),
         ({"line": "bell \x07"}, "control-character"),
         ({"text": 5}, "wrong-type"),

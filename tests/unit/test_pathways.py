@@ -107,6 +107,7 @@ def test_every_snomed_code_of_the_data_has_a_right_check_digit() -> None:
         (CATALOGUE.outcomes.keys(), request.Outcome),
         (codes.system("pharmacy-exclusion").displays, request.Exclusion),
         (codes.system("no-supply-reason").displays, request.NoSupply),
+        (codes.system("contraceptive").displays, request.Contraceptive),
         (codes.system("observation-kind").displays, blocks.ObservationKind),
         (codes.system("preferred-contact-method").displays, blocks.Contact),
         (codes.system("ethnic-category").displays, blocks.Ethnicity),

@@ -731,6 +731,24 @@ def test_the_update_is_a_communication_with_one_payload_per_heading() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "words"), [("telephone", "By telephone."), ("video", "By video.")]
+)
+def test_a_patient_who_was_seen_is_told_from_one_who_was_heard(mode: str, words: str) -> None:
+    assert words in headed(translated(example(mode=mode))["update"])["outcome"]
+
+
+def test_who_sent_the_patient_and_which_contraceptive_it_was_about_are_told() -> None:
+    body = example("contraception-initiation", contraceptive="progestogen-only")
+    for source, words in (
+        ({"kind": "nhs-111"}, "Source: NHS 111."),
+        ({"kind": "general-practice", "organisation": "G99002"}, "General practice (G99002)."),
+    ):
+        said = headed(translated(body | {"source": source})["update"])
+        assert words in said["outcome"]
+        assert "Contraceptive: Progestogen-only." in said["outcome"]
+
+
 def test_a_message_is_known_by_our_id_and_by_the_senders_reference() -> None:
     for key, content in translated(example(BP)).items():
         kind = {"update": "Communication", "referral": "ServiceRequest"}[key]

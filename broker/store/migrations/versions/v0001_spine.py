@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("due_at", columns.Utc(), nullable=False),
         sa.Column("cleared_at", columns.Utc(), nullable=True),
+        sa.Column("lapsed", sa.Text(), nullable=True),
         sa.Column("raised_at", columns.Utc(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("message_id", "kind", "version", name="uq_deadline"),

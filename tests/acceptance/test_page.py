@@ -1,0 +1,89 @@
+"""The OpenAPI page, read by somebody who builds against it: what it says is what the doors do."""
+
+from typing import Any
+
+import httpx2
+import pytest
+from jsonschema import Draft202012Validator
+
+from broker.access import OPEN_ROUTES
+from tests.acceptance.place import Body, Caller, Place, first, reading, taken
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def page_of(place: Place) -> Body:
+    page: Body = (await place.http.get("/openapi.json")).json()
+    return page
+
+
+def schema_of(page: Body, method: str, route: str, answer: httpx2.Response) -> Body:
+    """Return the schema that the page has for an answer, with all that it refers to."""
+    told = page["paths"][route][method]["responses"]
+    content = told.get(str(answer.status_code), told["default"])["content"]
+    media_type = answer.headers["content-type"]
+    return {"components": page["components"], **content[media_type]["schema"]}
+
+
+async def test_what_the_doors_of_a_pharmacy_answer_is_what_the_page_says(
+    place: Place, pharmacy: Caller
+) -> None:
+    page = await page_of(place)
+    door, corrected = "/pharmacy/consultations", "/pharmacy/consultations/{identity}"
+    body = reading(196, 124)
+    task = first(taken(await pharmacy.post(door, body)), "referral")
+    update = first(await pharmacy.submit(standing := reading(120, 80)))
+    own = f"{door}/{update['id']}"
+    calls = f"/messages/{task['id']}/telephone-calls"
+    for method, route, answer in (
+        ("post", door, await pharmacy.post(door, reading(120, 80))),
+        ("post", door, await pharmacy.post(door, reading(196, 124))),
+        ("post", door, await pharmacy.post(door, reading(196, 124, practice="G99003"))),
+        ("post", door, await pharmacy.post(door, reading(196, 124, consent_to_inform_gp=False))),
+        ("post", door, await pharmacy.post(door, reading(196, 124) | {"colour": 1})),
+        ("post", door, await pharmacy.post(door, body)),
+        ("post", door, await pharmacy.post(door, b"[")),
+        ("put", corrected, await pharmacy.put(own, standing)),
+        ("put", corrected, await pharmacy.put(own, standing, if_match='W/"1"')),
+        ("post", "/messages/{message}/telephone-calls", await pharmacy.post(calls, {})),
+    ):
+        schema = schema_of(page, method, route, answer)
+        wrong = [one.message for one in Draft202012Validator(schema).iter_errors(answer.json())]
+        assert (route, answer.status_code, wrong) == (route, answer.status_code, [])
+
+
+async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) -> None:
+    page = await page_of(place)
+    told: dict[tuple[str, str], set[str]] = {}
+    for route, path in page["paths"].items():
+        for method, operation in path.items():
+            given: list[Any] = operation.get("parameters", [])
+            told[method, route] = {one["name"] for one in given if one["in"] == "header"}
+            assert (operation.get("security") == []) is (route in OPEN_ROUTES)
+    posts = {route for method, route in told if method == "post"} - {"/oauth2/token"}
+    assert {route for route in posts if "Idempotency-Key" not in told["post", route]} == set()
+    versioned = {(method, route) for (method, route), names in told.items() if "If-Match" in names}
+    assert versioned == {
+        ("put", "/pharmacy/consultations/{identity}"),
+        ("put", "/optometry/referrals/{identity}"),
+        ("post", "/referrals/{referral}/{move}"),
+    }
+
+
+async def test_the_page_tells_of_every_code_that_a_call_or_a_closure_may_have(
+    place: Place, pharmacy: Caller
+) -> None:
+    page = await page_of(place)
+
+    def codes(door: str, name: str) -> list[str]:
+        body = page["paths"][f"/messages/{{message}}/{door}"]["post"]["requestBody"]["content"]
+        found: list[str] = body["application/json"]["schema"]["properties"][name]["enum"]
+        return found
+
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    for outcome in codes("telephone-calls", "outcome"):
+        said = {"outcome": outcome}
+        taken(await pharmacy.post(f"/messages/{task['id']}/telephone-calls", said), 201)
+    for reason in codes("closure", "reason"):
+        update = first(await pharmacy.submit(reading(120, 80)))
+        taken(await pharmacy.post(f"{update['url']}/closure", {"reason": reason}), 200)
