@@ -12,10 +12,11 @@ from broker.commands.opening import actor, opened, read_text
 from broker.commands.showing import AsJson
 from broker.directory import Directory
 from broker.directory_file import Change, difference, parse, rows
-from broker.errors import NotFound
+from broker.errors import NotFound, Refused
 from broker.events import Destination, digest
 from broker.store import directory as stored
 from broker.store.store import Tx
+from fhir_profiles.identifiers import ods_code
 
 HELP: Final = """Look at the directory and put a new one in force.
 
@@ -99,7 +100,7 @@ def show(
     with opened() as broker:
         version, found = broker.store.read_now(stored.load)
     if ods:
-        _show_one(found, ods, as_json=as_json)
+        _show_one(found, ods_code(ods) or ods, as_json=as_json)
     elif as_json:
         entries: dict[str, list[Any]] = {}
         for kind, _, entry in rows(found):
@@ -125,6 +126,20 @@ def _reached(found: Directory, ods: str) -> str:
         for place in places
         if (channel := found.channel(place))
     )
+
+
+def typed_code(text: str, found: Directory) -> str:
+    """Return an ODS code as it stands in the database, however it was typed. Raises Refused.
+
+    One that the directory does not have is said to be so: nothing is found under it because it is
+    wrong, or because its organisation is no longer there.
+    """
+    code = ods_code(text)
+    if code is None:
+        raise Refused(f"{text} is not an ODS code: 1 to 9 of A-Z and 0-9.")
+    if code not in found.organisations:
+        showing.warn(f"The directory has no organisation {code}.")
+    return code
 
 
 def _show_one(found: Directory, ods: str, *, as_json: bool) -> None:

@@ -740,6 +740,7 @@ class TestADelivery:
         out = shell.ok("deliveries", "show", delivery).out
         for said in ("Hilltop Surgery", "answered-4xx", "410", "72 hours", "Riverside Pharmacy"):
             assert said in out
+        assert "18:30:00" in out and "+00:00" not in out, "every time is London's, and reads so"
 
     def test_of_a_list_that_is_cut_off_is_said_to_be_one_of_more(
         self, dead: tuple[Shell, str, str]
@@ -892,6 +893,37 @@ class TestOverdue:
 
     def test_says_when_nothing_is(self, loaded: Shell) -> None:
         assert loaded.ok("overdue").out == "Nothing is overdue.\n"
+
+    def test_of_several_organisations_lists_what_any_of_them_must_look_at(
+        self, dead: tuple[Shell, str, str]
+    ) -> None:
+        shell, message, delivery = dead
+        about: dict[str, Any] = {"message_id": message, "delivery_id": delivery}
+        about |= {"priority": "routine"}
+        for ods in (PHARMACY, "TPX01", "G99004"):
+            item = {"object_id": ods, "organisation": ods, **about}
+            shell.place.write(lambda tx, item=item: work.put_item(tx, "x", **item))
+        asked = ("--organisation", PHARMACY, "--organisation", "TPX01", "--json")
+        found = shell.ok("overdue", *asked).json
+        assert {one["organisation"] for one in found} == {PHARMACY, "TPX01"}
+        # G99004 is closed: what it sent is its successor's affair, here as at GET /overdue.
+        found = shell.ok("overdue", "--organisation", "G99001", "--json").json
+        assert [one["organisation"] for one in found] == ["G99004"]
+
+    @pytest.mark.parametrize("command", [("overdue",), ("deliveries", "list")])
+    def test_of_a_code_typed_wrongly_never_says_only_that_there_is_nothing(
+        self, loaded: Shell, command: tuple[str, ...]
+    ) -> None:
+        ran = loaded(*command, "--organisation", "G99-002")
+        assert ran.code == 1 and ran.err == "G99-002 is not an ODS code: 1 to 9 of A-Z and 0-9.\n"
+        ran = loaded.ok(*command, "--organisation", "G99020", "--json")
+        assert ran.json == [] and ran.err == "The directory has no organisation G99020.\n"
+
+    def test_takes_a_code_as_it_is_typed(self, dead: tuple[Shell, str, str]) -> None:
+        shell, _, delivery = dead
+        (one,) = shell.ok("deliveries", "list", "--organisation", "g99002", "--json").json
+        assert one["id"] == delivery
+        assert "Hilltop Surgery" in shell.ok("directory", "show", "g99002").out
 
 
 class TestTheAuditChain:
