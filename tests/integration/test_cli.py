@@ -229,6 +229,14 @@ class TestEveryCommand:
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == "BROKER_PROT is not a setting; see the table in README.md\n"
 
+    def test_refuses_a_public_url_at_which_nobody_could_sign_in(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BROKER_PUBLIC_URL", "broker.example.nhs.uk")
+        ran = shell("overdue")
+        assert ran.code == 2
+        assert ran.err == "BROKER_PUBLIC_URL: write it as https://host[:port][/path]\n"
+
     def test_says_in_one_sentence_that_a_folder_cannot_be_written(
         self, empty: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -1010,6 +1018,9 @@ class TestCheck:
         [
             ("BROKER_PORT", "many", 1),
             ("BROKER_NONSENSE", "1", 1),
+            ("BROKER_PUBLIC_URL", "broker.example", 1),
+            ("BROKER_PUBLIC_URL", "ftp://broker.example", 1),
+            ("BROKER_PUBLIC_URL", "https://broker.example/?a=b", 1),
             ("BROKER_HOST", "0.0.0.0", 0),  # noqa: S104
             ("BROKER_PUBLIC_URL", "http://broker.example", 0),
             ("BROKER_ALLOW_PLAIN_HTTP", "true", 0),
