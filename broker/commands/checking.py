@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from broker import registry, settings
+from broker.addresses import UrlRefused, is_address, read_url, why_refused
 from broker.commands.opening import demand_database
 from broker.directory import Directory
 from broker.errors import BrokerError
@@ -61,7 +62,7 @@ def check() -> Iterator[Finding]:
             return
         yield Finding("schema", "ok", f"At {schema.current(store.writer)}.")
         yield _ring(found, store)
-        yield from _partners(store)
+        yield from _partners(found, store)
     finally:
         store.close()
 
@@ -105,7 +106,7 @@ def _ring(found: Settings, store: Store) -> Finding:
     return Finding("key ring", "ok", "It holds every key that the data was sealed with.")
 
 
-def _partners(store: Store) -> Iterator[Finding]:
+def _partners(found: Settings, store: Store) -> Iterator[Finding]:
     now = datetime.now(UTC)
 
     def read(connection: Any) -> tuple[Any, ...]:
@@ -121,27 +122,10 @@ def _partners(store: Store) -> Iterator[Finding]:
     if version:
         count = len(directory.organisations)
         yield Finding("directory", "ok", f"Version {version}, {count} organisations.")
+        yield from _ways_out(found, directory, without_secret)
     else:
         mend = "referral-broker directory load FILE"
         yield Finding("directory", "fail", "None is loaded.", mend)
-    yield _all(
-        Finding(
-            "endpoints",
-            "warn",
-            "Nothing can be sent to",
-            "Name an endpoint of theirs in the directory, if something is to be.",
-        ),
-        _unconnected(directory),
-    )
-    yield _all(
-        Finding(
-            "webhook secrets",
-            "fail",
-            "There is no secret to sign the webhooks to",
-            "referral-broker partner key --webhook ODS",
-        ),
-        without_secret,
-    )
     if not callers:
         yield Finding("clients", "warn", "None is registered.", "referral-broker partner add …")
         return
@@ -160,15 +144,49 @@ def _partners(store: Store) -> Iterator[Finding]:
         ),
         [client for client, (_, granted) in callers.items() if not granted],
     )
-    granted = {ods for _, organisations in callers.values() for ods in organisations}
+    if version:
+        granted = {ods for _, organisations in callers.values() for ods in organisations}
+        yield _all(
+            Finding(
+                "client organisations",
+                "warn",
+                "Granted, but not in the directory, is",
+                "Load a directory that has them, or revoke the grants.",
+            ),
+            sorted(granted - directory.organisations.keys()),
+        )
+
+
+def _ways_out(
+    found: Settings, directory: Directory, without_secret: Sequence[str]
+) -> Iterator[Finding]:
     yield _all(
         Finding(
-            "client organisations",
+            "endpoints",
             "warn",
-            "Granted, but not in the directory, is",
-            "Load a directory that has them, or revoke the grants.",
+            "Nothing can be sent to",
+            "Name an endpoint of theirs in the directory, if something is to be.",
         ),
-        sorted(granted - directory.organisations.keys()),
+        _unconnected(directory),
+    )
+    yield _all(
+        Finding(
+            "webhook addresses",
+            "fail",
+            "No call is ever made to the URL of",
+            "Give it a https:// URL and a public address. On one machine, to try things out: "
+            "BROKER_ALLOW_PLAIN_HTTP=true.",
+        ),
+        _never_called(directory, allow_plain_http=found.allow_plain_http),
+    )
+    yield _all(
+        Finding(
+            "webhook secrets",
+            "fail",
+            "There is no secret to sign the webhooks to",
+            "referral-broker partner key --webhook ODS",
+        ),
+        without_secret,
     )
 
 
@@ -184,6 +202,22 @@ def _all(wrong: Finding, named: Sequence[str]) -> Finding:
 def _without_secret(connection: Any, directory: Directory) -> list[str]:
     called = {one.organisation for one in directory.entries.endpoints if one.channel == "webhook"}
     return sorted(ods for ods in called if not clients.secrets(connection, ods))
+
+
+def _never_called(directory: Directory, *, allow_plain_http: bool) -> list[str]:
+    """Return where no webhook goes for its URL alone. Nobody is asked where a name leads."""
+    refused = []
+    for one in directory.entries.endpoints:
+        if one.channel != "webhook":
+            continue
+        try:
+            host = read_url(one.url, allow_plain_http=allow_plain_http).host
+        except UrlRefused:
+            refused.append(one.key)
+            continue
+        if is_address(host) and why_refused(host, allow_loopback=allow_plain_http):
+            refused.append(one.key)
+    return refused
 
 
 def _unconnected(directory: Directory) -> list[str]:

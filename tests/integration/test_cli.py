@@ -975,9 +975,16 @@ class TestCheck:
                 worst[one["check"]] = one["state"]
         return worst
 
+    def call(self, shell: Shell, url: str) -> None:
+        """Let the one webhook of the example go to this URL, signed."""
+        file = shell.place.folder / "directory.yaml"
+        file.write_text(directory_with(url))
+        shell.ok("directory", "load", str(file))
+        shell.ok("partner", "key", "--webhook", PRACTICE)
+
     def test_passes_where_all_is_well(self, loaded: Shell, pair: tuple[Path, Path]) -> None:
         add(loaded, "pharmasys", "--key", str(pair[1]))
-        loaded.ok("partner", "key", "--webhook", PRACTICE)
+        self.call(loaded, "https://hilltop.example/in")
         states = self.states(loaded, 0)
         assert states.pop("endpoints") == "warn"  # the example has one that is not connected
         assert set(states.values()) == {"ok"} and len(states) >= 10
@@ -994,6 +1001,7 @@ class TestCheck:
             "warn",
             "warn",
         )
+        assert "endpoints" not in states, "nothing is well with a directory that is not there"
         assert "referral-broker directory load" in shell("check").out
         assert not (shell.place.folder / "keys").exists(), "looking made a key ring"
 
@@ -1014,6 +1022,21 @@ class TestCheck:
         assert self.states(loaded, 1)["client grants"] == "warn"
 
     @pytest.mark.parametrize(
+        "url",
+        ["http://hilltop.example/in", "http://127.0.0.1:9902/inbound", "https://10.0.0.1/in"],
+    )
+    def test_finds_a_webhook_that_will_never_be_called(
+        self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        self.call(loaded, url)
+        assert self.states(loaded, 1)["webhook addresses"] == "fail"
+        assert f"No call is ever made to the URL of {PRACTICE}." in loaded("check").out
+        monkeypatch.setenv("BROKER_ALLOW_PLAIN_HTTP", "true")
+        is_private = "10.0.0.1" in url
+        states = self.states(loaded, 1 if is_private else 0)
+        assert states["webhook addresses"] == ("fail" if is_private else "ok")
+
+    @pytest.mark.parametrize(
         ("name", "value", "code"),
         [
             ("BROKER_PORT", "many", 1),
@@ -1029,7 +1052,7 @@ class TestCheck:
     def test_looks_at_the_settings(
         self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: int
     ) -> None:
-        loaded.ok("partner", "key", "--webhook", PRACTICE)
+        self.call(loaded, "https://hilltop.example/in")
         monkeypatch.setenv(name, value)
         assert self.states(loaded, code)["settings"] == ("fail" if code else "warn")
 
