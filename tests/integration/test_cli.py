@@ -5,8 +5,10 @@ import io
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -1073,6 +1075,22 @@ class TestAToken:
         url = ("--url", "http://127.0.0.1:1")
         ran = empty("token", "pharmasys", "--key", str(pair[0]), *url)
         assert ran.code == 2 and "cannot be reached" in ran.err
+
+    def test_that_cannot_be_given_now_is_to_be_asked_for_again(
+        self, empty: Shell, pair: tuple[Path, Path]
+    ) -> None:
+        class Full(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(503)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        with HTTPServer(("127.0.0.1", 0), Full) as server:
+            threading.Thread(target=server.handle_request).start()
+            url = ("--url", f"http://127.0.0.1:{server.server_port}")
+            ran = empty("token", "pharmasys", "--key", str(pair[0]), *url)
+        assert ran.code == 2 and "try again" in ran.err and "not as a token" not in ran.err
 
     def test_needs_a_private_key_that_can_sign(
         self, empty: Shell, pair: tuple[Path, Path], tmp_path: Path
