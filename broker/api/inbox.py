@@ -1,5 +1,6 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -10,6 +11,7 @@ from broker import receipts
 from broker.access import Action, Caller
 from broker.acknowledging import read as read_acknowledgement
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
+from broker.directory import Directory
 from broker.dispatch import SENT
 from broker.errors import Conflict, Gone, Problem, Refused
 from broker.events import Kind, Priority, Role
@@ -22,14 +24,13 @@ from broker.store import deliveries, messages
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
+PLACE = r"^([0-9]{1,18}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$"
 
 
 @router.get("/inbox", summary="List what stands in your inbox, oldest first")
 async def list_inbox(
     request: Request,
-    after: Annotated[
-        str, Query(description="`next` of the page before", pattern=r"^(\d{1,18}\.[0-9a-f-]{36})?$")
-    ] = "",
+    after: Annotated[str, Query(description="`next` of the page before", pattern=PLACE)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     state: Literal["open", "all"] = "open",
     service: Annotated[str | None, Query(max_length=64)] = None,
@@ -47,7 +48,10 @@ async def list_inbox(
     position, _, identity = after.partition(".")
     place = (int(position or 0), identity or FIRST)
     broker = broker_of(request)
-    codes = (await broker.directory.current()).stands_for(caller.organisation)
+    directory = await broker.directory.current()
+    codes = directory.stands_for(caller.organisation)
+    if service:
+        _demand_service(directory, codes, service)
     rows = await broker.store.look_up(
         lambda c: deliveries.inbox(
             c,
@@ -61,6 +65,16 @@ async def list_inbox(
     )
     following = f"{rows[-1].position}.{rows[-1].id}" if len(rows) == limit else None
     return answer({"deliveries": [_listed(row) for row in rows], "next": following})
+
+
+def _demand_service(directory: Directory, codes: Collection[str], service: str) -> None:
+    """Raise Refused unless it is a service of these organisations: under a code that is misspelt
+    the inbox would look empty for ever."""
+    known = sorted(one.code for code in codes for one in directory.services_of(code))
+    if service not in known:
+        todo = f"There are: {', '.join(known)}." if known else "Take it out; you have none."
+        problem = Problem("service", "unknown", "Your organisation has no such service.", todo)
+        raise Refused("A parameter is wrong.", [problem])
 
 
 def _listed(row: Any) -> dict[str, Any]:

@@ -481,7 +481,20 @@ async def test_the_inbox_pages_in_ledger_order_while_messages_arrive(
         await sent_to(pharmacy, practice="G99003")
         after = page["next"]
     assert seen[:5] == sent
-    problem(await lakeside.get("/inbox", after="nowhere"), 422, "invalid")
+    for wrong in ("nowhere", f"1.{'-' * 36}", f"1.{'0' * 36}"):
+        problem(await lakeside.get("/inbox", after=wrong), 422, "invalid")
+
+
+async def test_an_inbox_is_never_empty_because_a_service_was_misspelt(
+    place: Place, practice: Caller
+) -> None:
+    spa = place.of("RXX01")
+    taken(await spa.get("/inbox", service="RXX01-SPA"), 200)
+    for wrong in ("rxx01-spa", "RXX01-SPAA", "RYY01-SPA", "\0"):
+        (one,) = problem(await spa.get("/inbox", service=wrong), 422, "invalid")["problems"]
+        assert one["field"] == "service" and "RXX01-MACULAR" in one["todo"]
+        assert "RYY01" not in one["todo"]
+    problem(await practice.get("/inbox", service="RXX01-SPA"), 422, "invalid")
 
 
 async def test_an_open_inbox_lists_what_has_no_receipt_yet(
