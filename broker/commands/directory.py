@@ -14,6 +14,7 @@ from broker.directory import Directory
 from broker.directory_file import Change, difference, parse, rows
 from broker.errors import NotFound, Refused
 from broker.events import Destination, digest
+from broker.store import deliveries
 from broker.store import directory as stored
 from broker.store.store import Tx
 from fhir_profiles.identifiers import ods_code
@@ -42,7 +43,7 @@ def load(
     """Put a directory file in force as a whole, and show what that changes.
 
     A file with a problem changes nothing; every problem is named with its place. A broker that
-    serves goes by the new directory at once.
+    serves goes by the new directory at once. It says whom it leaves with deliveries not done.
     """
     text = read_text(file)
     new = parse(text)
@@ -52,10 +53,21 @@ def load(
             changes = difference(old, new)
         else:
             version, changes = broker.write(lambda tx: _replace(tx, new, digest(text.encode())))
+        waiting = broker.store.read_now(deliveries.open_by_organisation)
+    stranded = {ods: n for ods, n in waiting.items() if new.resolve_successor(ods) is None}
     if as_json:
-        said = {"version": version, "loaded": bool(changes) and not dry_run}
+        said = {"version": version, "loaded": bool(changes) and not dry_run, "stranded": stranded}
         showing.as_json({**said, "changes": [_plain(change) for change in changes]})
         return
+    _say(version, changes, dry_run=dry_run)
+    for ods, count in stranded.items():
+        showing.warn(
+            f"{ods} is not open in it and has no successor; deliveries to it that are not done: "
+            f"{count}. See referral-broker deliveries list --organisation {ods}"
+        )
+
+
+def _say(version: int, changes: Sequence[Change], *, dry_run: bool) -> None:
     showing.table(
         ("what", "kind", "key", "how"),
         [(one.action, one.kind, one.key, "; ".join(one.details)) for one in changes],

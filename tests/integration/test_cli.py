@@ -335,6 +335,21 @@ class TestTheDirectory:
         assert "url http://127.0.0.1:9902/inbound → https://hilltop.example/in" in ran.out
         assert "Version 2" in ran.out
 
+    @pytest.mark.parametrize("dry_run", [("--dry-run",), ()])
+    def test_that_leaves_somebody_with_deliveries_says_so(
+        self, loaded: Shell, tmp_path: Path, dry_run: tuple[str, ...]
+    ) -> None:
+        loaded.place.post(consultation("RP-1"))
+        closed = f"- ods: {PRACTICE}\n    status: closed"
+        text = DIRECTORY.read_text().replace(f"- ods: {PRACTICE}", closed)
+        file = tmp_path / "new.yaml"
+        file.write_text(text)
+        command = ("directory", "load", str(file), *dry_run)
+        assert loaded.ok(*command, "--json").json["stranded"] == {PRACTICE: 1}
+        assert f"deliveries list --organisation {PRACTICE}" in loaded.ok(*command).err
+        file.write_text(text.replace(closed, f"{closed}\n    successor: G99001"))
+        assert loaded.ok(*command).err == ""
+
     def test_a_file_with_problems_loads_nothing_and_names_each_with_its_place(
         self, loaded: Shell, tmp_path: Path
     ) -> None:
