@@ -1,6 +1,7 @@
 """`referral-broker check`: whether a broker could serve here, and how to mend what is wrong."""
 
 import ipaddress
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from broker.store.store import Store
 from broker.vault import RingProblem
 
 MOST_NAMED: Final = 8
+MEBIBYTE: Final = 1 << 20
+LEAST_FREE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ def check() -> Iterator[Finding]:
         return
     try:
         yield Finding("database", "ok", "What it commits survives a loss of power.")
+        if found.is_embedded:
+            yield _disk(found)
         try:
             schema.check(store.writer)
         except BrokerError as error:
@@ -91,6 +96,15 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _disk(found: Settings) -> Finding:
+    free = shutil.disk_usage(found.data_dir).free // MEBIBYTE
+    said = f"{free} MiB are free in {found.data_dir}."
+    if free < LEAST_FREE:
+        mend = "Make room: once it is full, every message is refused."
+        return Finding("disk", "fail", said, mend)
+    return Finding("disk", "ok", said)
 
 
 def _ring(found: Settings, store: Store) -> Finding:

@@ -1031,6 +1031,15 @@ class TestCheck:
         ring.chmod(0o644)
         assert self.states(loaded, 1)["key ring"] == "fail"
 
+    def test_finds_a_disk_that_is_all_but_full(
+        self, loaded: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.states(loaded, 1)["disk"] == "ok"
+        usage = shutil.disk_usage(loaded.place.folder)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=63 << 20))
+        assert self.states(loaded, 1)["disk"] == "fail"
+        assert "63 MiB are free" in loaded("check").out
+
     def test_finds_partners_that_could_not_work(self, loaded: Shell) -> None:
         add(loaded)
         states = self.states(loaded, 1)
