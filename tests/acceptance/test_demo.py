@@ -122,9 +122,9 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
         if line.startswith("Stop everything"):
             break
     yield process, lines
-    process.kill()
+    process.terminate()  # not killed: the broker that it started must end with it
     process.stdout.close()
-    process.wait()
+    process.wait(30)
 
 
 @pytest.mark.slow
