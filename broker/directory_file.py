@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from broker.directory import (
     ALL,
@@ -155,7 +156,7 @@ def _build(data: Mapping[str, Any], problems: list[Problem]) -> Directory:
     try:
         entries = _ENTRIES.validate_json(json.dumps(data))
     except ValidationError as error:
-        wrong = [_malformed(one["loc"], one["type"], one["msg"]) for one in error.errors()]
+        wrong = [_malformed(one) for one in error.errors(include_url=False)]
         raise _refused([*problems, *wrong]) from None
     directory = Directory(entries)
     problems = [*problems, *_cross_check(directory)]
@@ -176,13 +177,32 @@ def _unreadable(error: Exception) -> Problem:
     return Problem(place, "malformed", f"Not YAML: {why}.")
 
 
-def _malformed(path: tuple[int | str, ...], kind: str, message: str) -> Problem:
+# What pydantic finds, by the first word of its code, as whoever writes the file reads it.
+_WORDS: Final = MappingProxyType(
+    {
+        "bool": "neither true nor false",
+        "dataclass": "not an entry; write its fields, each with a name and a value",
+        "date": "not a day such as 2026-11-30",
+        "greater": "not a whole number from 1 on",
+        "int": "not a whole number from 1 on",
+        "string": "not a text",
+        "tuple": "not a list; write [one, another], or [] for none",
+    }
+)
+
+
+def _malformed(error: ErrorDetails) -> Problem:
+    path, kind = error["loc"], error["type"]
     place = _path(*path)
     if kind == "missing":
         return Problem(place, "missing", f"{path[-1]} is missing.")
     if kind == "unexpected_keyword_argument":
         return Problem(place, "unknown-field", f"There is no field {path[-1]} here.")
-    return Problem(place, "invalid", f"{message.removeprefix('Value error, ')}.")
+    if kind in {"literal_error", "enum"}:
+        said = f"none of {error['ctx']['expected']}"
+    else:
+        said = _WORDS.get(kind.partition("_")[0], error["msg"].removeprefix("Value error, "))
+    return Problem(place, "invalid", f"{said}.")
 
 
 def _path(*parts: int | str) -> str:

@@ -14,8 +14,8 @@ from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.deadlines import DeadlineKind
-from broker.events import Destination, Kind
-from broker.store import messages, work
+from broker.events import Destination, Kind, Role
+from broker.store import deliveries, messages, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
@@ -24,6 +24,8 @@ from broker.vault import Tampered
 BATCH: Final = 50
 # Whose telephone duty it is knows it from the answer; the list is enough.
 UNTOLD: Final = frozenset({DeadlineKind.TELEPHONE.value})
+STILL_THERE: Final = "It is still there to be collected."
+NOT_READY: Final = "The broker could not make it ready for anybody: it cannot be collected."
 
 log = structlog.get_logger()
 
@@ -43,7 +45,8 @@ class Safety:
         directory = await self._core.directory.current()
         teller = Teller(self._core.vault, directory, self._core.source, now)
         prepared = [
-            (row, about, self._told(teller, row, about, directory.name)) for row, about in due
+            (row, about, self._told(teller, row, about, directory.name, has_gone=has_gone))
+            for row, about, has_gone in due
         ]
         await self._core.store.write(lambda tx: _raise(tx, prepared))
         crashpoint("deadlines.raised")
@@ -53,9 +56,10 @@ class Safety:
         """Return when the next open deadline passes, or None."""
         return await self._core.store.read(work.next_deadline)
 
-    def _due(self, connection: Connection, now: datetime) -> list[tuple[Any, About]]:
+    def _due(self, connection: Connection, now: datetime) -> list[tuple[Any, About, bool]]:
+        """Return what has passed, with its message and whether that can be had by whom it names."""
         return [
-            (row, about)
+            (row, about, _has_gone(connection, row))
             for row in work.due_deadlines(connection, now, BATCH)
             for about in [self._about(connection, row.message_id)]
             if about is not None
@@ -70,11 +74,11 @@ class Safety:
             return About(messages.get(connection, message_id), None)
 
     def _told(
-        self, teller: Teller, row: Any, about: About, name: Any
+        self, teller: Teller, row: Any, about: About, name: Any, *, has_gone: bool
     ) -> Sequence[NewMessage] | None:
         """Draw up the notices; None where that fails: the deadline is raised all the same."""
         try:
-            return self._notices(teller, row, about, name)
+            return self._notices(teller, row, about, name, has_gone=has_gone)
         except Exception as error:  # kept on the work-list, and holds up no other deadline
             log.error(
                 "deadlines.not-composed",
@@ -84,7 +88,9 @@ class Safety:
             )
             return None
 
-    def _notices(self, teller: Teller, row: Any, about: About, name: Any) -> list[NewMessage]:
+    def _notices(
+        self, teller: Teller, row: Any, about: About, name: Any, *, has_gone: bool
+    ) -> list[NewMessage]:
         """Tell the sender; but never send a notice about a notice."""
         message = about.message
         if message.kind == Kind.NOTICE or row.kind in UNTOLD:
@@ -92,7 +98,7 @@ class Safety:
         who = name(Destination(row.owner))
         said = [f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}."]
         if row.kind in deadlines.RECEIPT_CLOCKS.values():  # others may pass when it is taken
-            said.append("It is still there to be collected.")
+            said.append(STILL_THERE if has_gone else NOT_READY)
         said.append("Please make sure that the patient is seen to.")
         return teller.notices(
             about,
@@ -102,6 +108,12 @@ class Safety:
             by=row.owner,
             to=[(Destination(message.sender), "sent the message whose deadline passed")],
         )
+
+
+def _has_gone(connection: Connection, row: Any) -> bool:
+    """Whether there is a delivery whose receipt this deadline waits for."""
+    made = deliveries.of_message(connection, row.message_id)
+    return any(deadlines.RECEIPT_CLOCKS[Role(one.role)] == row.kind for one in made)
 
 
 def _not_done(kind: str) -> str:

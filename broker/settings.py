@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from broker.addresses import UrlRefused, read_url
 from broker.errors import BrokerError
 
 PREFIX = "BROKER_"
@@ -16,6 +17,18 @@ FOREIGN = ("BROKER_TEST_",)
 
 class SettingsProblem(BrokerError):
     """The settings cannot be used. The message names each and says what to do."""
+
+
+def _extensible(url: str) -> str:
+    """Return a URL to which a path can be added, for partners sign in and give receipts there."""
+    try:
+        if url:
+            read_url(url, allow_plain_http=True)
+    except UrlRefused:
+        raise ValueError("write it as https://host[:port][/path]") from None
+    if "?" in url:
+        raise ValueError("write it without a query")
+    return url
 
 
 class Settings(BaseSettings):
@@ -43,6 +56,7 @@ class Settings(BaseSettings):
             description="How callers reach the broker; the audience of their assertions. Must be "
             "set to serve on every address (0.0.0.0, ::)."
         ),
+        AfterValidator(_extensible),
     ] = ""
     source: Annotated[
         str, Field(description="The CloudEvents source: this deployment's name as a URI.")
@@ -103,7 +117,8 @@ def load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         problems += [
-            f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}"
+            f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: "
+            f"{one['msg'].removeprefix('Value error, ')}"
             for one in error.errors()
         ]
         raise SettingsProblem("; ".join(problems)) from None

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,13 @@ _JSON: Final = "-H 'Content-Type: application/json'"
 _MATCH: Final = '-H "If-Match: $ETAG"'
 _RECEIPT: Final = r"{\"delivery\": \"$DELIVERY\", \"digest\": \"$DIGEST\", \"ods\": \"G99001\"}"
 _CALLED: Final = {"outcome": "spoke-to-clinician", "note": "Spoke to the duty doctor."}
+_COMMANDS: Final = str(Path(sys.executable).parent)
+_SETTINGS: Final = (
+    "BROKER_DATA_DIR",
+    "BROKER_KEYS_DIR",
+    "BROKER_PUBLIC_URL",
+    "BROKER_ALLOW_PLAIN_HTTP",
+)
 _NOT_NEEDED: Final = {"reason": "no-longer-needed"}
 _REJECTED: Final = {"reason": "criteria-not-met", "advice": "Please repeat the pressures."}
 
@@ -39,8 +47,9 @@ def print_manual(console: Console, world: World) -> None:
     bodies = _bodies(world)
     console.print(f"\n[bold]The broker serves on {world.url}[/bold] (its API: {world.url}/docs)")
     console.print(f"Everything is in {world.folder}; the broker's log is {world.broker.log_path}.")
-    console.print("For the operator's commands (partner, directory, deliveries, overdue, audit):")
-    for name in ("BROKER_DATA_DIR", "BROKER_KEYS_DIR", "BROKER_PUBLIC_URL"):
+    console.print("In another terminal, for what follows and for the operator's commands:")
+    console.print(escape(f'export PATH={shlex.quote(_COMMANDS)}:"$PATH"'), highlight=False)
+    for name in _SETTINGS:
         console.print(f"export {name}={shlex.quote(world.broker.settings[name])}", highlight=False)
     _print_partners(console, world)
     console.print("\n[bold]How to call each door[/bold] (tokens are good for 5 minutes)")

@@ -25,14 +25,13 @@ from fhir_profiles import codes
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
+PLACE = r"^([0-9]{1,18}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$"
 
 
 @router.get("/inbox", summary="List what stands in your inbox, oldest first")
 async def list_inbox(
     request: Request,
-    after: Annotated[
-        str, Query(description="`next` of the page before", pattern=r"^(\d{1,18}\.[0-9a-f-]{36})?$")
-    ] = "",
+    after: Annotated[str, Query(description="`next` of the page before", pattern=PLACE)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     state: Literal["open", "all"] = "open",
     service: Annotated[str | None, Query(max_length=64)] = None,

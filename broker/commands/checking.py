@@ -1,6 +1,7 @@
 """`referral-broker check`: whether a broker could serve here, and how to mend what is wrong."""
 
 import ipaddress
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from broker import registry, settings
+from broker.addresses import UrlRefused, is_address, read_url, why_refused
 from broker.commands.opening import demand_database
 from broker.directory import Directory
 from broker.errors import BrokerError
@@ -19,6 +21,8 @@ from broker.store.store import Store
 from broker.vault import RingProblem
 
 MOST_NAMED: Final = 8
+MEBIBYTE: Final = 1 << 20
+LEAST_FREE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ def check() -> Iterator[Finding]:
         return
     try:
         yield Finding("database", "ok", "What it commits survives a loss of power.")
+        if found.is_embedded:
+            yield _disk(found)
         try:
             schema.check(store.writer)
         except BrokerError as error:
@@ -61,7 +67,7 @@ def check() -> Iterator[Finding]:
             return
         yield Finding("schema", "ok", f"At {schema.current(store.writer)}.")
         yield _ring(found, store)
-        yield from _partners(store)
+        yield from _partners(found, store)
     finally:
         store.close()
 
@@ -92,6 +98,15 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
+def _disk(found: Settings) -> Finding:
+    free = shutil.disk_usage(found.data_dir).free // MEBIBYTE
+    said = f"{free} MiB are free in {found.data_dir}."
+    if free < LEAST_FREE:
+        mend = "Make room: once it is full, every message is refused."
+        return Finding("disk", "fail", said, mend)
+    return Finding("disk", "ok", said)
+
+
 def _ring(found: Settings, store: Store) -> Finding:
     from broker.opening import prove_ring, ring_checks
 
@@ -105,7 +120,7 @@ def _ring(found: Settings, store: Store) -> Finding:
     return Finding("key ring", "ok", "It holds every key that the data was sealed with.")
 
 
-def _partners(store: Store) -> Iterator[Finding]:
+def _partners(found: Settings, store: Store) -> Iterator[Finding]:
     now = datetime.now(UTC)
 
     def read(connection: Any) -> tuple[Any, ...]:
@@ -121,27 +136,10 @@ def _partners(store: Store) -> Iterator[Finding]:
     if version:
         count = len(directory.organisations)
         yield Finding("directory", "ok", f"Version {version}, {count} organisations.")
+        yield from _ways_out(found, directory, without_secret)
     else:
         mend = "referral-broker directory load FILE"
         yield Finding("directory", "fail", "None is loaded.", mend)
-    yield _all(
-        Finding(
-            "endpoints",
-            "warn",
-            "Nothing can be sent to",
-            "Name an endpoint of theirs in the directory, if something is to be.",
-        ),
-        _unconnected(directory),
-    )
-    yield _all(
-        Finding(
-            "webhook secrets",
-            "fail",
-            "There is no secret to sign the webhooks to",
-            "referral-broker partner key --webhook ODS",
-        ),
-        without_secret,
-    )
     if not callers:
         yield Finding("clients", "warn", "None is registered.", "referral-broker partner add …")
         return
@@ -160,15 +158,49 @@ def _partners(store: Store) -> Iterator[Finding]:
         ),
         [client for client, (_, granted) in callers.items() if not granted],
     )
-    granted = {ods for _, organisations in callers.values() for ods in organisations}
+    if version:
+        granted = {ods for _, organisations in callers.values() for ods in organisations}
+        yield _all(
+            Finding(
+                "client organisations",
+                "warn",
+                "Granted, but not in the directory, is",
+                "Load a directory that has them, or revoke the grants.",
+            ),
+            sorted(granted - directory.organisations.keys()),
+        )
+
+
+def _ways_out(
+    found: Settings, directory: Directory, without_secret: Sequence[str]
+) -> Iterator[Finding]:
     yield _all(
         Finding(
-            "client organisations",
+            "endpoints",
             "warn",
-            "Granted, but not in the directory, is",
-            "Load a directory that has them, or revoke the grants.",
+            "Nothing can be sent to",
+            "Name an endpoint of theirs in the directory, if something is to be.",
         ),
-        sorted(granted - directory.organisations.keys()),
+        _unconnected(directory),
+    )
+    yield _all(
+        Finding(
+            "webhook addresses",
+            "fail",
+            "No call is ever made to the URL of",
+            "Give it a https:// URL and a public address. On one machine, to try things out: "
+            "BROKER_ALLOW_PLAIN_HTTP=true.",
+        ),
+        _never_called(directory, allow_plain_http=found.allow_plain_http),
+    )
+    yield _all(
+        Finding(
+            "webhook secrets",
+            "fail",
+            "There is no secret to sign the webhooks to",
+            "referral-broker partner key --webhook ODS",
+        ),
+        without_secret,
     )
 
 
@@ -184,6 +216,22 @@ def _all(wrong: Finding, named: Sequence[str]) -> Finding:
 def _without_secret(connection: Any, directory: Directory) -> list[str]:
     called = {one.organisation for one in directory.entries.endpoints if one.channel == "webhook"}
     return sorted(ods for ods in called if not clients.secrets(connection, ods))
+
+
+def _never_called(directory: Directory, *, allow_plain_http: bool) -> list[str]:
+    """Return where no webhook goes for its URL alone. Nobody is asked where a name leads."""
+    refused = []
+    for one in directory.entries.endpoints:
+        if one.channel != "webhook":
+            continue
+        try:
+            host = read_url(one.url, allow_plain_http=allow_plain_http).host
+        except UrlRefused:
+            refused.append(one.key)
+            continue
+        if is_address(host) and why_refused(host, allow_loopback=allow_plain_http):
+            refused.append(one.key)
+    return refused
 
 
 def _unconnected(directory: Directory) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from broker import tracking
 from broker.commands import showing
+from broker.commands.directory import typed_code
 from broker.commands.opening import actor, opened
 from broker.commands.showing import AsJson
 from broker.directory import Directory
@@ -74,6 +75,8 @@ def list_(
     """List deliveries, the most urgent first, then the longest due."""
     states = (state,) if state else WAITING
     with opened() as broker:
+        if organisation is not None:
+            organisation = typed_code(organisation, broker.store.read_now(stored.load)[1])
         rows = broker.store.read_now(
             lambda connection: [
                 row
@@ -186,14 +189,19 @@ def _print(found: dict[str, Any], name: str) -> None:
                 [
                     (
                         one["kind"],
-                        one["by"],
+                        _moment(one["by"]),
                         one["whose_turn"],
-                        one["met_at"] or one["lapsed"],
+                        _moment(one["met_at"]) or one["lapsed"],
                         one["overdue"],
                     )
                     for one in trail["deadlines"]
                 ],
             )
+
+
+def _moment(told: str | None) -> datetime | None:
+    """Return a time of the trail, for people to read as they read every other: in London."""
+    return datetime.fromisoformat(told) if told is not None else None
 
 
 def _policy(row: Any) -> str:

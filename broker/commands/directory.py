@@ -12,10 +12,12 @@ from broker.commands.opening import actor, opened, read_text
 from broker.commands.showing import AsJson
 from broker.directory import Directory
 from broker.directory_file import Change, difference, parse, rows
-from broker.errors import NotFound
+from broker.errors import NotFound, Refused
 from broker.events import Destination, digest
+from broker.store import deliveries
 from broker.store import directory as stored
 from broker.store.tx import Tx
+from fhir_profiles.identifiers import ods_code
 
 HELP: Final = """Look at the directory and put a new one in force.
 
@@ -41,7 +43,7 @@ def load(
     """Put a directory file in force as a whole, and show what that changes.
 
     A file with a problem changes nothing; every problem is named with its place. A broker that
-    serves goes by the new directory at once.
+    serves goes by the new directory at once. It says whom it leaves with deliveries not done.
     """
     text = read_text(file)
     new = parse(text)
@@ -51,10 +53,21 @@ def load(
             changes = difference(old, new)
         else:
             version, changes = broker.write(lambda tx: _replace(tx, new, digest(text.encode())))
+        waiting = broker.store.read_now(deliveries.open_by_organisation)
+    stranded = {ods: n for ods, n in waiting.items() if new.resolve_successor(ods) is None}
     if as_json:
-        said = {"version": version, "loaded": bool(changes) and not dry_run}
+        said = {"version": version, "loaded": bool(changes) and not dry_run, "stranded": stranded}
         showing.as_json({**said, "changes": [_plain(change) for change in changes]})
         return
+    _say(version, changes, dry_run=dry_run)
+    for ods, count in stranded.items():
+        showing.warn(
+            f"{ods} is not open in it and has no successor; deliveries to it that are not done: "
+            f"{count}. See referral-broker deliveries list --organisation {ods}"
+        )
+
+
+def _say(version: int, changes: Sequence[Change], *, dry_run: bool) -> None:
     showing.table(
         ("what", "kind", "key", "how"),
         [(one.action, one.kind, one.key, "; ".join(one.details)) for one in changes],
@@ -99,7 +112,7 @@ def show(
     with opened() as broker:
         version, found = broker.store.read_now(stored.load)
     if ods:
-        _show_one(found, ods, as_json=as_json)
+        _show_one(found, ods_code(ods) or ods, as_json=as_json)
     elif as_json:
         entries: dict[str, list[Any]] = {}
         for kind, _, entry in rows(found):
@@ -125,6 +138,20 @@ def _reached(found: Directory, ods: str) -> str:
         for place in places
         if (channel := found.channel(place))
     )
+
+
+def typed_code(text: str, found: Directory) -> str:
+    """Return an ODS code as it stands in the database, however it was typed. Raises Refused.
+
+    One that the directory does not have is said to be so: nothing is found under it because it is
+    wrong, or because its organisation is no longer there.
+    """
+    code = ods_code(text)
+    if code is None:
+        raise Refused(f"{text} is not an ODS code: 1 to 9 of A-Z and 0-9.")
+    if code not in found.organisations:
+        showing.warn(f"The directory has no organisation {code}.")
+    return code
 
 
 def _show_one(found: Directory, ods: str, *, as_json: bool) -> None:

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from broker.commands import showing
+from broker.commands.directory import typed_code
 from broker.commands.opening import opened
 from broker.commands.showing import AsJson
 from broker.events import Priority
+from broker.store import directory as stored
 from broker.store import trail, work
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -17,15 +19,25 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def overdue(
     *,
     organisation: Annotated[
-        str | None,
-        typer.Option("--organisation", help="Only what stands on this sender's list (ODS code)."),
+        list[str] | None,
+        typer.Option(
+            "--organisation",
+            help="Only what stands on this sender's list (ODS code); may be repeated.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """List what a person must look at: passed deadlines, dead deliveries, odd receipts."""
-    codes = [organisation] if organisation is not None else None
+    """List what a person must look at: passed deadlines, dead deliveries, odd receipts.
+
+    On an organisation's list stands also what those sent that it succeeds.
+    """
     with opened() as broker:
+        codes = None
+        if organisation:
+            _, known = broker.store.read_now(stored.load)
+            asked = [typed_code(one, known) for one in organisation]
+            codes = set().union(*map(known.stands_for, asked))
         rows = broker.store.read_now(lambda c: work.open_items(c, codes, limit + 1))
     if len(rows) > limit:
         showing.more_than(limit)

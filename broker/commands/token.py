@@ -10,7 +10,7 @@ from broker import settings
 from broker.assertion import ASSERTION_TYPE, signed_assertion
 from broker.commands import keys, showing
 from broker.commands.showing import AsJson
-from broker.errors import Refused, Unavailable
+from broker.errors import ANSWERS, Refused, Unavailable
 
 
 def token(
@@ -63,6 +63,8 @@ def _ask(token_url: str, form: dict[str, str]) -> dict[str, Any]:
         answer = json.loads(body)
     except ValueError:
         answer = None
+    if status == ANSWERS["unavailable"].status:
+        raise Unavailable(f"{token_url} cannot give a token now ({status}): try again shortly.")
     if not isinstance(answer, dict) or not {"access_token", "error"} & answer.keys():
         raise Unavailable(f"{token_url} answers {status}, but not as a token endpoint does.")
     if "access_token" not in answer:

@@ -349,6 +349,14 @@ def listing(
     ).all()
 
 
+def open_by_organisation(connection: Connection) -> dict[str, int]:
+    """Return how many deliveries are not done, by the ODS code that they go to."""
+    rows = connection.execute(
+        select(d.ods, func.count()).where(d.state != "done").group_by(d.ods).order_by(d.ods)
+    )
+    return dict(rows.all())
+
+
 def retry(tx: Tx, row: Row[Any]) -> None:
     """Make a dead or waiting delivery due now, with its 72 hours begun anew.
 

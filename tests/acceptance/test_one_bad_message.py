@@ -11,6 +11,7 @@ from broker.main import open_broker
 from broker.settings import Settings
 from broker.store import work
 from broker.store.tx import Tx
+from consumers.record_update import RecordUpdate
 from tests.acceptance.place import Caller, Place, consultation, eventually, first
 from tests.samples import PRACTICE, Sample, a_message
 
@@ -61,6 +62,25 @@ async def test_a_message_that_cannot_be_composed_is_on_the_work_list_and_those_b
     (line,) = [line for line in logs if line["event"] == "dispatch.not-composed"]
     assert (line["event_id"], line["log_level"]) == (sample.event_id, "error")
     assert sample.content.decode() not in str(logs)
+
+
+async def test_of_what_could_not_be_composed_the_sender_is_not_told_that_it_can_be_collected(
+    place: Place, pharmacy: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compose(*_: object) -> bytes:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(RecordUpdate, "compose", compose)
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+
+    async def is_listed() -> bool:
+        found = await place.rows("SELECT code FROM work_item WHERE message_id = :m", m=update["id"])
+        return [row.code for row in found] == ["not-composed"]
+
+    await eventually(is_listed)
+    await place.move_deadline_back(update["id"], "received")
+    told = await pharmacy.heard(update["id"], "deadline-passed")
+    assert "cannot be collected" in told.text and "still there" not in told.text
 
 
 async def test_a_deadline_that_nobody_can_be_told_of_is_raised_with_all_the_others(

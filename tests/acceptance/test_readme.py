@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from joserfc.jwk import ECKey
 
 from broker import settings
+from broker.assertion import ALGORITHMS, ASSERTION_TYPE, read_jwt, signed_assertion
 from sandbox.process import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,15 @@ def test_every_command_that_the_readme_shows_works_as_it_stands(tmp_path: Path) 
     assert '"outcome":"filed"' in said
     assert '"state":"accepted"' in said
     assert '"kind":"notice"' in said.splitlines()[-1]
+
+
+def test_the_readme_names_all_that_an_assertion_must_carry() -> None:
+    key = ECKey.generate_key("P-384").as_pem(private=True)
+    header, claims = read_jwt(signed_assertion(key, "c", "u", "FPH01", "ES384", "k"))
+    for name in (header.keys() | claims.keys()) - {"typ", "iat"}:  # these may be left out
+        assert f"`{name}`" in README
+    for value in (ASSERTION_TYPE, *ALGORITHMS):
+        assert value in README
 
 
 def test_the_readme_names_every_setting_with_its_default_and_meaning() -> None:

@@ -482,17 +482,20 @@ async def test_the_inbox_pages_in_ledger_order_while_messages_arrive(
         await sent_to(pharmacy, practice="G99003")
         after = page["next"]
     assert seen[:5] == sent
-    problem(await lakeside.get("/inbox", after="nowhere"), 422, "invalid")
+    for wrong in ("nowhere", f"1.{'-' * 36}", f"1.{'0' * 36}"):
+        problem(await lakeside.get("/inbox", after=wrong), 422, "invalid")
 
 
-async def test_a_service_that_is_misspelt_is_refused_and_never_an_empty_inbox(
-    hospital: Caller, practice: Caller
+async def test_an_inbox_is_never_empty_because_a_service_was_misspelt(
+    place: Place, practice: Caller
 ) -> None:
-    answer = await hospital.get("/inbox", service="RXX01-SPAA")
-    (found,) = problem(answer, 422, "invalid")["problems"]
-    assert "RXX01-SPA" in found["todo"]
+    spa = place.of("RXX01")
+    taken(await spa.get("/inbox", service="RXX01-SPA"), 200)
+    for wrong in ("rxx01-spa", "RXX01-SPAA", "RYY01-SPA", "\0"):
+        (one,) = problem(await spa.get("/inbox", service=wrong), 422, "invalid")["problems"]
+        assert one["field"] == "service" and "RXX01-MACULAR" in one["todo"]
+        assert "RYY01" not in one["todo"]
     problem(await practice.get("/inbox", service="RXX01-SPA"), 422, "invalid")
-    assert (await hospital.get("/inbox", service="RXX01-SPA")).status_code == 200
 
 
 async def test_the_line_names_the_acting_receiver_before_a_copy_that_is_due_at_the_same_time(

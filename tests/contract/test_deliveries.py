@@ -786,6 +786,18 @@ def test_operators_list_deliveries_by_state_and_destination(post: Post, mixed: l
     assert listed("dead", HOSPITAL) == set()
 
 
+def test_what_is_not_done_is_counted_by_where_it_goes(post: Post) -> None:
+    first = post.send(post.subject(), ods=PRACTICE)
+    for ods in (PRACTICE, HOSPITAL):
+        post.send(post.subject(), ods=ods)
+    count = deliveries.open_by_organisation
+    assert post.store.read_now(count) == {PRACTICE: 2, HOSPITAL: 1}
+    post.store.write_now(
+        lambda tx: deliveries.finish(tx, deliveries.lock(tx, first), "given-up", code=None)
+    )
+    assert post.store.read_now(count) == {PRACTICE: 1, HOSPITAL: 1}
+
+
 def test_a_message_knows_its_deliveries_and_its_recipients(post: Post) -> None:
     message = uuid7()
     ids = [post.send(post.subject(), message_id=message, ods=ods) for ods in (PRACTICE, HOSPITAL)]

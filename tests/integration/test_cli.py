@@ -5,8 +5,10 @@ import io
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,14 @@ class TestEveryCommand:
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == "BROKER_PROT is not a setting; see the table in README.md\n"
 
+    def test_refuses_a_public_url_at_which_nobody_could_sign_in(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BROKER_PUBLIC_URL", "broker.example.nhs.uk")
+        ran = shell("overdue")
+        assert ran.code == 2
+        assert ran.err == "BROKER_PUBLIC_URL: write it as https://host[:port][/path]\n"
+
     def test_says_in_one_sentence_that_a_folder_cannot_be_written(
         self, empty: Shell, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -324,6 +334,21 @@ class TestTheDirectory:
         ran = loaded.ok("directory", "load", str(file))
         assert "url http://127.0.0.1:9902/inbound → https://hilltop.example/in" in ran.out
         assert "Version 2" in ran.out
+
+    @pytest.mark.parametrize("dry_run", [("--dry-run",), ()])
+    def test_that_leaves_somebody_with_deliveries_says_so(
+        self, loaded: Shell, tmp_path: Path, dry_run: tuple[str, ...]
+    ) -> None:
+        loaded.place.post(consultation("RP-1"))
+        closed = f"- ods: {PRACTICE}\n    status: closed"
+        text = DIRECTORY.read_text().replace(f"- ods: {PRACTICE}", closed)
+        file = tmp_path / "new.yaml"
+        file.write_text(text)
+        command = ("directory", "load", str(file), *dry_run)
+        assert loaded.ok(*command, "--json").json["stranded"] == {PRACTICE: 1}
+        assert f"deliveries list --organisation {PRACTICE}" in loaded.ok(*command).err
+        file.write_text(text.replace(closed, f"{closed}\n    successor: G99001"))
+        assert loaded.ok(*command).err == ""
 
     def test_a_file_with_problems_loads_nothing_and_names_each_with_its_place(
         self, loaded: Shell, tmp_path: Path
@@ -741,6 +766,7 @@ class TestADelivery:
         out = shell.ok("deliveries", "show", delivery).out
         for said in ("Hilltop Surgery", "answered-4xx", "410", "72 hours", "Riverside Pharmacy"):
             assert said in out
+        assert "18:30:00" in out and "+00:00" not in out, "every time is London's, and reads so"
 
     def test_of_a_list_that_is_cut_off_is_said_to_be_one_of_more(
         self, dead: tuple[Shell, str, str]
@@ -894,6 +920,37 @@ class TestOverdue:
     def test_says_when_nothing_is(self, loaded: Shell) -> None:
         assert loaded.ok("overdue").out == "Nothing is overdue.\n"
 
+    def test_of_several_organisations_lists_what_any_of_them_must_look_at(
+        self, dead: tuple[Shell, str, str]
+    ) -> None:
+        shell, message, delivery = dead
+        about: dict[str, Any] = {"message_id": message, "delivery_id": delivery}
+        about |= {"priority": "routine"}
+        for ods in (PHARMACY, "TPX01", "G99004"):
+            item = {"object_id": ods, "organisation": ods, **about}
+            shell.place.write(lambda tx, item=item: work.put_item(tx, "x", **item))
+        asked = ("--organisation", PHARMACY, "--organisation", "TPX01", "--json")
+        found = shell.ok("overdue", *asked).json
+        assert {one["organisation"] for one in found} == {PHARMACY, "TPX01"}
+        # G99004 is closed: what it sent is its successor's affair, here as at GET /overdue.
+        found = shell.ok("overdue", "--organisation", "G99001", "--json").json
+        assert [one["organisation"] for one in found] == ["G99004"]
+
+    @pytest.mark.parametrize("command", [("overdue",), ("deliveries", "list")])
+    def test_of_a_code_typed_wrongly_never_says_only_that_there_is_nothing(
+        self, loaded: Shell, command: tuple[str, ...]
+    ) -> None:
+        ran = loaded(*command, "--organisation", "G99-002")
+        assert ran.code == 1 and ran.err == "G99-002 is not an ODS code: 1 to 9 of A-Z and 0-9.\n"
+        ran = loaded.ok(*command, "--organisation", "G99020", "--json")
+        assert ran.json == [] and ran.err == "The directory has no organisation G99020.\n"
+
+    def test_takes_a_code_as_it_is_typed(self, dead: tuple[Shell, str, str]) -> None:
+        shell, _, delivery = dead
+        (one,) = shell.ok("deliveries", "list", "--organisation", "g99002", "--json").json
+        assert one["id"] == delivery
+        assert "Hilltop Surgery" in shell.ok("directory", "show", "g99002").out
+
 
 class TestTheAuditChain:
     def test_holds(self, loaded: Shell) -> None:
@@ -936,9 +993,16 @@ class TestCheck:
                 worst[one["check"]] = one["state"]
         return worst
 
+    def call(self, shell: Shell, url: str) -> None:
+        """Let the one webhook of the example go to this URL, signed."""
+        file = shell.place.folder / "directory.yaml"
+        file.write_text(directory_with(url))
+        shell.ok("directory", "load", str(file))
+        shell.ok("partner", "key", "--webhook", PRACTICE)
+
     def test_passes_where_all_is_well(self, loaded: Shell, pair: tuple[Path, Path]) -> None:
         add(loaded, "pharmasys", "--key", str(pair[1]))
-        loaded.ok("partner", "key", "--webhook", PRACTICE)
+        self.call(loaded, "https://hilltop.example/in")
         states = self.states(loaded, 0)
         assert states.pop("endpoints") == "warn"  # the example has one that is not connected
         assert set(states.values()) == {"ok"} and len(states) >= 10
@@ -955,6 +1019,7 @@ class TestCheck:
             "warn",
             "warn",
         )
+        assert "endpoints" not in states, "nothing is well with a directory that is not there"
         assert "referral-broker directory load" in shell("check").out
         assert not (shell.place.folder / "keys").exists(), "looking made a key ring"
 
@@ -967,6 +1032,15 @@ class TestCheck:
         ring.chmod(0o644)
         assert self.states(loaded, 1)["key ring"] == "fail"
 
+    def test_finds_a_disk_that_is_all_but_full(
+        self, loaded: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.states(loaded, 1)["disk"] == "ok"
+        usage = shutil.disk_usage(loaded.place.folder)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=63 << 20))
+        assert self.states(loaded, 1)["disk"] == "fail"
+        assert "63 MiB are free" in loaded("check").out
+
     def test_finds_partners_that_could_not_work(self, loaded: Shell) -> None:
         add(loaded)
         states = self.states(loaded, 1)
@@ -975,10 +1049,28 @@ class TestCheck:
         assert self.states(loaded, 1)["client grants"] == "warn"
 
     @pytest.mark.parametrize(
+        "url",
+        ["http://hilltop.example/in", "http://127.0.0.1:9902/inbound", "https://10.0.0.1/in"],
+    )
+    def test_finds_a_webhook_that_will_never_be_called(
+        self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        self.call(loaded, url)
+        assert self.states(loaded, 1)["webhook addresses"] == "fail"
+        assert f"No call is ever made to the URL of {PRACTICE}." in loaded("check").out
+        monkeypatch.setenv("BROKER_ALLOW_PLAIN_HTTP", "true")
+        is_private = "10.0.0.1" in url
+        states = self.states(loaded, 1 if is_private else 0)
+        assert states["webhook addresses"] == ("fail" if is_private else "ok")
+
+    @pytest.mark.parametrize(
         ("name", "value", "code"),
         [
             ("BROKER_PORT", "many", 1),
             ("BROKER_NONSENSE", "1", 1),
+            ("BROKER_PUBLIC_URL", "broker.example", 1),
+            ("BROKER_PUBLIC_URL", "ftp://broker.example", 1),
+            ("BROKER_PUBLIC_URL", "https://broker.example/?a=b", 1),
             ("BROKER_HOST", "0.0.0.0", 0),  # noqa: S104
             ("BROKER_PUBLIC_URL", "http://broker.example", 0),
             ("BROKER_ALLOW_PLAIN_HTTP", "true", 0),
@@ -987,7 +1079,7 @@ class TestCheck:
     def test_looks_at_the_settings(
         self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, name: str, value: str, code: int
     ) -> None:
-        loaded.ok("partner", "key", "--webhook", PRACTICE)
+        self.call(loaded, "https://hilltop.example/in")
         monkeypatch.setenv(name, value)
         assert self.states(loaded, code)["settings"] == ("fail" if code else "warn")
 
@@ -1008,6 +1100,22 @@ class TestAToken:
         url = ("--url", "http://127.0.0.1:1")
         ran = empty("token", "pharmasys", "--key", str(pair[0]), *url)
         assert ran.code == 2 and "cannot be reached" in ran.err
+
+    def test_that_cannot_be_given_now_is_to_be_asked_for_again(
+        self, empty: Shell, pair: tuple[Path, Path]
+    ) -> None:
+        class Full(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(503)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        with HTTPServer(("127.0.0.1", 0), Full) as server:
+            threading.Thread(target=server.handle_request).start()
+            url = ("--url", f"http://127.0.0.1:{server.server_port}")
+            ran = empty("token", "pharmasys", "--key", str(pair[0]), *url)
+        assert ran.code == 2 and "try again" in ran.err and "not as a token" not in ran.err
 
     def test_needs_a_private_key_that_can_sign(
         self, empty: Shell, pair: tuple[Path, Path], tmp_path: Path

@@ -235,6 +235,35 @@ def test_what_is_written_otherwise_than_expected_is_told_with_an_example() -> No
     assert one.detail == "not a number such as 0113 496 0201."
 
 
+def test_every_wrong_shape_is_told_in_words_of_the_file() -> None:
+    text = with_more(
+        "  - one",
+        "services:",
+        "  - {code: S, organisation: AA1, name: S, icb: QXX, postcode_areas: LS, offers: [",
+        "       {receiver_type: spa, subspecialties: [all], rank: 0},",
+        "       {receiver_type: spa, subspecialties: [all], rank: first}],",
+        "     telephone: 0113 496 0001, opening_hours: [",
+        "       {days: [Monday], opens: 08:00, closes: 18:30, bank_holidays: perhaps}]}",
+        "agreements:",
+        "  - {code: D, parties: [AA1], pathways: [all], purpose: x, valid_from: 31/12/2026,",
+        "     valid_to: 2026-02-30, document: D}",
+        "contacts:",
+    )
+    with pytest.raises(Refused) as caught:
+        parse(text)
+    said = {one.field: one.detail for one in caught.value.problems}
+    assert not [detail for detail in said.values() if "Input" in detail or "valid" in detail]
+    assert "such as 2026-11-30" in said["agreements[0].valid_from"]
+    assert "such as 2026-11-30" in said["agreements[0].valid_to"]
+    assert "'monday', 'tuesday'" in said["services[0].opening_hours[0].days[0]"]
+    assert said["services[0].offers[0].rank"] == "not a whole number from 1 on."
+    assert said["services[0].offers[1].rank"] == "not a whole number from 1 on."
+    assert said["services[0].opening_hours[0].bank_holidays"] == "neither true nor false."
+    for place in ("services[0].postcode_areas", "contacts"):
+        assert said[place].startswith("not a list")
+    assert said["organisations[1]"].startswith("not an entry")
+
+
 def test_every_broken_reference_is_told_at_once() -> None:
     text = with_more(
         "  - {ods: AA2, name: Two, pillar: pharmacy, icb: QZZ}",
