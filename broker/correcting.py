@@ -34,7 +34,8 @@ from broker.ports import Adapter, Needs, Want
 from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
 from broker.reading import read_object, understand
 from broker.referral import State
-from broker.retracting import Retractor, Sent, check_standing, lock, read, retire
+from broker.retracting import Retractor
+from broker.sent import Sent, check_standing, lock, read, retire
 from broker.store import messages, referrals
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx

@@ -6,7 +6,7 @@ Used by whoever asks for a move: the doors of `broker.moving`, and corrections, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Final
 
 from broker import deadlines, notices, referral, telling
@@ -20,14 +20,13 @@ from broker.events import (
     Event,
     Kind,
     Priority,
-    Role,
     caused_id,
     digest,
 )
 from broker.ports import Endpoint
-from broker.referral import Audience, Door, Move, Relation, State
+from broker.referral import Audience, Move, Relation, State
 from broker.routing import recheck
-from broker.store import deliveries, messages, referrals, work
+from broker.store import messages, referrals, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
@@ -332,80 +331,6 @@ class Mover:
     ) -> dict[str, Any]:
         binding = Binding(event_id, role, 1, organisation, content_type)
         return messages.sealed(self.vault, key, binding, body, digest(body), self.now)
-
-
-def ways(connection: Connection, row: Any, doors: Mapping[str, str]) -> dict[Door, str]:
-    """Return where the moves are made that have a door elsewhere; `doors` are the pillars' by name.
-
-    What has not yet reached its receiver's inbox cannot be confirmed there.
-    """
-    found: dict[Door, str] = {}
-    for one in deliveries.of_message(connection, row.message_id):
-        if one.role == Role.ACTING:
-            found[Door.RECEIPT] = f"/inbox/{one.id}/receipt"
-    message = messages.get(connection, row.message_id)
-    if message is not None and message.door in doors:
-        posted = messages.posted_with(connection, message)
-        found[Door.CORRECTION] = f"{doors[message.door]}/{posted}"
-    return found
-
-
-def view(
-    row: Any,
-    organisation: str,
-    directory: Directory,
-    now: datetime,
-    ways: Mapping[Door, str] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Return where a referral stands, and what this organisation may do about it, and how."""
-    by = relation(row, organisation, directory)
-    state = State(row.state)
-    stage = referral.STAGES[state]
-    moves = referral.allowed(state, by, context(row, organisation, directory, now))
-    return {
-        "id": row.subject_id,
-        "state": row.state,
-        "state_in_words": stage.words,
-        "waits_for": stage.waits_for.words if stage.waits_for else None,
-        "allowed_moves": [
-            _shown(move, method, url)
-            for move in moves
-            for method, url in [_way(move, row.subject_id, ways)]
-            if url is not None
-        ],
-        "message": row.message_id,
-        "sender": row.sender,
-        "receiver": row.receiver,
-        "service": row.receiver_service or None,
-        "priority": row.priority,
-        "pathway": row.pathway,
-        "version": row.version,
-        "last_move": row.last_move,
-        "last_moved_at": row.last_move_at.isoformat() if row.last_move_at else None,
-    }
-
-
-def _way(move: Move, subject: str, ways: Mapping[Door, str]) -> tuple[str, str | None]:
-    if move.door is Door.MOVE:
-        return "POST", f"/referrals/{subject}/{move.name}"
-    return "PUT", ways.get(move.door)
-
-
-def _shown(move: Move, method: str, url: str) -> dict[str, Any]:
-    return {
-        "move": move.name,
-        "method": method,
-        "url": url,
-        "carries": [
-            {
-                "name": item.name,
-                "what": item.words,
-                "required": item.required,
-                "one_of": dict(item.codes) if item.codes else None,
-            }
-            for item in move.carries
-        ],
-    }
 
 
 def _words(move: Move, content: Mapping[str, Any]) -> tuple[str | None, str | None]:

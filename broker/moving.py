@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from broker import move_content, moves, referral
+from broker import move_content, moves, referral, standing
 from broker.access import Caller
 from broker.answers import ROLE, Answer, Claimed
 from broker.core import Core
@@ -48,13 +48,13 @@ class Moving:
 
         def read(connection: Connection) -> tuple[Any, dict[referral.Door, str]]:
             row = referrals.get(connection, subject)
-            return row, {} if row is None else moves.ways(connection, row, doors)
+            return row, {} if row is None else standing.ways(connection, row, doors)
 
         row, ways = await self._core.store.read(read)
         if row is None:
             raise NotFound(NOT_HERE)
         directory = await self._core.directory.current()
-        return moves.view(row, organisation, directory, datetime.now(UTC), ways), row.version
+        return standing.view(row, organisation, directory, datetime.now(UTC), ways), row.version
 
     async def move(self, asked: Asked) -> Answer:
         """Make a move; durable on return. The answer is the referral as it then stands, and first
@@ -95,7 +95,7 @@ class Moving:
         directory = await self._core.directory.current()
         mover = Mover(self._core.vault, directory, self._core.source, now)
         ready = mover.ready(found, move, content, organisation, asked.caller.client_id)
-        view = moves.view(ready.row_after, organisation, directory, now)
+        view = standing.view(ready.row_after, organisation, directory, now)
         answer = Answer(200, strict_json.dumps({"read_first": ready.read_first, **view}))
         kept = self._core.answers.seal(found.key, ready.event_id, organisation, answer, now)
 

@@ -4,12 +4,12 @@
 place, and the cancelling of a joined referral that nobody has accepted yet.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from broker import moves, referral, telling
+from broker import referral
 from broker.access import Caller
 from broker.acknowledging import STAYS_OPEN
 from broker.answers import Answer, Claimed
@@ -30,10 +30,10 @@ from broker.events import (
 from broker.moves import Found, Mover, Ready
 from broker.reading import read_object, unknown_code
 from broker.referral import State
-from broker.store import ledger, messages, work
+from broker.sent import Sent, check_standing, lock, read, retire
+from broker.store import messages, work
 from broker.store.messages import NewMessage
-from broker.store.tx import Connection, Tx
-from broker.telling import About
+from broker.store.tx import Tx
 from broker.vault import Vault
 from fhir_profiles import focus, strict_json
 from fhir_profiles.bundle import Site
@@ -48,76 +48,6 @@ CLOSURES: Final[Mapping[str, str]] = {
 }
 # Until somebody at the receiver has taken the patient on, a referral may be cancelled unseen.
 NOT_TAKEN_ON: Final = frozenset({State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED})
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A message as it stands: its row, its content, where it went, and what was joined to it.
-
-    `referrals` may still move; `ended` have had their course. Both in the order of their messages.
-    `first_at` is when its first version was accepted.
-    """
-
-    message: Any
-    version: int
-    about: About
-    routes: tuple[Route, ...]
-    referrals: tuple[Found, ...]
-    ended: tuple[Found, ...]
-    first_at: datetime
-
-    @property
-    def places(self) -> list[Destination]:
-        return [route.destination for route in self.routes]
-
-
-def read(
-    connection: Connection, vault: Vault, message_id: str, own: Collection[str]
-) -> Sent | None:
-    """Read a message that is to be corrected or taken back; None where there is none.
-
-    `own` are the ODS codes that the caller answers for: what they sent under it is joined to it.
-    Raises Conflict where nothing was sent under it.
-    """
-    known = messages.get(connection, message_id)
-    if known is not None and known.event_id is None:
-        raise Conflict(
-            "Nothing was sent under this message: there is nothing to take back, close or correct. "
-            "To send it after all, post it under a reference of its own."
-        )
-    about = telling.about(connection, vault, message_id)
-    if about is None:
-        return None
-    message = about.message
-    event = ledger.event(connection, message.event_id)
-    subject = ledger.subject(connection, message.subject_id)
-    together = messages.joined(connection, message.correlation_id)
-    joined = [
-        found
-        for other in together
-        if other.kind == Kind.REFERRAL and other.sender in own and other.status == "sent"
-        for found in [moves.find(connection, vault, other.subject_id)]
-        if found is not None
-    ]
-    routes = event.routes if event else ()
-    live = tuple(found for found in joined if found.row.state in referral.OPEN)
-    ended = tuple(found for found in joined if found.row.state not in referral.OPEN)
-    first_at = together[0].accepted_at
-    return Sent(message, subject.version, about, routes, live, ended, first_at)
-
-
-def check_standing(message: Any) -> None:
-    """Raise Conflict unless this was posted, and is the version that stands."""
-    if message.body_hmac is None:
-        raise Conflict(
-            f"Message {message.id} is itself the word about another one: a notice or a withdrawal "
-            "is not changed, withdrawn or closed."
-        )
-    if message.status not in {"sent", "closed"}:
-        raise Conflict(
-            f"Message {message.id} is {message.status}; only the version that stands can be "
-            "changed. GET /messages?reference=… finds it."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,21 +308,6 @@ async def _until_it_stands(draw_up: Callable[[], Awaitable[Answer]]) -> Answer:
             return await draw_up()
         except Stale:
             continue
-
-
-def lock(tx: Tx, sent: Sent) -> None:
-    """Hold the message's subject. Raises Stale if it changed since it was read."""
-    subject = tx.lock_subject(sent.message.subject_id)
-    if subject is None or subject.version != sent.version:
-        raise Stale("The message changed meanwhile. Read it again, then decide.")
-
-
-def retire(tx: Tx, old: Any, status: str) -> None:
-    """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
-    messages.set_status(tx, old.id, status)
-    work.lapse(tx, old.id, status)
-    work.leave_lists(tx, status, old.id)
-    tx.bump(old.subject_id)
 
 
 def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:
