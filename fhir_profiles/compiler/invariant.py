@@ -1,0 +1,87 @@
+"""One constraint of FHIR as a check of a value."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fhir_profiles.compiler import closures, fhirpath, r4
+from fhir_profiles.compiler.closures import Env, NotCompiled, Truth
+from fhir_profiles.compiler.fhirpath import (
+    Binary,
+    Call,
+    Index,
+    Literal,
+    Member,
+    Node,
+    NotFhirPath,
+    Variable,
+)
+from fhir_profiles.compiler.finding import Check, Finding, Severity
+
+SlowPath = Callable[[str], Truth]
+"""Makes a truth of an expression that closures cannot say."""
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+_AWARE: Final = frozenset({"children", "descendants", "htmlChecks", "hasValue", "resolve"})
+
+
+def invariant(rule: r4.Constraint, canonical: str, slow: SlowPath) -> Check:
+    """Return the check of a constraint; its rule is the canonical, then its key.
+
+    What comes out empty is not broken: an element that is not there breaks no rule about it.
+    """
+    needed: frozenset[str] | None = None
+    try:
+        node = fhirpath.parse(rule.expression)
+        holds = closures.truth(node, r4.choices())
+        needed = _mentioned(node)
+    except (NotFhirPath, NotCompiled):
+        holds = slow(rule.expression)
+    severity: Severity = "error" if rule.severity == "error" else "warning"
+    found = [Finding(severity, "invariant", "", f"{canonical}#{rule.key}", rule.human)]
+
+    def check(value: Any, scope: Any) -> list[Finding] | None:
+        return found if holds((value,), scope.env) is False else None
+
+    if needed is None or holds((_EMPTY,), Env()) is False:
+        return check
+
+    def check_if_concerned(value: Any, scope: Any) -> list[Finding] | None:
+        # Of what has none of the elements that the rule speaks of, it is true.
+        if needed.isdisjoint(value) or holds((value,), scope.env) is not False:
+            return None
+        return found
+
+    return check_if_concerned
+
+
+def _mentioned(node: Node) -> frozenset[str] | None:
+    """Return the names, at the value itself, that decide an expression; None if more than they."""
+    names: set[str] = set()
+    return frozenset(names) if _collect(node, names) else None
+
+
+def _collect(node: Node | None, names: set[str]) -> bool:
+    match node:
+        case Literal() | None:
+            return True
+        case Variable(name):
+            return name not in {"$this", "resource", "rootResource", "context"}
+        case Member(None, name):
+            if name[:1].isupper():
+                return False
+            names.update({name, f"_{name}"})
+            for key in r4.choices().get(name, ()):
+                names.update({key, f"_{key}"})
+            return True
+        case Member(of, _):
+            return _collect(of, names)
+        case Call(of, name, arguments):
+            if name in _AWARE or of is None:
+                return False
+            # Arguments are asked of what was found, or of the value itself: both are counted.
+            return _collect(of, names) and all(_collect(one, names) for one in arguments)
+        case Index(of, place):
+            return _collect(of, names) and _collect(place, names)
+        case Binary(_, left, right):
+            return _collect(left, names) and _collect(right, names)
+    return False

@@ -1,0 +1,190 @@
+"""Definitions by their canonical, and the checks that are made of them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fhir_profiles.compiler import extensions, r4, slow_path
+from fhir_profiles.compiler.base import Base
+from fhir_profiles.compiler.finding import Check, Finding, Severity, under
+from fhir_profiles.compiler.invariant import SlowPath
+from fhir_profiles.compiler.overlay import Node, overlay
+from fhir_profiles.compiler.profile import Compiler
+from fhir_profiles.compiler.scope import Scope, scope
+from fhir_profiles.compiler.terminology import Terminology
+
+
+class Library:
+    """Holds definitions and makes checks of them when they are first asked for."""
+
+    def __init__(self, slow: SlowPath = slow_path.truth) -> None:
+        self.terminology = Terminology()
+        self._definitions: dict[str, Mapping[str, Any]] = dict(r4.extensions())
+        self._checks: dict[str, Check] = {}
+        self._extensions: dict[str, tuple[frozenset[str], Check] | None] = {}
+        self._compiler = Compiler(self.terminology, self, slow)
+        self._base = Base(self.terminology, slow, self._extra, self._stands)
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Rules that no check was made of so far."""
+        return self._compiler.left_out
+
+    def add(self, resource: Mapping[str, Any]) -> None:
+        """Take in a conformance resource; it replaces one of the same URL."""
+        kind = resource.get("resourceType")
+        if kind == "StructureDefinition":
+            self._definitions[resource["url"]] = resource
+        elif kind in {"CodeSystem", "ValueSet"}:
+            self.terminology.add(resource)
+
+    def compile(self) -> None:
+        """Make the check of every definition that was added, so that nobody waits for it later."""
+        for url, definition in self._definitions.items():
+            if url not in r4.extensions():
+                self._base.of_type(str(definition["type"]))
+                self.profile(url)
+
+    def check(self, resource: Any) -> list[Finding]:
+        """Return all that is wrong with a resource; paths begin with its type."""
+        name = resource.get("resourceType") if isinstance(resource, dict) else None
+        check = self._base.of_type(name) if isinstance(name, str) else None
+        if check is None:
+            said = "resourceType names a resource of FHIR R4."
+            return [Finding("error", "structure", "", f"{r4.CORE}Resource", said)]
+        return under(str(name), check(resource, scope(resource)) or ())
+
+    # -- profiles --------------------------------------------------------------------------------
+
+    def type_of(self, canonical: str) -> str | None:
+        """Return the type that a profile is of; None if the profile is not loaded."""
+        if canonical.startswith(r4.CORE) and canonical[len(r4.CORE) :] in r4.types():
+            return canonical[len(r4.CORE) :]
+        definition = self._definitions.get(canonical.partition("|")[0])
+        return None if definition is None else str(definition["type"])
+
+    def conforms(self, value: Any, canonical: str, around: Scope) -> bool | None:
+        """Whether a value is as a profile says; None if the profile is not loaded."""
+        if canonical.startswith(r4.CORE) and canonical[len(r4.CORE) :] in r4.types():
+            name = canonical[len(r4.CORE) :]
+            return not isinstance(value, dict) or value.get("resourceType", name) == name
+        check = self.profile(canonical)
+        if check is None:
+            return None
+        if isinstance(value, dict) and "resourceType" in value:
+            around = scope(value, around)
+        return not any(one.severity == "error" for one in check(value, around) or ())
+
+    def profile(self, canonical: str) -> Check | None:
+        """Return the check of a profile, or None if it is not loaded."""
+        url = canonical.partition("|")[0]
+        if url not in self._checks:
+            node = self._overlay(url)
+            if node is None:
+                return None
+            cell: list[Check] = []
+            self._checks[url] = lambda value, around: cell[0](value, around)
+            cell.append(self._compiler.check(node))
+            self._checks[url] = cell[0]
+        return self._checks[url]
+
+    def _overlay(self, url: str) -> Node | None:
+        chain: list[Mapping[str, Any]] = []
+        definition = self._definitions.get(url)
+        while definition is not None:
+            chain.insert(0, definition)
+            definition = self._definitions.get(definition.get("baseDefinition", ""))
+        return overlay(chain) if chain else None
+
+    # -- what is checked of every value of a type ------------------------------------------------
+
+    def _extra(self, name: str) -> Sequence[Check]:
+        kind = r4.types()[name]
+        if kind.kind == "resource":
+            own = (_full_urls,) if name == "Bundle" else ()
+            return (self._claims, self._stands(*extensions.names_of(name)), *own)
+        if name == "Coding":
+            return (self._coding,)
+        if name == "Reference":
+            return (_dangling,)
+        return ()
+
+    def _stands(self, *contexts: str) -> Check:
+        return extensions.stands(self._extension, self._unknown, *contexts)
+
+    def _extension(self, url: str) -> tuple[frozenset[str], Check] | None:
+        if url not in self._extensions:
+            definition, check = self._definitions.get(url), self.profile(url)
+            self._extensions[url] = (
+                None
+                if definition is None or check is None
+                else (extensions.contexts(definition), check)
+            )
+        return self._extensions[url]
+
+    def _unknown(self, url: str) -> Severity | None:
+        return "error" if url.startswith(r4.CORE) else "warning"
+
+    def _claims(self, resource: Any, around: Scope) -> Sequence[Finding] | None:
+        meta = resource.get("meta")
+        claimed = meta.get("profile") if isinstance(meta, dict) else None
+        if not isinstance(claimed, list):
+            return None
+        found: list[Finding] = []
+        for place, canonical in enumerate(claimed):
+            if not isinstance(canonical, str):
+                continue
+            check = self.profile(canonical)
+            if check is not None:
+                found += (
+                    self._misplaced(resource, canonical, place) or check(resource, around) or ()
+                )
+            elif self.type_of(canonical) is None:
+                said = "This profile is not loaded: what it demands was not checked."
+                path = f"meta.profile[{place}]"
+                found.append(Finding("warning", "not-found", path, canonical, said))
+        return found
+
+    def _misplaced(self, resource: Any, canonical: str, place: int) -> list[Finding]:
+        wanted = self.type_of(canonical)
+        if wanted == resource.get("resourceType"):
+            return []
+        said = f"This profile is of {wanted}."
+        return [Finding("error", "structure", f"meta.profile[{place}]", canonical, said)]
+
+    def _coding(self, coding: Any, _around: Scope) -> Sequence[Finding] | None:
+        code = coding.get("code")
+        system = self.terminology.system(coding.get("system"))
+        if system is None or not isinstance(code, str):
+            return None
+        if code not in system.displays:
+            if not system.is_complete:
+                return None
+            return [Finding("error", "code-invalid", "code", system.url, "There is no such code.")]
+        return None
+
+
+def _full_urls(bundle: Any, _around: Scope) -> Sequence[Finding] | None:
+    entries = bundle.get("entry")
+    found = []
+    for place, entry in enumerate(entries if isinstance(entries, list) else ()):
+        url = entry.get("fullUrl") if isinstance(entry, dict) else None
+        if isinstance(url, str) and not _ABSOLUTE.match(url):
+            path, said = f"entry[{place}].fullUrl", "A fullUrl is an absolute URL."
+            found.append(Finding("error", "value", path, f"{r4.CORE}Bundle", said))
+    return found
+
+
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_WITHIN: Final = ("urn:uuid:", "urn:oid:")
+
+
+def _dangling(reference: Any, around: Scope) -> Sequence[Finding] | None:
+    """What a message refers to by a URN is in its Bundle, for it is nowhere else to be had."""
+    target = reference.get("reference")
+    if not isinstance(target, str) or not target.startswith(_WITHIN) or around.held is None:
+        return None
+    if around.held.find(target) is not None:
+        return None
+    said = "What it refers to is not in the Bundle."
+    return [Finding("error", "not-found", "reference", f"{r4.CORE}Bundle", said)]

@@ -1,0 +1,413 @@
+"""A profile's overlay as one check: what a resource must be beyond what R4 says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from fhir_profiles.compiler import base, r4
+from fhir_profiles.compiler.finding import Check, Finding, under
+from fhir_profiles.compiler.invariant import SlowPath, invariant
+from fhir_profiles.compiler.overlay import MANY, Node, TypeRule
+from fhir_profiles.compiler.scope import Scope
+from fhir_profiles.compiler.terminology import Terminology
+
+Matches = Callable[[Any, Scope], bool]
+
+
+class Shelf(Protocol):
+    """Where other profiles are found."""
+
+    def type_of(self, canonical: str) -> str | None:
+        """Return the type that a profile is of; None if the profile is not loaded."""
+
+    def conforms(self, value: Any, canonical: str, scope: Scope) -> bool | None:
+        """Whether a value is as a profile says; None if the profile is not loaded."""
+
+
+@dataclass(slots=True)
+class Compiler:
+    """Makes checks of overlays. What it cannot make is named in `left_out`."""
+
+    terminology: Terminology
+    shelf: Shelf
+    slow: SlowPath
+    left_out: list[str] = field(default_factory=list)
+
+    def check(self, node: Node) -> Check:
+        """Return the check of a value against a node and all below it."""
+        return self._node(node) or _nothing
+
+    # -- one value -------------------------------------------------------------------------------
+
+    def _node(self, node: Node) -> Check | None:
+        self.left_out += node.unread
+        parts: list[Check | None] = [
+            self._fixed(node),
+            self._bound(node),
+            self._types(node),
+            *(invariant(rule, canonical, self.slow) for rule, canonical in node.constraints),
+        ]
+        members = [self._members(child) for child in node.children.values()]
+        if members:
+            below = base.together(members)
+            parts.append(below)
+        return base.together([one for one in parts if one is not None])
+
+    def _fixed(self, node: Node) -> Check | None:
+        if node.fixed is None and node.pattern is None:
+            return None
+        fixed, pattern = node.fixed, node.pattern
+        wrong = [Finding("error", "value", "", node.rule, "It has another value than is fixed.")]
+
+        def check(value: Any, _scope: Scope) -> list[Finding] | None:
+            if fixed is not None and value != fixed:
+                return wrong
+            return None if pattern is None or follows(value, pattern) else wrong
+
+        return check
+
+    def _bound(self, node: Node) -> Check | None:
+        if node.binding is None:
+            return None
+        strength, value_set = node.binding
+        checks = {
+            kind: base.bound(self.terminology, strength, value_set, kind, node.rule)
+            for kind in ("code", "Coding", "CodeableConcept")
+        }
+
+        def check(value: Any, scope: Scope) -> Sequence[Finding] | None:
+            if isinstance(value, str):
+                return checks["code"](value, scope)
+            if isinstance(value, dict):
+                kind = "CodeableConcept" if "code" not in value else "Coding"
+                return checks[kind](value, scope)
+            return None
+
+        return check
+
+    def _types(self, node: Node) -> Check | None:
+        """Return the check of where references lead, and of what a held resource or value is."""
+        parts: list[Check] = []
+        targets = [target for one in node.types for target in one.targets]
+        if targets:
+            parts += self._leads_to(targets, node)
+        profiles = [
+            profile
+            for one in node.types
+            if one.code != "Extension"  # an extension is checked by its URL wherever it stands
+            for profile in one.profiles
+        ]
+        if profiles:
+            parts.append(self._one_of(profiles, node))
+        names = frozenset(one.code for one in node.types if _is_resource(one))
+        if names:
+            parts.append(_is_named(names, node.rule))
+        return base.together(parts)
+
+    def _leads_to(self, targets: Sequence[str], node: Node) -> list[Check]:
+        names = [self.shelf.type_of(one) for one in targets]
+        if None in names or "Resource" in names:
+            return []
+        parts = [base.leads_to(frozenset(filter(None, names)), node.rule)]
+        profiled = [one for one in targets if not one.startswith(r4.CORE)]
+        if len(profiled) < len(targets):
+            return parts
+        wrong = [
+            Finding(
+                "error", "structure", "", node.rule, f"It leads to none of {' or '.join(targets)}."
+            )
+        ]
+
+        def conforms(value: Any, scope: Scope) -> list[Finding] | None:
+            reference = value.get("reference") if isinstance(value, dict) else None
+            target = scope.resolve(reference) if isinstance(reference, str) else None
+            if target is None or target.get("resourceType") not in names:
+                return None
+            answers = [self.shelf.conforms(target, one, scope) for one in targets]
+            return None if True in answers or None in answers else wrong
+
+        return [*parts, conforms]
+
+    def _one_of(self, profiles: Sequence[str], node: Node) -> Check:
+        said = f"It is not as {' or '.join(profiles)} says."
+        wrong = [Finding("error", "structure", "", node.rule, said)]
+
+        def check(value: Any, scope: Scope) -> list[Finding] | None:
+            answers = [self.shelf.conforms(value, one, scope) for one in profiles]
+            return None if True in answers or None in answers else wrong
+
+        return check
+
+    # -- the members of an object ----------------------------------------------------------------
+
+    def _members(self, node: Node) -> Check:
+        """Return the check of an object's member: how many there are, and each of them."""
+        read = _reader(node)
+        each = self._node(node)
+        sliced = self._sliced(node)
+        least = node.least or 0
+        most = node.most if node.most is not None else MANY
+        allowed = _allowed(node)
+        missing, many = _too_few(node, node.name), _too_many(node, node.name)
+
+        def check(value: Any, scope: Scope) -> list[Finding] | None:
+            if type(value) is not dict:
+                return None
+            found: list[Finding] = []
+            items = read(value)
+            if len(items) < least:
+                found.append(missing)
+            elif 0 <= most < len(items):
+                found.append(many)
+            if allowed is not None and items and items[0][0] not in allowed[0]:
+                found += under(items[0][0], allowed[1])
+            if each is not None:
+                for path, item in items:
+                    wrong = each(item, scope)
+                    if wrong:
+                        found += under(path, wrong)
+            if sliced is not None:
+                found += sliced(items, scope)
+            return found
+
+        return check
+
+    def _sliced(self, node: Node) -> "Callable[[Items, Scope], list[Finding]] | None":
+        slices = []
+        for name, one in node.slices.items():
+            matches = self._matcher(node, one)
+            if matches is None:
+                self.left_out.append(f"{node.rule}#{node.name}:{name}")
+                continue
+            slices.append((name, one, matches, self._node(one), self._sliced(one)))
+        if not slices:
+            return None
+        is_closed = node.slicing is not None and node.slicing.is_closed
+        other = Finding(
+            "error", "structure", "", node.rule, f"It is none of {', '.join(node.slices)}."
+        )
+
+        def check(items: Items, scope: Scope) -> list[Finding]:
+            found: list[Finding] = []
+            rest = list(items)
+            for name, one, matches, each, within in slices:
+                ours = [item for item in rest if matches(item[1], scope)]
+                rest = [item for item in rest if item not in ours] if ours else rest
+                found += _counted(one, name, len(ours))
+                for path, item in ours:
+                    wrong = each(item, scope) if each is not None else None
+                    if wrong:
+                        found += under(path, wrong)
+                if within is not None:
+                    found += within(ours, scope)
+            if is_closed:
+                for path, _ in rest:
+                    found += under(path, [other])
+            return found
+
+        return check
+
+    # -- which slice -----------------------------------------------------------------------------
+
+    def _matcher(self, sliced: Node, one: Node) -> Matches | None:
+        by = sliced.slicing.discriminators if sliced.slicing is not None else ()
+        if not by and sliced.name in {"extension", "modifierExtension"}:
+            by = (("value", "url"),)
+        if not by:
+            return None
+        tests = [self._test(kind, path, one) for kind, path in by]
+        if any(test is None for test in tests):
+            return None
+        held = [test for test in tests if test is not None]
+        return lambda value, scope: all(test(value, scope) for test in held)
+
+    def _test(self, kind: str, path: str, one: Node) -> Matches | None:
+        steps = [] if path == "$this" else path.split(".")
+        if kind in {"value", "pattern"}:
+            return self._by_value(steps, one)
+        read = _along(steps)
+        if kind == "exists":
+            node = one.at(".".join(steps))
+            if node is None:
+                return None
+            wanted = node.most != 0
+            return lambda value, scope: bool(read(value, scope)) is wanted
+        node = one.at(".".join(step for step in steps if step != "resolve()"))
+        if node is None or not node.types:
+            return None
+        if kind == "type":
+            names = frozenset(rule.code for rule in node.types)
+            return lambda value, scope: any(_has_type(it, names) for it in read(value, scope))
+        if kind == "profile":
+            profiles = [
+                profile for rule in node.types for profile in (rule.profiles or rule.targets)
+            ]
+            return lambda value, scope: any(
+                self.shelf.conforms(it, profile, scope)
+                for it in read(value, scope)
+                for profile in profiles
+            )
+        return None
+
+    def _by_value(self, steps: list[str], one: Node) -> Matches | None:
+        """Return the test of what is fixed at a path, or on the way there."""
+        if steps == ["url"] and one.at("url") is None:
+            urls = frozenset(profile for rule in one.types for profile in rule.profiles)
+            return (lambda value, _scope: value.get("url") in urls) if urls else None
+        tests: list[Matches] = []
+        for depth in range(len(steps) + 1):
+            node = one.at(".".join(steps[:depth]))
+            if node is None:
+                break
+            wanted = node.fixed if node.fixed is not None else node.pattern
+            if wanted is not None:
+                tests.append(_has(_along(steps[:depth]), wanted))
+            elif node.binding is not None and depth == len(steps):
+                tests.append(self._has_member(_along(steps), node.binding[1]))
+        return (lambda value, scope: all(test(value, scope) for test in tests)) if tests else None
+
+    def _has_member(self, read: "Read", value_set: str) -> Matches:
+        check = base.bound(self.terminology, "required", value_set, "CodeableConcept", "")
+        of_code = base.bound(self.terminology, "required", value_set, "code", "")
+        return lambda value, scope: any(
+            not (of_code if isinstance(it, str) else check)(it, scope) for it in read(value, scope)
+        )
+
+
+def _nothing(_value: Any, _scope: Any) -> None:
+    return None
+
+
+# -- reading members -----------------------------------------------------------------------------
+
+Items = Sequence[tuple[str, Any]]
+"""Values with their paths from the object that holds them."""
+
+
+def _reader(node: Node) -> Callable[[Mapping[str, Any]], Items]:
+    """Return what reads the values of a member; a primitive with extensions is its `_name`."""
+    name = node.name
+    choice = r4.choices().get(name) if node.is_choice else None
+    wants_shadow = bool(node.children)
+    shadow = f"_{name}"
+
+    def read(value: Mapping[str, Any]) -> Items:
+        held = value.get(name)
+        extended = value.get(shadow)
+        if held is None and extended is None:
+            if choice is not None:
+                for key, one in value.items():
+                    if key in choice:
+                        return ((key, one),)
+            return ()
+        if type(held) is list:
+            return [(f"{name}[{place}]", one) for place, one in enumerate(held)]
+        if extended is not None and (held is None or wants_shadow):
+            return ((name, extended),)
+        return ((name, held),)
+
+    return read
+
+
+Read = Callable[[Any, Scope], list[Any]]
+
+
+def _along(steps: Sequence[str]) -> Read:
+    """Return what reads all values at a path of a value, references followed."""
+
+    def read(value: Any, scope: Scope) -> list[Any]:
+        found = [value]
+        for step in steps:
+            ahead: list[Any] = []
+            for one in found:
+                if not isinstance(one, dict):
+                    continue
+                if step == "resolve()":
+                    reference = one.get("reference")
+                    held = scope.resolve(reference) if isinstance(reference, str) else None
+                else:
+                    held = one.get(step)
+                if isinstance(held, list):
+                    ahead += held
+                elif held is not None:
+                    ahead.append(held)
+            found = ahead
+        return found
+
+    return read
+
+
+def _has(read: Read, wanted: Any) -> Matches:
+    return lambda value, scope: any(follows(one, wanted) for one in read(value, scope))
+
+
+def follows(value: Any, pattern: Any) -> bool:
+    """Whether a value holds everything that a pattern holds."""
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(
+            key in value and follows(value[key], one) for key, one in pattern.items()
+        )
+    if isinstance(pattern, list):
+        return isinstance(value, list) and all(
+            any(follows(held, one) for held in value) for one in pattern
+        )
+    return bool(value == pattern)
+
+
+def _counted(node: Node, name: str, number: int) -> list[Finding]:
+    if node.least is not None and number < node.least:
+        return [_too_few(node, f"Its slice {name}")]
+    if node.most is not None and 0 <= node.most < number:
+        return [_too_many(node, f"Its slice {name}")]
+    return []
+
+
+def _too_few(node: Node, what: str) -> Finding:
+    least = node.least or 0
+    said = f"{what} is missing." if least == 1 else f"{what} is there at least {least} times."
+    return Finding("error", "required", node.name, node.rule, said)
+
+
+def _too_many(node: Node, what: str) -> Finding:
+    said = (
+        f"{what} is not allowed."
+        if node.most == 0
+        else f"{what} is there at most {node.most} times."
+    )
+    return Finding("error", "structure", node.name, node.rule, said)
+
+
+def _allowed(node: Node) -> tuple[frozenset[str], list[Finding]] | None:
+    """Return the names in JSON that a choice element may still have, and what is said otherwise."""
+    if not node.is_choice or not node.types:
+        return None
+    keys = frozenset(f"{node.name}{one.code[:1].upper()}{one.code[1:]}" for one in node.types)
+    said = f"It is {' or '.join(sorted(keys))}."
+    return keys, [Finding("error", "structure", "", node.rule, said)]
+
+
+# -- types ---------------------------------------------------------------------------------------
+
+
+def _is_resource(rule: TypeRule) -> bool:
+    kind = r4.types().get(rule.code)
+    return kind is not None and kind.kind == "resource" and rule.code not in _ANY_RESOURCE
+
+
+_ANY_RESOURCE: Final = frozenset({"Resource", "DomainResource"})
+
+
+def _is_named(names: frozenset[str], rule: str) -> Check:
+    said = f"It is {' or '.join(sorted(names))}."
+    wrong = [Finding("error", "structure", "", rule, said)]
+
+    def check(value: Any, _scope: Scope) -> list[Finding] | None:
+        return None if isinstance(value, dict) and value.get("resourceType") in names else wrong
+
+    return check
+
+
+def _has_type(value: Any, names: frozenset[str]) -> bool:
+    if isinstance(value, dict) and "resourceType" in value:
+        return value["resourceType"] in names
+    return False

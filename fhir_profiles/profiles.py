@@ -1,0 +1,70 @@
+"""Is this FHIR as its profiles say? Every problem at once, each with its place and its rule.
+
+The base structure is `structure`'s, the rest is compiled from definitions: R4's own, ours
+(`definitions/`), and those of packages that were loaded.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+from fhir_profiles import structure
+from fhir_profiles.compiler import r4
+from fhir_profiles.compiler.finding import Finding, Severity
+from fhir_profiles.compiler.library import Library
+from fhir_profiles.structure import StructureIssue
+
+Definitions = Iterable[Mapping[str, Any]]
+
+
+class Profiles:
+    """Every definition that is loaded, compiled. Made once; may be used by any thread.
+
+    Of two definitions with one URL the first stands: ours before all, then package by package.
+    """
+
+    def __init__(self, packages: Iterable[Definitions] = ()) -> None:
+        self._library = Library()
+        known: set[str] = set()
+        for definitions in (own(), *packages):
+            for one in definitions:
+                if one["url"] not in known:
+                    known.add(one["url"])
+                    self._library.add(one)
+        self._library.compile()
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Rules of loaded definitions that no check could be made of."""
+        return self._library.left_out
+
+    def check(self, content: bytes) -> list[Finding]:
+        """Return all that is wrong with a resource in JSON; an empty list: nothing.
+
+        `content` is JSON already. Errors make it unfit; warnings and information do not.
+        """
+        resource = json.loads(content)
+        found = [_finding(one, resource) for one in structure.check(content)]
+        return found + self._library.check(resource)
+
+
+def own() -> list[Mapping[str, Any]]:
+    """Return our own definitions: whatever in `definitions/` has a URL."""
+    folder = files("fhir_profiles") / "definitions"
+    read = (json.loads(one.read_bytes()) for one in sorted(folder.iterdir(), key=str))
+    return [one for one in read if "url" in one]
+
+
+def _finding(issue: StructureIssue, resource: Any) -> Finding:
+    """Return what the structure's check says without the values that it repeats."""
+    said = _VALUE.sub("It is not", issue.message)
+    kind = next((code for pattern, code in _KINDS if pattern in said), "structure")
+    name = resource.get("resourceType", "Resource") if isinstance(resource, dict) else "Resource"
+    severity: Severity = "warning" if issue.severity == "warning" else "error"
+    return Finding(severity, kind, issue.path, f"{r4.CORE}{name}", said)
+
+
+_VALUE: Final = re.compile(r"^(\".*\"|\S+) is not", re.DOTALL)
+_KINDS: Final = (("required element missing", "required"), ("It is not a", "value"))
