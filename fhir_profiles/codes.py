@@ -4,7 +4,7 @@
 by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Final
@@ -60,6 +60,11 @@ def system(name: str) -> CodeSystem:
 def identifier_system(name: str) -> str:
     """Return the URL of an identifier system of `definitions/identifier-systems.json`."""
     return _IDENTIFIERS[name]
+
+
+def identifier_systems() -> Collection[str]:
+    """Return the URLs of every identifier system that is known."""
+    return _IDENTIFIERS.values()
 
 
 def _read() -> dict[str, dict[str, Any]]:

@@ -5,11 +5,13 @@ same system. What is a letter or two away from a known system is a slip of the p
 would find what was named so.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+_DIGITS: Final = re.compile(r"[0-9]")
 FARTHEST: Final = 2
 """Letters by which a name may differ from a known one and still be taken for a misspelling."""
 
@@ -50,8 +52,11 @@ def normal(name: str) -> str:
 
 
 def is_close(one: str, other: str, farthest: int = FARTHEST) -> bool:
-    """Whether no more than so many letters were put in, left out or changed."""
-    if abs(len(one) - len(other)) > farthest:
+    """Whether no more than so many letters were put in, left out or changed, and no digit.
+
+    A name with another number in it is another name.
+    """
+    if abs(len(one) - len(other)) > farthest or _DIGITS.findall(one) != _DIGITS.findall(other):
         return False
     row = list(range(len(other) + 1))
     for place, letter in enumerate(one, start=1):

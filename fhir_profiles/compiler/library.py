@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fhir_profiles.compiler import extensions, r4, slow_path
+from fhir_profiles.codes import UK_CORE
+from fhir_profiles.compiler import extensions, r4, slow_path, tolerated
 from fhir_profiles.compiler.base import Base
 from fhir_profiles.compiler.finding import Check, Finding, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath
+from fhir_profiles.compiler.naming import Naming
 from fhir_profiles.compiler.overlay import Node, overlay
 from fhir_profiles.compiler.profile import Compiler
 from fhir_profiles.compiler.scope import Scope, scope
@@ -20,9 +22,11 @@ class Library:
     def __init__(self, slow: SlowPath = slow_path.truth) -> None:
         self.terminology = Terminology()
         self._definitions: dict[str, Mapping[str, Any]] = dict(r4.extensions())
+        self._added: set[str] = set()
         self._checks: dict[str, Check] = {}
         self._extensions: dict[str, tuple[frozenset[str], Check] | None] = {}
         self._compiler = Compiler(self.terminology, self, slow)
+        self._naming = Naming(self.terminology)
         self._base = Base(self.terminology, slow, self._extra, self._stands)
 
     @property
@@ -35,15 +39,16 @@ class Library:
         kind = resource.get("resourceType")
         if kind == "StructureDefinition":
             self._definitions[resource["url"]] = resource
+            self._added.add(resource["url"])
         elif kind in {"CodeSystem", "ValueSet"}:
             self.terminology.add(resource)
 
     def compile(self) -> None:
         """Make the check of every definition that was added, so that nobody waits for it later."""
-        for url, definition in self._definitions.items():
-            if url not in r4.extensions():
-                self._base.of_type(str(definition["type"]))
-                self.profile(url)
+        self._naming.compile()
+        for url in self._added:
+            self._base.of_type(str(self._definitions[url]["type"]))
+            self.profile(url)
 
     def check(self, resource: Any) -> list[Finding]:
         """Return all that is wrong with a resource; paths begin with its type."""
@@ -104,7 +109,9 @@ class Library:
             own = (_full_urls,) if name == "Bundle" else ()
             return (self._claims, self._stands(*extensions.names_of(name)), *own)
         if name == "Coding":
-            return (self._coding,)
+            return (self._naming.coding,)
+        if name == "Identifier":
+            return (self._naming.identifier,)
         if name == "Reference":
             return (_dangling,)
         return ()
@@ -123,7 +130,11 @@ class Library:
         return self._extensions[url]
 
     def _unknown(self, url: str) -> Severity | None:
-        return "error" if url.startswith(r4.CORE) else "warning"
+        """R4's own are all known; so are UK Core's, once it is loaded."""
+        if url in tolerated.extensions():
+            return "warning"
+        is_ours = url.startswith(UK_CORE) and any(one.startswith(UK_CORE) for one in self._added)
+        return "error" if is_ours or url.startswith(r4.CORE) else "warning"
 
     def _claims(self, resource: Any, around: Scope) -> Sequence[Finding] | None:
         meta = resource.get("meta")
@@ -151,17 +162,6 @@ class Library:
             return []
         said = f"This profile is of {wanted}."
         return [Finding("error", "structure", f"meta.profile[{place}]", canonical, said)]
-
-    def _coding(self, coding: Any, _around: Scope) -> Sequence[Finding] | None:
-        code = coding.get("code")
-        system = self.terminology.system(coding.get("system"))
-        if system is None or not isinstance(code, str):
-            return None
-        if code not in system.displays:
-            if not system.is_complete:
-                return None
-            return [Finding("error", "code-invalid", "code", system.url, "There is no such code.")]
-        return None
 
 
 def _full_urls(bundle: Any, _around: Scope) -> Sequence[Finding] | None:

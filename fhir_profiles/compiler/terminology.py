@@ -1,10 +1,11 @@
 """Code systems and value sets: is this code one of those, or can it not be told here?"""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fhir_profiles.compiler import r4
+from fhir_profiles.compiler import r4, tolerated
+from fhir_profiles.compiler.finding import Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,19 @@ class Terminology:
             self._sets[resource["url"]] = resource
         self._members.clear()
 
+    def systems(self) -> Collection[str]:
+        """Return the URLs of every code system that is loaded."""
+        return self._systems.keys()
+
+    def gravity(self, system: CodeSystem) -> Severity | None:
+        """Return how grave it is that a code is not in its system; None where that means nothing.
+
+        Some publish a sample of their codes as if it were all of them.
+        """
+        if not system.is_complete:
+            return None
+        return "warning" if system.url in tolerated.samples() else "error"
+
     def system(self, url: str | None) -> CodeSystem | None:
         """Return a code system that is loaded with its codes, or None."""
         return self._systems.get(url or "")
@@ -95,6 +109,8 @@ class Terminology:
                 found.take(self._included(include, within | {url}))
             for exclude in compose.get("exclude", ()):
                 found.leave_out(self._included(exclude, within | {url}))
+            for system in tolerated.also_in(url):
+                found.take(self._named(system, None))
             return found.members()
         if url in self._core:
             found = _Collected()

@@ -37,6 +37,11 @@ def test_a_letter_or_two_away_is_a_slip_of_the_pen(name: str) -> None:
     assert SYSTEMS.meant_by(name) == Meant(ODS, is_misspelt=True)
 
 
+def test_another_number_makes_another_name() -> None:
+    held = Systems(["http://terminology.hl7.org/CodeSystem/v2-0276"])
+    assert held.meant_by("http://terminology.hl7.org/CodeSystem/v2-0916") is None
+
+
 @pytest.mark.parametrize("name", ["", "https://fhir.nhs.uk/Id/ods-site-code", "urn:oid:1.2.3"])
 def test_anything_else_is_another_system(name: str) -> None:
     assert SYSTEMS.meant_by(name) is None
