@@ -61,7 +61,7 @@ def build(asked: str = "") -> typer.Typer:
     """Return every command. What is plugged in is left out where one of ours is `asked` for: it
     may take long to load. Raises BadWiring.
     """
-    from broker.commands import deliveries, directory, looking, partner, token
+    from broker.commands import deliveries, directory, looking, partner, profiles, token
 
     app = typer.Typer(
         help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -78,6 +78,7 @@ def build(asked: str = "") -> typer.Typer:
         "partner": partner.app,
         "deliveries": deliveries.app,
         "audit": looking.audit,
+        "profiles": profiles.app,
     }
     for name, command in commands.items():
         app.command(name)(command)

@@ -1,13 +1,14 @@
-"""Definitions that others publish: FHIR npm packages and single files, in JSON or XML."""
+"""Resources in files: one to a file, in JSON or XML, or the definitions of a FHIR npm package."""
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fhir_profiles import strict_json
-from fhir_profiles.compiler import xml
+from fhir_profiles.compiler import r4, xml
 
 KINDS: Final = frozenset(
     {
@@ -17,73 +18,99 @@ KINDS: Final = frozenset(
 )
 LARGEST: Final = 200_000_000  # bytes of a package unpacked: several times the largest there is
 _MARK: Final = "\ufeff".encode()
+# What the NHS's STU3 resources name: their profiles and codes, or identifiers of that time.
+_STU3: Final = re.compile(rb"/STU3/|http://fhir\.nhs\.net/Id/")
+_WANTED: Final = "It is FHIR STU3; R4 (4.0.1) is wanted."
 
 
-class NotDefinitions(ValueError):
-    """The bytes hold no definitions of FHIR R4. The message says why."""
+class Unreadable(ValueError):
+    """The bytes are no resource of FHIR R4, and no package of them. The message says why."""
 
 
-def definitions(name: str, content: bytes) -> Iterator[Mapping[str, Any]]:
-    """Return the definitions in a file: none, where it is a resource of another kind.
-
-    Raises NotDefinitions, naming the member of a package that cannot be read.
-    """
-    if name.endswith((".tgz", ".tar.gz")):
-        yield from _package(name, content)
-        return
-    found = read(name, content)
-    if found.get("resourceType") in KINDS and isinstance(found.get("url"), str):
-        _check_release(name, found)
-        yield found
-
-
-def read(name: str, content: bytes) -> dict[str, Any]:
-    """Return the resource in a file, in JSON or XML. Raises NotDefinitions."""
+def read(content: bytes) -> dict[str, Any]:
+    """Return the resource in a file, in JSON or XML. Raises Unreadable."""
     content = content.removeprefix(_MARK)
+    is_stu3 = _STU3.search(content) is not None
+    try:
+        resource = _resource(content)
+    except Unreadable:
+        if is_stu3:
+            raise Unreadable(_WANTED) from None
+        raise
+    if is_stu3 and resource["resourceType"] not in KINDS:  # a definition may speak of STU3
+        raise Unreadable(_WANTED)
+    return resource
+
+
+def _resource(content: bytes) -> dict[str, Any]:
     try:
         if content.lstrip()[:1] == b"<":
             return xml.resource(content)
         found = strict_json.loads(content)
-    except (xml.NotFhirXml, strict_json.NotStrictJson) as error:
-        raise NotDefinitions(f"{name}: {error}") from error
-    if not isinstance(found, dict):
-        raise NotDefinitions(f"{name}: it is no JSON object")
-    return found
+    except xml.NotFhirXml as error:
+        raise Unreadable(f"It is no FHIR R4 in XML: {error}.") from error
+    except strict_json.NotStrictJson as error:
+        raise Unreadable(str(error)) from error
+    name = found.get("resourceType") if isinstance(found, dict) else None
+    kind = r4.types().get(name) if isinstance(name, str) else None
+    if kind is None or kind.kind != "resource":
+        raise Unreadable("It is JSON, but no resource of FHIR R4.")
+    resource: dict[str, Any] = found
+    return resource
 
 
-def _package(name: str, content: bytes) -> Iterator[Mapping[str, Any]]:
+def definitions(content: bytes) -> Iterator[Mapping[str, Any]]:
+    """Return the definitions in a file or package: none, where it is a resource of another kind.
+
+    Raises Unreadable; of a package, naming the member.
+    """
+    if content[:2] == b"\x1f\x8b":
+        yield from _package(content)
+        return
+    found = read(content)
+    if found["resourceType"] in KINDS and isinstance(found.get("url"), str):
+        release = str(found.get("fhirVersion", "4.0.1"))
+        if not release.startswith("4.0"):
+            raise Unreadable(f"It is of FHIR {release}; R4 (4.0.1) is wanted.")
+        yield found
+
+
+def _package(content: bytes) -> Iterator[Mapping[str, Any]]:
+    size = 0
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            size = 0
             for member in archive:
                 size += member.size
                 if size > LARGEST:
-                    raise NotDefinitions(f"{name}: it unpacks to more than {LARGEST:,} bytes")
+                    raise Unreadable(f"It unpacks to more than {LARGEST:,} bytes.")
                 place, _, file = member.name.rpartition("/")
-                if not member.isfile() or place != "package" or not file.endswith(".json"):
+                held = archive.extractfile(member) if member.isfile() else None
+                if held is None or place != "package" or file in NO_RESOURCES:
                     continue
-                held = archive.extractfile(member)
-                if file not in _NO_RESOURCES and held is not None:
-                    yield from definitions(f"{name}: {file}", held.read())
+                if file.endswith(".json"):
+                    yield from _member(file, held.read())
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise NotDefinitions(f"{name}: it is no FHIR package: {error}") from error
+        raise Unreadable(f"It is no FHIR package: {error}.") from error
 
 
-_NO_RESOURCES: Final = frozenset({"package.json", ".index.json"})
+def _member(file: str, content: bytes) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from definitions(content)
+    except Unreadable as error:
+        raise Unreadable(f"{file}: {error}") from error
 
 
-def _check_release(name: str, found: Mapping[str, Any]) -> None:
-    release = found.get("fhirVersion", "4.0.1")
-    if not str(release).startswith("4.0"):
-        raise NotDefinitions(f"{name}: it is of FHIR {release}, and R4 (4.0.1) is wanted")
+NO_RESOURCES: Final = frozenset({"package.json", ".index.json"})
 
 
 def named(content: bytes) -> tuple[str, str] | None:
     """Return the name and version that a package gives itself, or None where it is no package."""
+    if content[:2] != b"\x1f\x8b":
+        return None
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
             held = archive.extractfile("package/package.json")
             said = json.loads(held.read()) if held is not None else {}
-    except (tarfile.TarError, EOFError, OSError, KeyError, ValueError):
-        return None
+    except (tarfile.TarError, EOFError, OSError, KeyError, ValueError) as error:
+        raise Unreadable("It is no FHIR package: it has no package.json.") from error
     return str(said.get("name", "")), str(said.get("version", ""))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from fhir_profiles.compiler import r4
+from fhir_profiles.compiler import r4, tolerated
 from fhir_profiles.compiler.finding import Check, Finding, Severity, under
 from fhir_profiles.compiler.scope import Scope
 
@@ -63,7 +63,8 @@ def _unknown(severity: Severity, url: str) -> Finding:
 def contexts(definition: Mapping[str, Any]) -> frozenset[str]:
     """Return the paths, types and extensions that a definition allows its extension on."""
     given = definition.get("context", ())
-    return frozenset(one if isinstance(one, str) else str(one.get("expression")) for one in given)
+    said = (one if isinstance(one, str) else str(one.get("expression")) for one in given)
+    return frozenset([*said, *tolerated.contexts(definition["url"])])
 
 
 def names_of(kind: str) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class Library:
     @property
     def left_out(self) -> Sequence[str]:
         """Rules that no check was made of so far."""
-        return self._compiler.left_out
+        return list(dict.fromkeys(self._compiler.left_out))
 
     def add(self, resource: Mapping[str, Any]) -> None:
         """Take in a conformance resource; it replaces one of the same URL."""

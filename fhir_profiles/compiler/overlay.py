@@ -72,8 +72,25 @@ def overlay(chain: Sequence[Mapping[str, Any]]) -> Node:
         opened: dict[str, str] = {}
         for element in part.get("element", ()):
             identity = _identity(element, opened)
-            _speak(_find(root, identity.split(".")[1:]), element, definition["url"])
+            node = _find(root, identity.split(".")[1:], definition["url"])
+            _speak(node, element, definition["url"])
+    for node in [*root.below()]:
+        for one in node.slices.values():
+            _inherit(one, node)
     return root
+
+
+def _inherit(one: Node, above: Node) -> None:
+    """Let a slice know how the element that it is a slice of tells its own parts apart."""
+    one.slicing = one.slicing or above.slicing
+    for name, child in above.children.items():
+        if name in one.children:
+            _inherit(one.children[name], child)
+        elif child.fixed is not None or child.pattern is not None:
+            one.children[name] = child
+    for name, part in above.slices.items():
+        if name in one.slices and one is not part:
+            _inherit(one.slices[name], part)
 
 
 def _identity(element: Mapping[str, Any], opened: dict[str, str]) -> str:
@@ -92,7 +109,7 @@ def _identity(element: Mapping[str, Any], opened: dict[str, str]) -> str:
     return str(identity)
 
 
-def _find(root: Node, steps: Sequence[str]) -> Node:
+def _find(root: Node, steps: Sequence[str], canonical: str) -> Node:
     """Return the node of an id's steps, made where it is not there yet."""
     found = root
     for step in steps:
@@ -101,9 +118,9 @@ def _find(root: Node, steps: Sequence[str]) -> Node:
         name = name.removesuffix("[x]")
         if is_choice and part in r4.choices().get(name, ()):  # one of its types, under its own name
             name, part, is_choice = part, "", False
-        found = found.children.setdefault(name, Node(name, is_choice))
+        found = found.children.setdefault(name, Node(name, is_choice, rule=canonical))
         for one in part.split("/") if part else ():  # a slice of a slice
-            found = found.slices.setdefault(one, Node(found.name))
+            found = found.slices.setdefault(one, Node(found.name, rule=canonical))
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from fhir_profiles.compiler import base, r4
+from fhir_profiles.compiler import base, extensions, r4
 from fhir_profiles.compiler.finding import Check, Finding, under
 from fhir_profiles.compiler.invariant import SlowPath, invariant
 from fhir_profiles.compiler.overlay import MANY, Node, TypeRule
@@ -175,7 +175,7 @@ class Compiler:
     def _sliced(self, node: Node) -> "Callable[[Items, Scope], list[Finding]] | None":
         slices = []
         for name, one in node.slices.items():
-            matches = self._matcher(node, one)
+            matches = self._matcher(node, name, one)
             if matches is None:
                 self.left_out.append(f"{node.rule}#{node.name}:{name}")
                 continue
@@ -209,10 +209,10 @@ class Compiler:
 
     # -- which slice -----------------------------------------------------------------------------
 
-    def _matcher(self, sliced: Node, one: Node) -> Matches | None:
+    def _matcher(self, sliced: Node, name: str, one: Node) -> Matches | None:
         by = sliced.slicing.discriminators if sliced.slicing is not None else ()
-        if not by and sliced.name in {"extension", "modifierExtension"}:
-            by = (("value", "url"),)
+        if sliced.name in extensions.MEMBERS:
+            return _by_url(name, one)
         if not by:
             return None
         tests = [self._test(kind, path, one) for kind, path in by]
@@ -251,9 +251,6 @@ class Compiler:
 
     def _by_value(self, steps: list[str], one: Node) -> Matches | None:
         """Return the test of what is fixed at a path, or on the way there."""
-        if steps == ["url"] and one.at("url") is None:
-            urls = frozenset(profile for rule in one.types for profile in rule.profiles)
-            return (lambda value, _scope: value.get("url") in urls) if urls else None
         tests: list[Matches] = []
         for depth in range(len(steps) + 1):
             node = one.at(".".join(steps[:depth]))
@@ -276,6 +273,16 @@ class Compiler:
 
 def _nothing(_value: Any, _scope: Any) -> None:
     return None
+
+
+def _by_url(name: str, one: Node) -> Matches:
+    """Return the test of an extension's URL: what is fixed, its definition's, or the slice's name,
+    as the parts of an extension are called."""
+    url = one.at("url")
+    fixed = url.fixed if url is not None else None
+    defined = frozenset(profile for rule in one.types for profile in rule.profiles)
+    urls = frozenset([fixed]) if isinstance(fixed, str) else defined or frozenset([name])
+    return lambda value, _scope: isinstance(value, dict) and value.get("url") in urls
 
 
 # -- reading members -----------------------------------------------------------------------------

@@ -29,6 +29,12 @@ def extensions() -> Collection[str]:
     return found.keys()
 
 
+def contexts(extension: str) -> Collection[str]:
+    """Return where else than its definition says an extension may stand."""
+    found: Mapping[str, str] = _read()["contexts"].get(extension, {})
+    return found.keys()
+
+
 @cache
 def _read() -> Mapping[str, Any]:
     found: Mapping[str, Any] = json.loads(

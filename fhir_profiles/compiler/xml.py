@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 from xml.etree.ElementTree import Element, ParseError, register_namespace, tostring
 
@@ -19,7 +20,7 @@ class NotFhirXml(ValueError):
 
 
 def resource(content: bytes) -> dict[str, Any]:
-    """Return a resource as its JSON has it; numbers stay text where JSON would lose digits.
+    """Return a resource as its JSON has it; numbers keep the digits they came with.
 
     Raises NotFhirXml. A document type is refused: entities have no place in FHIR.
     """
@@ -130,7 +131,10 @@ def _primitive(text: str | None, code: str) -> Any:
         return text == "true"
     if code in {"integer", "positiveInt", "unsignedInt"} and _INTEGER.fullmatch(text):
         return int(text)
+    if code == "decimal" and _DECIMAL.fullmatch(text):
+        return Decimal(text)
     return text
 
 
 _INTEGER: Final = re.compile(r"-?\d+")
+_DECIMAL: Final = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")

@@ -318,7 +318,7 @@ def test_what_cannot_be_told_is_said_and_is_no_error() -> None:
             "filter": [{"property": "concept", "op": "is-a", "value": "1"}],
         }
     )
-    assert check(coded("1", "http://snomed.info/sct"), snomed, bound("required")) == [
+    assert check(coded("73211009", "http://snomed.info/sct"), snomed, bound("required")) == [
         ("information", "Observation.code", "vs")
     ]
     assert check(coded("red"), COLOURS, bound("required", "https://example.org/nowhere")) == [
