@@ -27,7 +27,7 @@ from broker.referral import Relation
 from broker.store import messages
 from broker.store.messages import NewMessage
 from broker.vault import Binding, Vault
-from fhir_profiles import bundle, structure
+from fhir_profiles import bundle, profiles
 
 CONTENT: Final = "content"
 POSTED: Final = "in"
@@ -81,18 +81,18 @@ class Composing:
 
 
 class Unsound(BrokerError):
-    """A content of our own making is not FHIR R4. A bug of ours; nothing was stored."""
+    """A content of our own making is not as its profiles say. A bug of ours; nothing was stored."""
 
 
 def compose(vault: Vault, new: Composing) -> NewMessage:
     """Give a message its key, seal what it holds, and lay down its event and deadlines.
 
-    Raises Unsound where the content is not FHIR R4: nothing that is not gets any further.
+    Raises Unsound where the content is not as its profiles say: it gets no further.
     """
-    wrong = structure.check(new.content)
+    wrong = [one for one in profiles.ours().check(new.content) if one.severity == "error"]
     if wrong:
-        where = "; ".join(f"{one.path}: {one.severity}" for one in wrong[:3])
-        raise Unsound(f"what {new.door} made of {new.event_type} is not FHIR R4 at {where}")
+        where = "; ".join(f"{one.path} ({one.rule})" for one in wrong[:3])
+        raise Unsound(f"what {new.door} made of {new.event_type} breaks its profile at {where}")
     key = vault.new_key(new.id)
 
     def seal(owner: str, role: str, content_type: str, body: bytes) -> dict[str, Any]:

@@ -175,13 +175,18 @@ def notice(
     reason: tuple[str, str] | None = None,
     advice: str | None = None,
 ) -> Content:
-    """Return the content of a notice: a Communication in response to the original.
+    """Return the content of a notice: a Communication that answers the original, or is about it.
 
     `topic` is a code of `notice-topic`, `reason` (definition, code) such as ("rejection-reason",
     "deceased"), `text` a sentence for a person, `subject` the referral or consultation it is about.
     """
     telling = _Telling(message_id, original, sender, receiver)
-    about = [by_identifier(original.kind, codes.SUBJECT_ID, subject)] if subject else []
+    told_of = by_identifier(original.kind, codes.MESSAGE_ID, original.message_id)
+    # In response to something is only what answers another Communication.
+    is_answer = original.kind == "Communication"
+    about = [] if is_answer else [told_of]
+    if subject:
+        about.append(by_identifier(original.kind, codes.SUBJECT_ID, subject))
     if original.reference:
         about.append(by_identifier(original.kind, codes.SENDER_REFERENCE, original.reference))
     category = concept(f"{codes.HL7}communication-category", "notification")
@@ -197,7 +202,7 @@ def notice(
             recipients=[telling.site(receiver)],
             patient=telling.patient,
             about=about,
-            in_response_to=by_identifier(original.kind, codes.MESSAGE_ID, original.message_id),
+            in_response_to=told_of if is_answer else None,
             payload=[make.CommunicationPayload(contentString=text)],
             notes=[note(advice)] if advice else [],
         ),

@@ -7,6 +7,7 @@ The base structure is `structure`'s, the rest is compiled from definitions: R4's
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -48,6 +49,12 @@ class Profiles:
         resource = json.loads(content)
         found = [_finding(one, resource) for one in structure.check(content)]
         return found + self._library.check(resource)
+
+
+@cache
+def ours() -> Profiles:
+    """Return the checks of our own definitions and R4's alone: what we make is judged by them."""
+    return Profiles()
 
 
 def own() -> list[Mapping[str, Any]]:

@@ -107,12 +107,12 @@ def quantity(value: Decimal, unit: str | None) -> Quantity:
 
 def note(text: str, code: str | None = None) -> Annotation:
     """Return a note; a code of the system `warning` lets software tell it from others."""
-    if code is None:
-        return make.Annotation(text=text)
     warning = codes.system("warning")
-    words = warning.displays.get(code)
+    if code is None or code not in warning:  # what nobody has defined says nothing to software
+        return make.Annotation(text=text)
+    words = coding(warning.url, code, warning.display(code))
     return make.Annotation(
-        extension=[extension(codes.EXT_WARNING, valueCoding=coding(warning.url, code, words))],
+        extension=[extension(codes.EXT_WARNING, valueCoding=words)],
         text=text,
     )
 

@@ -82,11 +82,10 @@ def read(delivery: str, kind: str, via: str, body: bytes, *, referral: str = "")
 
 
 def _about(focus: Mapping[str, Any]) -> str:
-    """Return the message that a Communication answers or a Task is about."""
-    answered: list[dict[str, Any]] = focus.get("inResponseTo", [])
-    named = focus.get("focus") or (answered[0] if answered else {})
-    value: str = named.get("identifier", {}).get("value", "")
-    return value
+    """Return the message that a Communication answers or is about, or that a Task is about."""
+    named = [focus.get("focus", {}), *focus.get("inResponseTo", ()), *focus.get("about", ())]
+    identifiers = (one.get("identifier", {}) for one in named)
+    return next((one["value"] for one in identifiers if one.get("system") == codes.MESSAGE_ID), "")
 
 
 def _code(concept: Mapping[str, Any] | None) -> str:

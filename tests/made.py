@@ -11,6 +11,8 @@ from adapters.pharmacy import ADAPTER as PHARMACY
 from broker.events import Role
 from broker.ports import Adapter, Context, Party
 from fhir_profiles import strict_json
+from fhir_profiles.compiler.finding import Finding
+from fhir_profiles.profiles import ours
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 PRACTICE = Party("Y90001", "Riverside Medical Practice", "0113 496 0201")
@@ -31,6 +33,11 @@ def contents() -> Mapping[str, bytes]:
             for key, content in _translated(adapter, example):
                 found[f"{adapter.name}-{name}-{key}"] = content
     return found
+
+
+def errors(content: bytes) -> list[Finding]:
+    """Return what is wrong with a Bundle of ours: nothing ever should be."""
+    return [one for one in ours().check(content) if one.severity == "error"]
 
 
 def resources() -> Iterator[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""What is let pass of others though a definition says otherwise: `definitions/tolerated.json`.
+"""What is let pass of others though a definition says otherwise: `tolerated.json`.
 
 Each entry says why. Nothing of it is let pass in what we make ourselves: the reference validator
 judges that.
@@ -37,7 +37,6 @@ def contexts(extension: str) -> Collection[str]:
 
 @cache
 def _read() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(
-        (files("fhir_profiles") / "definitions" / "tolerated.json").read_bytes()
-    )
+    held = files("fhir_profiles.compiler") / "tolerated.json"
+    found: Mapping[str, Any] = json.loads(held.read_bytes())
     return found

@@ -17,7 +17,8 @@ from broker.events import Destination, Priority, Recorded, Role, Route, uuid7
 from broker.ports import Adapter, Addressed, Consumer, Context, Kind, Party
 from broker.reading import understand
 from broker.routing import whom_to_telephone
-from fhir_profiles import bundle, codes, make, resources, strict_json, structure
+from fhir_profiles import bundle, codes, make, resources, strict_json
+from tests.made import errors
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
 PLUGGED = registry.load()
@@ -61,7 +62,7 @@ def test_the_same_request_becomes_the_same_bytes(adapter: Adapter, name: str) ->
 def test_what_an_example_becomes_is_sound_fhir_about_its_focus(adapter: Adapter, name: str) -> None:
     request, needs = read(adapter, name)
     for draft in adapter.translate(request, context(needs)):
-        assert structure.check(draft.content) == []
+        assert errors(draft.content) == []
         urls = [entry.full_url for entry in bundle.entries(draft.content)]
         assert draft.focus in urls
         assert len(set(urls)) == len(urls)
@@ -202,7 +203,7 @@ def test_what_is_sent_carries_the_content_byte_for_byte(
     event = an_event(consumer, kind, draft.focus)
     sent = consumer.compose(event, draft.content, an_address(role))
     assert sent == consumer.compose(event, draft.content, an_address(role))
-    assert structure.check(sent) == []
+    assert errors(sent) == []
     carried = {entry.full_url: entry.resource for entry in bundle.entries(sent)}
     for entry in bundle.entries(draft.content):
         assert carried[entry.full_url] == entry.resource

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fhir_profiles import bundle, codes, focus, resources, strict_json, structure
 from fhir_profiles.blocks import TracedPatient
 from fhir_profiles.bundle import Entries, Header, Site
+from tests.made import errors
 
 MESSAGE = "0199a000-0000-7000-8000-000000000001"
 OTHER = "0199a000-0000-7000-8000-000000000002"
@@ -161,7 +162,7 @@ def test_the_bytes_of_an_addressed_message_are_pinned() -> None:
 
 def test_a_message_begins_with_its_header_and_is_r4() -> None:
     body = bundle.address(a_content(), a_header(reason="update", response_to=OTHER))
-    assert structure.check(body) == []
+    assert errors(body) == []
     message = strict_json.loads(body)
     assert (message["id"], message["type"]) == (DELIVERY, "message")
     assert message["timestamp"] == NOW.isoformat()
@@ -304,7 +305,7 @@ def test_a_task_tells_a_referrals_state_in_both_vocabularies() -> None:
         advice="Please refer again if needed.",
         priority="routine",
     )
-    assert structure.check(told.body) == []
+    assert errors(told.body) == []
     task = resource(told.body, "Task")
     assert told.focus.endswith(task["id"])
     assert task["status"] == "failed"
@@ -327,7 +328,7 @@ def test_every_state_of_a_referral_has_a_task_status() -> None:
             owner=RECEIVER,
             original=ORIGINAL,
         )
-        assert structure.check(told.body) == []
+        assert errors(told.body) == []
 
 
 def test_a_notice_answers_the_original_and_says_why() -> None:
@@ -343,7 +344,7 @@ def test_a_notice_answers_the_original_and_says_why() -> None:
         reason=("rejection-reason", "deceased"),
         advice="Please check the record.",
     )
-    assert structure.check(told.body) == []
+    assert errors(told.body) == []
     notice = resource(told.body, "Communication")
     assert told.focus.endswith(notice["id"])
     assert notice["inResponseTo"][0]["identifier"]["value"] == MESSAGE
@@ -353,6 +354,23 @@ def test_a_notice_answers_the_original_and_says_why() -> None:
         {"contentString": "Riverside Medical Practice rejected the update: the patient has died."}
     ]
     assert "subject" not in notice
+
+
+def test_a_notice_of_a_referral_is_about_it_for_only_a_communication_is_answered() -> None:
+    told = focus.notice(
+        OTHER,
+        topic="referral-moved",
+        text="Accepted.",
+        sent=NOW,
+        sender=RECEIVER,
+        receiver=SENDER,
+        original=focus.Original(MESSAGE, "ServiceRequest", "C-1"),
+        subject=DELIVERY,
+    )
+    assert errors(told.body) == []
+    notice = resource(told.body, "Communication")
+    assert "inResponseTo" not in notice
+    assert [one["identifier"]["value"] for one in notice["about"]] == [MESSAGE, DELIVERY, "C-1"]
 
 
 def test_what_tells_of_a_message_repeats_its_patient_under_ids_of_its_own() -> None:
@@ -366,7 +384,7 @@ def test_what_tells_of_a_message_repeats_its_patient_under_ids_of_its_own() -> N
         receiver=SENDER,
         original=focus.Original(MESSAGE, "ServiceRequest", "R-1", content),
     )
-    assert structure.check(told.body) == []
+    assert errors(told.body) == []
     before, after = resource(content, "Patient"), resource(told.body, "Patient")
     assert before["id"] != after["id"]
     assert before | {"id": ""} == after | {"id": ""}

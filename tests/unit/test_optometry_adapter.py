@@ -17,8 +17,9 @@ from adapters.optometry.request import OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Adapter, Context, Needs, Party
-from fhir_profiles import codes, strict_json, structure
+from fhir_profiles import codes, strict_json
 from fhir_profiles.blocks import Fault, to_problems
+from tests.made import errors
 
 NOW = datetime(2026, 10, 1, 16, 0, tzinfo=UTC)
 MESSAGE = "01999f6e-6c00-7000-8000-000000000001"
@@ -556,7 +557,7 @@ def test_a_refused_body_that_is_not_urgent_or_cannot_be_read_names_nobody(
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_becomes_fhir_r4(example: str) -> None:
     practice = RIVERSIDE if "practice" in EXAMPLES[example] else None
-    assert structure.check(content(body(example), practice)) == []
+    assert errors(content(body(example), practice)) == []
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -666,7 +667,7 @@ def test_a_referral_with_every_field_filled_loses_nothing_and_no_digit() -> None
     raw = everything()
     assert read(raw).model_fields_set == set(OptometryReferral.model_fields)
     assert lost(raw) == set()
-    assert structure.check(content(raw)) == []
+    assert errors(content(raw)) == []
 
 
 def test_numbers_keep_their_digits() -> None:
@@ -915,7 +916,7 @@ def test_a_guardian_and_a_safeguarding_concern_are_on_the_message() -> None:
     message = Message(raw)
     assert message.the("RelatedPerson")["relationship"] == [{"text": "son"}]
     assert any(it["code"].get("text") == "Unexplained bruising." for it in message.all("Flag"))
-    assert structure.check(message.body) == []
+    assert errors(message.body) == []
 
 
 def test_what_is_asked_of_the_gp_and_who_chose_the_provider_are_on_the_message() -> None:

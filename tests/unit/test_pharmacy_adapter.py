@@ -17,8 +17,9 @@ from adapters.pharmacy.request import Consultation
 from broker.errors import Problem
 from broker.events import Kind, Priority, Role, SubjectKind
 from broker.ports import Context, Needs, Party
-from fhir_profiles import bundle, codes, strict_json, structure
+from fhir_profiles import bundle, codes, strict_json
 from fhir_profiles.faults import Fault, to_problems
+from tests.made import errors
 
 NOW = datetime(2026, 10, 2, 9, tzinfo=UTC)
 IDS = {
@@ -125,7 +126,7 @@ def test_every_example_becomes_messages_that_are_r4(service: str) -> None:
     contents = translated(example(service))
     assert list(contents) == [want.key for want in wanted.wants]
     for content in contents.values():
-        assert structure.check(content) == []
+        assert errors(content) == []
         Bundle.model_validate(strict_json.loads(content))
 
 

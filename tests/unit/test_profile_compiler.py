@@ -396,6 +396,17 @@ def test_an_extension_is_as_it_is_defined_and_stands_where_it_may() -> None:
     ) == [("warning", "Patient.extension[0].url", "new")]
 
 
+def test_an_extension_has_a_value_or_parts_and_never_both_or_neither() -> None:
+    url = "https://x.org/new"
+    for odd in (
+        {"url": url},
+        {"url": url, "valueCode": "a", "extension": [{"url": "b", "valueCode": "c"}]},
+    ):
+        assert ("error", "Patient.extension[0]", "Extension#ext-1") in check(
+            patient(extension=[odd]), claims=()
+        )
+
+
 def test_an_extension_of_a_primitive_is_checked_in_its_place() -> None:
     time = {"url": "http://hl7.org/fhir/StructureDefinition/patient-birthTime"}
     good = patient(
