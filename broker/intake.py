@@ -69,8 +69,8 @@ class Intake:
         while True:
             now = datetime.now(UTC)
             organisation = posted.caller.organisation
-            request, needs = understand(posted.adapter, raw, organisation, now)
             directory = await self._core.directory.current()
+            request, needs = understand(posted.adapter, raw, organisation, directory, now)
             version = self._core.directory.version
             planned = plan(posted.adapter, raw, needs, directory, now)
             origin = Origin(

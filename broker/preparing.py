@@ -112,7 +112,7 @@ def plan(
             directory,
             now,
             purpose=needs.purpose,
-            paths=needs.paths,
+            paths=adapter.paths,
         )
         problems += routed.problems
         telephone = telephone or routed.telephone
