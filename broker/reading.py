@@ -96,12 +96,17 @@ def own(said: str, organisation: str) -> None:
 
 @asynccontextmanager
 async def telling_danger(
-    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+    adapter: Adapter,
+    body: bytes,
+    directory: Callable[[], Awaitable[Directory]],
+    *,
+    is_correction: bool = False,
 ) -> AsyncIterator[None]:
     """Make every refusal of a body that speaks of danger begin "Nothing was sent. Telephone …".
 
     Also one that came before the body was understood: a key used before, a version gone by, a
-    token for another organisation. Not where the patient refuses that anybody is told.
+    token for another organisation. Where the patient refuses that anybody is told, it begins with
+    that nobody has been; but a correction's does not, for somebody was told before.
     """
     try:
         yield
@@ -109,23 +114,27 @@ async def telling_danger(
         raise  # the same post is being taken in at this moment
     except Refused as refused:
         is_told = refused.detail.startswith(NOTHING)
-        danger = None if is_told else await _danger(adapter, body, directory)
+        danger = None if is_told else await _danger(adapter, body, directory, is_correction)
         if danger is None:
             raise
-        detail = f"{danger} {refused.detail}"
-        raise type(refused)(detail, refused.problems, retry_after=refused.retry_after) from refused
+        raise refused.after(danger) from refused
 
 
 async def _danger(
-    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+    adapter: Adapter,
+    body: bytes,
+    directory: Callable[[], Awaitable[Directory]],
+    is_correction: bool,
 ) -> str | None:
     try:
         raw = read_object(body)
     except Malformed:
         return None
-    danger = adapter.danger(raw)
-    if danger is None or adapter.withheld(raw) is not None:
+    danger, withheld = adapter.danger(raw), adapter.withheld(raw)
+    if danger is None:
         return None
+    if withheld is not None:
+        return None if is_correction else " ".join(withheld.read_first)
     whom = routing.whom_to_telephone(adapter.sought(raw), await directory(), datetime.now(UTC))
     return " ".join(filter(None, [NOTHING, danger, whom]))
 
