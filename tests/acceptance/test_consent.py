@@ -160,6 +160,19 @@ async def test_a_correction_that_withdraws_consent_never_says_that_nobody_has_be
     assert said.startswith("The patient no longer consents")
 
 
+async def test_a_reference_that_was_used_for_what_was_withheld_says_that_nothing_was_sent_under_it(
+    pharmacy: Caller,
+) -> None:
+    body = consultation(consent_to_inform_gp=False)
+    (message,) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    for again in (body, body | {"consent_to_inform_gp": True}):
+        said = problem(await pharmacy.post(PHARMACY.door, again), 409, "conflict")
+        assert said["detail"] == (
+            f"Your reference was used before, for message {message['id']}. Nothing was sent under "
+            "it; use a reference of its own."
+        )
+
+
 async def test_the_sender_sees_that_nothing_was_sent_and_the_practice_sees_nothing(
     pharmacy: Caller, practice: Caller
 ) -> None:
