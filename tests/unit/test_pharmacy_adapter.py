@@ -831,10 +831,10 @@ def test_a_medicine_is_dispensed_with_everything_that_was_said_of_it() -> None:
 
 def test_who_was_there_stands_in_the_message() -> None:
     content = translated(example("infected-insect-bite"))["update"]
-    assert [it["name"][0]["family"] for it in resources(content, "Practitioner")] == [
-        "Osei",
-        "Marsh",
-    ]
+    people = {
+        f"urn:uuid:{it['id']}": it["name"][0]["family"] for it in resources(content, "Practitioner")
+    }
+    assert list(people.values()) == ["Osei", "Marsh"]
     assert [
         it["code"][0]["coding"][0]["code"] for it in resources(content, "PractitionerRole")
     ] == [
@@ -843,6 +843,11 @@ def test_who_was_there_stands_in_the_message() -> None:
     ]
     [encounter] = resources(content, "Encounter")
     assert encounter["class"]["code"] == "AMB"
+    seen_by, responsible = encounter["participant"]
+    assert people[seen_by["individual"]["reference"]] == "Osei"
+    assert "type" not in seen_by
+    assert people[responsible["individual"]["reference"]] == "Marsh"
+    assert responsible["type"] == [{"text": "Responsible pharmacist"}]
     organisations = {
         it["identifier"][0]["value"]: it["name"] for it in resources(content, "Organization")
     }
