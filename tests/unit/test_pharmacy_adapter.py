@@ -835,11 +835,10 @@ def test_who_was_there_stands_in_the_message() -> None:
         f"urn:uuid:{it['id']}": it["name"][0]["family"] for it in resources(content, "Practitioner")
     }
     assert list(people.values()) == ["Osei", "Marsh"]
-    assert [
-        it["code"][0]["coding"][0]["code"] for it in resources(content, "PractitionerRole")
-    ] == [
-        "R5230",
-        "R1290",
+    job_roles = "https://fhir.nhs.uk/STU3/CodeSystem/CareConnect-SDSJobRoleName-1"
+    assert [it["code"][0]["coding"] for it in resources(content, "PractitionerRole")] == [
+        [{"system": job_roles, "code": "R5230", "display": "Community Pharmacy Assistant"}],
+        [{"system": job_roles, "code": "R1290", "display": "Pharmacist"}],
     ]
     [encounter] = resources(content, "Encounter")
     assert encounter["class"]["code"] == "AMB"
