@@ -829,6 +829,15 @@ def test_a_medicine_is_dispensed_with_everything_that_was_said_of_it() -> None:
     assert found["note"] == [{"text": "Supplied under Nitrofurantoin PGD 2.0."}]
 
 
+def test_a_note_about_a_medicine_names_it() -> None:
+    named = ("Nitrofurantoin 50mg capsules", "Paracetamol 500mg tablets")
+    medicines = [example()["medicines"][0] | {"name": name, "level": "VMP"} for name in named]
+    [told] = resources(translated(example(medicines=medicines))["update"], "Communication")
+    assert [note["text"] for note in told["note"]] == [
+        f"The medicine is not an actual medicinal product (AMP): {name}." for name in named
+    ]
+
+
 def test_who_was_there_stands_in_the_message() -> None:
     content = translated(example("infected-insect-bite"))["update"]
     people = {
