@@ -743,6 +743,14 @@ def test_who_sent_the_patient_and_which_contraceptive_it_was_about_are_told() ->
     for source, words in (
         ({"kind": "nhs-111"}, "Source: NHS 111."),
         ({"kind": "general-practice", "organisation": "G99002"}, "General practice (G99002)."),
+        (
+            {"kind": "nhs-111", "referred_at": "2026-10-01T08:05:00Z"},
+            "Source: NHS 111, referred on 1 October 2026 at 09:05.",
+        ),
+        (
+            {"kind": "nhs-111", "referred_at": "2026-09-30"},
+            "Source: NHS 111, referred on 30 September 2026.",
+        ),
     ):
         said = headed(translated(body | {"source": source})["update"])
         assert words in said["outcome"]
