@@ -114,13 +114,13 @@ class Correcting:
     ) -> Answer:
         now = datetime.now(UTC)
         organisation, client = asked.caller.organisation, asked.caller.client_id
-        request, needs = understand(asked.adapter, raw, organisation, now, sent.first_at)
         directory = await self._core.directory.current()
+        request, needs = understand(asked.adapter, raw, organisation, directory, now, sent.first_at)
         self._check_reference(sent, needs, directory.stands_for(organisation))
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
-        before = await self._wanted_before(asked.adapter, sent)
+        before = await self._wanted_before(asked.adapter, sent, directory)
         slots, taken_over, said = _slots(planned, sent, before, needs, retractor)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
@@ -180,7 +180,9 @@ class Correcting:
         await self._core.store.write(write)
         return answer
 
-    async def _wanted_before(self, adapter: Adapter, sent: Sent) -> Mapping[str, Want]:
+    async def _wanted_before(
+        self, adapter: Adapter, sent: Sent, directory: Directory
+    ) -> Mapping[str, Want]:
         """Return what the version to be replaced asked for, by key, if a referral of it has ended.
 
         Nothing where it cannot be read any more: whatever is asked for then counts as new.
@@ -194,7 +196,9 @@ class Correcting:
         if posted is None:
             return {}
         try:
-            _, needs = understand(adapter, read_object(posted.body), old.sender, old.accepted_at)
+            _, needs = understand(
+                adapter, read_object(posted.body), old.sender, directory, old.accepted_at
+            )
         except Refused:
             return {}
         return {want.key: want for want in needs.wants}

@@ -57,6 +57,11 @@ class Refused(BrokerError):
         counted = f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."
         return cls(" ".join([*before, counted]), problems)
 
+    def after(self, sentence: str) -> Self:
+        """Return the same refusal with a sentence to read first."""
+        detail = f"{sentence} {self.detail}"
+        return type(self)(detail, self.problems, retry_after=self.retry_after)
+
 
 class Malformed(Refused):
     """The body cannot be read in one way only."""

@@ -69,8 +69,8 @@ class Intake:
         while True:
             now = datetime.now(UTC)
             organisation = posted.caller.organisation
-            request, needs = understand(posted.adapter, raw, organisation, now)
             directory = await self._core.directory.current()
+            request, needs = understand(posted.adapter, raw, organisation, directory, now)
             version = self._core.directory.version
             planned = plan(posted.adapter, raw, needs, directory, now)
             origin = Origin(
@@ -204,12 +204,16 @@ class Intake:
 
 def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
     known = messages.of_reference(tx, sender, reference_hmac)
-    if known is not None:
-        raise Conflict(
-            f"Your reference was used before, for message {known}. To correct what was sent, PUT "
-            "its new body; anything else needs a reference of its own.",
-            [Problem("reference", "reference-used", f"It names message {known}.", "Use another.")],
-        )
+    if known is None:
+        return
+    todo = "To correct what was sent, PUT its new body; anything else needs a reference of its own."
+    named = messages.get(tx.connection, known)
+    if named is not None and named.status == "withheld":
+        todo = "Nothing was sent under it; use a reference of its own."
+    raise Conflict(
+        f"Your reference was used before, for message {known}. {todo}",
+        [Problem("reference", "reference-used", f"It names message {known}.", "Use another.")],
+    )
 
 
 def _withheld_row(

@@ -87,11 +87,15 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class FieldPaths:
-    """How the sender's own body calls what a problem of routing is about."""
+    """How the sender's own body calls what a problem of routing is about.
+
+    `deciding` are the fields that say what kind of place is sought, and in which area.
+    """
 
     named: str = ""
     practice: str = ""
     sought: str = ""
+    deciding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,6 @@ class Needs:
     identity_verified: bool = True
     practice: str | None = None
     escalates: bool = False
-    paths: FieldPaths = FieldPaths()
     warnings: tuple[Problem, ...] = ()
     advice: tuple[str, ...] = ()
 
@@ -181,6 +184,9 @@ class Adapter(Protocol):
 
     @property
     def accepts(self) -> type[BaseModel]: ...
+
+    @property
+    def paths(self) -> FieldPaths: ...
 
     def needs(self, request: Any, now: datetime) -> Needs:
         """Return what it needs; `now` is when it is sent, or that which it corrects first was."""

@@ -3,7 +3,7 @@
 Routes each wanted message, translates, composes. Reads nothing but what it is given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -112,7 +112,7 @@ def plan(
             directory,
             now,
             purpose=needs.purpose,
-            paths=needs.paths,
+            paths=adapter.paths,
         )
         problems += routed.problems
         telephone = telephone or routed.telephone
@@ -268,24 +268,15 @@ def answer(
     correlation_id: str,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return what the sender is told: what was made, where each goes and why, and by when."""
-    said = list(plan.read_first)
-    for message in made:
-        said += [
-            "Overdue already: "
-            + deadlines.duty(one["kind"], directory.name(Destination(one["owner"])), one["due_at"])
-            for one in message.deadlines
-            if deadlines.is_overdue(one["due_at"], now)
-        ]
-        if message.row["priority"] != Priority.STAT:
-            continue
-        acting = next((r.destination for r in message.event.routes if r.role is Role.ACTING), None)
-        if acting is not None:
-            said.append(
-                "A message alone is not enough for something that must be seen to today. "
-                f"{directory.whom_to_telephone(acting, now)} Then record the call with "
-                f"POST /messages/{message.row['id']}/telephone-calls."
-            )
+    """Return what the sender is told: what was made, where each goes and why, and by when.
+
+    To be read first is what to do now, then whom to telephone, then what is overdue already.
+    """
+    said = [
+        *plan.read_first,
+        *(call for message in made for call in _calls(message, directory, now)),
+        *(duty for message in made for duty in _overdue(message, directory, now)),
+    ]
     return {
         "read_first": list(dict.fromkeys(said)),
         "messages": [told(message, directory, now) for message in made],
@@ -296,6 +287,26 @@ def answer(
             for w in plan.warnings
         ],
     }
+
+
+def _calls(message: NewMessage, directory: Directory, now: datetime) -> Iterator[str]:
+    """Yield whom to telephone about a message that must be seen to today."""
+    if message.row["priority"] != Priority.STAT:
+        return
+    for route in message.event.routes:
+        if route.role is Role.ACTING:
+            yield (
+                "A message alone is not enough for something that must be seen to today. "
+                f"{directory.whom_to_telephone(route.destination, now)} Then record the call with "
+                f"POST /messages/{message.row['id']}/telephone-calls."
+            )
+
+
+def _overdue(message: NewMessage, directory: Directory, now: datetime) -> Iterator[str]:
+    for one in message.deadlines:
+        if deadlines.is_overdue(one["due_at"], now):
+            owner = directory.name(Destination(one["owner"]))
+            yield f"Overdue already: {deadlines.duty(one['kind'], owner, one['due_at'])}"
 
 
 def told(message: NewMessage, directory: Directory, now: datetime) -> dict[str, Any]:

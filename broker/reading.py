@@ -1,7 +1,16 @@
 """From bytes to an understood request, with everything that is wrong with it told at once."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -32,6 +41,7 @@ def understand(
     adapter: Adapter,
     raw: Mapping[str, Any],
     organisation: str,
+    directory: Directory,
     now: datetime,
     sent_at: datetime | None = None,
 ) -> tuple[Any, Needs]:
@@ -46,10 +56,33 @@ def understand(
             Problem(fault.field, fault.code, fault.detail, fault.todo)
             for fault in faults.to_problems(error, adapter.accepts)
         ]
+        problems += _missed(adapter, raw, [problem.field for problem in problems], directory)
         raise Refused.all_of(problems) from None
     needs = adapter.needs(request, sent_at or now)
     own(needs.organisation, organisation)
     return request, needs
+
+
+def _missed(
+    adapter: Adapter, raw: Mapping[str, Any], at_fault: Sequence[str], directory: Directory
+) -> Iterator[Problem]:
+    """Yield what routing misses of a body with faults, unless it hangs on one of these itself."""
+    seek, paths = adapter.sought(raw), adapter.paths
+    if seek is not None and any(_touch(at_fault, path) for path in paths.deciding):
+        # What is sought is not known: only of a place that is named can anything be said.
+        seek = replace(seek, receiver_type="") if seek.named is not None else None
+    problem = routing.missed(seek, directory, paths) if seek is not None else None
+    if problem is not None and not _touch(at_fault, problem.field):
+        yield problem
+
+
+def _touch(fields: Iterable[str], path: str) -> bool:
+    """Tell whether one of the fields is at a path, in it or around it."""
+    return any(_within(field, path) or _within(path, field) for field in fields)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
 
 
 def own(said: str, organisation: str) -> None:
@@ -63,12 +96,17 @@ def own(said: str, organisation: str) -> None:
 
 @asynccontextmanager
 async def telling_danger(
-    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+    adapter: Adapter,
+    body: bytes,
+    directory: Callable[[], Awaitable[Directory]],
+    *,
+    is_correction: bool = False,
 ) -> AsyncIterator[None]:
     """Make every refusal of a body that speaks of danger begin "Nothing was sent. Telephone …".
 
     Also one that came before the body was understood: a key used before, a version gone by, a
-    token for another organisation. Not where the patient refuses that anybody is told.
+    token for another organisation. Where the patient refuses that anybody is told, it begins with
+    that nobody has been; but a correction's does not, for somebody was told before.
     """
     try:
         yield
@@ -76,23 +114,27 @@ async def telling_danger(
         raise  # the same post is being taken in at this moment
     except Refused as refused:
         is_told = refused.detail.startswith(NOTHING)
-        danger = None if is_told else await _danger(adapter, body, directory)
+        danger = None if is_told else await _danger(adapter, body, directory, is_correction)
         if danger is None:
             raise
-        detail = f"{danger} {refused.detail}"
-        raise type(refused)(detail, refused.problems, retry_after=refused.retry_after) from refused
+        raise refused.after(danger) from refused
 
 
 async def _danger(
-    adapter: Adapter, body: bytes, directory: Callable[[], Awaitable[Directory]]
+    adapter: Adapter,
+    body: bytes,
+    directory: Callable[[], Awaitable[Directory]],
+    is_correction: bool,
 ) -> str | None:
     try:
         raw = read_object(body)
     except Malformed:
         return None
-    danger = adapter.danger(raw)
-    if danger is None or adapter.withheld(raw) is not None:
+    danger, withheld = adapter.danger(raw), adapter.withheld(raw)
+    if danger is None:
         return None
+    if withheld is not None:
+        return None if is_correction else " ".join(withheld.read_first)
     whom = routing.whom_to_telephone(adapter.sought(raw), await directory(), datetime.now(UTC))
     return " ".join(filter(None, [NOTHING, danger, whom]))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.directory import GENERAL_PRACTICE, Directory, Service
+from broker.directory import GENERAL_PRACTICE, Connection, Directory, Service
 from broker.errors import DeliveryCode, Problem
 from broker.events import Destination, Kind, Priority, Role, Route, delivered_as
 from broker.ports import Endpoint, FieldPaths, Seek, Want
@@ -100,15 +100,21 @@ def recheck(
 
     Asked again at each attempt: a route is a promise about the past, the directory is the present.
     """
-    organisation = directory.organisations.get(destination.ods)
-    if organisation is not None and not organisation.is_open:
-        return "closed"
-    connection = directory.connections.get(destination)
-    if organisation is None or connection is None:
-        return "not-connected"
-    if destination.service and directory.service(destination) is None:
-        return "not-connected"
+    connection = _connection(destination, directory)
+    if not isinstance(connection, Connection):
+        return connection
     return connection.endpoint if connection.accepts(kind, pathway) else "does-not-take"
+
+
+def missed(seek: Seek, directory: Directory, paths: FieldPaths) -> Problem | None:
+    """Return why there is no place for what is sought, whatever is to be sent there; else None."""
+    found = _find(seek, directory, paths)
+    if isinstance(found, _Found):
+        connection = _connection(found.destination, directory)
+        if isinstance(connection, Connection):
+            return None
+        found = _cut_off(found.destination, connection, _path(seek, paths), directory)
+    return Problem(found.field, found.code, found.detail, found.todo)
 
 
 def whom_to_telephone(seek: Seek | None, directory: Directory, now: datetime) -> str:
@@ -245,25 +251,17 @@ def _reachable(
     """Return what was found if it can be reached now, else why not and what to do instead."""
     if isinstance(found, _Missed):
         return found
-    place = found.destination
-    path = paths.sought
-    if seek.named is not None:
-        path = paths.named
-    elif seek.receiver_type == GENERAL_PRACTICE:
-        path = paths.practice
+    place, path = found.destination, _path(seek, paths)
     kind = delivered_as(want.kind, seek.role)
     checked = recheck(place, kind, directory, want.pathway)
     if isinstance(checked, Endpoint):
         return found
-    name = f"{directory.name(place)} ({place})"
-    todo = f"Telephone {directory.name(place)} on {directory.telephone(place)}."
-    if want.priority is Priority.STAT:  # it cannot wait until somebody is there again
-        todo = directory.whom_to_telephone(place, now)
-    if checked == "closed":
-        return _closed(place, path, directory, todo if want.priority is Priority.STAT else "")
-    if checked == "not-connected":
-        return _Missed(path, checked, f"{name} is not connected to the broker.", todo, todo)
-    detail = f"{name} does not take this ({kind}, {want.pathway})."
+    # What is for today cannot wait until somebody is there again.
+    today = directory.whom_to_telephone(place, now) if want.priority is Priority.STAT else ""
+    if checked != "does-not-take":
+        return _cut_off(place, checked, path, directory, today)
+    detail = f"{directory.name(place)} ({place}) does not take this ({kind}, {want.pathway})."
+    todo = today or _telephone(place, directory)
     others = [
         service
         for service in _candidates(seek, directory)
@@ -273,6 +271,41 @@ def _reachable(
     if others:
         todo = f"{todo} {_name_one(others, directory)}"
     return _Missed(path, "does-not-take", detail, todo, todo)
+
+
+def _path(seek: Seek, paths: FieldPaths) -> str:
+    """Return the field that the place was found by."""
+    if seek.named is not None:
+        return paths.named
+    return paths.practice if seek.receiver_type == GENERAL_PRACTICE else paths.sought
+
+
+def _connection(destination: Destination, directory: Directory) -> Connection | DeliveryCode:
+    """Return how an open place is connected, or the code that says why nothing reaches it."""
+    organisation = directory.organisations.get(destination.ods)
+    if organisation is not None and not organisation.is_open:
+        return "closed"
+    connection = directory.connections.get(destination)
+    if organisation is None or connection is None:
+        return "not-connected"
+    if destination.service and directory.service(destination) is None:
+        return "not-connected"
+    return connection
+
+
+def _cut_off(
+    place: Destination, code: DeliveryCode, path: str, directory: Directory, today: str = ""
+) -> _Missed:
+    """Say that nothing reaches a place; `today` says who answers now, if it cannot wait."""
+    if code == "closed":
+        return _closed(place, path, directory, today)
+    detail = f"{directory.name(place)} ({place}) is not connected to the broker."
+    todo = today or _telephone(place, directory)
+    return _Missed(path, code, detail, todo, todo)
+
+
+def _telephone(place: Destination, directory: Directory) -> str:
+    return f"Telephone {directory.name(place)} on {directory.telephone(place)}."
 
 
 def _closed(place: Destination, path: str, directory: Directory, today: str) -> _Missed:
@@ -311,10 +344,10 @@ def _unknown(
     path: str,
     destination: Destination,
     directory: Directory,
-    instead: Sequence[Service] | None = None,
+    instead: Sequence[Service] = (),
 ) -> _Missed:
     code, detail = "unknown-destination", f"{destination} is not in the directory."
-    if instead is None:
+    if not instead:
         return _Missed(path, code, detail, "Check the code.")
     return _one_of(path, code, detail, instead, directory)
 

@@ -7,9 +7,9 @@ turns what is raised into sentences in the sender's own words.
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fhir_profiles import codes, identifiers
 from fhir_profiles.faults import Fault, to_problems
@@ -29,6 +29,7 @@ from fhir_profiles.values import (
     Text,
     Unit,
     When,
+    refusal,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
 
 Sex = Literal["male", "female", "other", "unknown"]
 NumberStatus = Literal["01", "02", "03", "04", "05", "06", "07", "08"]
+Traced = Literal["01", "02"]
 Contact = Literal[
     "letter",
     "visit",
@@ -187,25 +189,26 @@ class Patient(Block):
             )
 
 
+def _traced(status: Any) -> Any:
+    """Refuse a status that is known and not safe to file under, in its own words."""
+    if status in get_args(NumberStatus) and status not in get_args(Traced):
+        words = codes.system("nhs-number-verification-status").display(status)
+        raise refusal(
+            "not-traced",
+            f"Status {status} ({words}) is not safe to file under.",
+            "Trace the patient first (PDS), then send the number with status 01.",
+        )
+    return status
+
+
 class TracedPatient(Patient):
     """A patient whose NHS number was traced: without one nothing may be filed."""
 
     nhs_number: NhsNumber = Field(examples=["9990000018"])
     """The NHS number that the trace returned. Trace the patient first (PDS)."""
-    nhs_number_status: NumberStatus = Field(examples=["01"])
+    nhs_number_status: Annotated[Traced, BeforeValidator(_traced)] = Field(examples=["01"])
     """01 present and verified, or 02 present but not traced (draws a warning). Anything else is
     refused: trace the patient first (PDS)."""
-
-    @rule
-    def _is_traced(self, _: datetime) -> Iterator[Finding]:
-        if self.nhs_number_status not in {"01", "02"}:
-            words = codes.system("nhs-number-verification-status").display(self.nhs_number_status)
-            yield Finding(
-                ("nhs_number_status",),
-                "not-traced",
-                f"Status {self.nhs_number_status} ({words}) is not safe to file under.",
-                "Trace the patient first (PDS), then send the number with status 01.",
-            )
 
 
 class AnyPatient(Patient):

@@ -25,7 +25,8 @@ EXT_CONTACT_PREFERENCE: Final = f"{UK_CORE}Extension-UKCore-ContactPreference"
 EXT_ETHNIC_CATEGORY: Final = f"{UK_CORE}Extension-UKCore-EthnicCategory"
 EXT_INTERPRETER: Final = "http://hl7.org/fhir/StructureDefinition/patient-interpreterRequired"
 PREFERRED_CONTACT: Final = f"{UK_CORE_CODES}UKCore-PreferredContactMethod"
-JOB_ROLE: Final = f"{UK_CORE_CODES}UKCore-SDSJobRoleName"
+# UK Core's own list is retired and lacks the pharmacy's technician and assistant.
+JOB_ROLE: Final = "https://fhir.nhs.uk/STU3/CodeSystem/CareConnect-SDSJobRoleName-1"
 SUPPLY_TYPE: Final = f"{UK_CORE_CODES}UKCore-MedicationSupplyType"
 
 # Ours. A heading's code stands on the payload that it heads; a warning's on the note that tells it.

@@ -17,7 +17,7 @@ from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.coding import Coding
 from fhir.resources.R4B.condition import Condition
 from fhir.resources.R4B.contactpoint import ContactPoint
-from fhir.resources.R4B.encounter import Encounter
+from fhir.resources.R4B.encounter import Encounter, EncounterParticipant
 from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.flag import Flag
 from fhir.resources.R4B.humanname import HumanName
@@ -271,10 +271,17 @@ def practitioner_role(
 # -- what happened -------------------------------------------------------------------------------
 
 
+def participant(who: str, words: str | None = None) -> EncounterParticipant:
+    """Return who took part; `words` say as what, where it is not simply who saw the patient."""
+    return make.EncounterParticipant(
+        type=[make.CodeableConcept(text=words)] if words else None, individual=reference(who)
+    )
+
+
 def encounter(
     *,
     patient: str,
-    performer: str,
+    participants: Sequence[EncounterParticipant],
     provider: str,
     start: When,
     mode: Coding,
@@ -293,7 +300,7 @@ def encounter(
         type=[kind] if kind else None,
         serviceType=service,
         subject=reference(patient),
-        participant=[make.EncounterParticipant(individual=reference(performer))],
+        participant=list(participants),
         period=period(start),
         reasonCode=list(reasons) or None,
         serviceProvider=reference(provider),

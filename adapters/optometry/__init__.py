@@ -12,7 +12,7 @@ from typing import Any, Final
 from adapters.optometry.needs import danger, needs, sought, withheld
 from adapters.optometry.request import OptometryReferral
 from adapters.optometry.translate import translate
-from broker.ports import Adapter, Context, Draft, Needs, Seek, Withheld
+from broker.ports import Adapter, Context, Draft, FieldPaths, Needs, Seek, Withheld
 
 # Complete bodies by name; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -27,6 +27,15 @@ class Optometry:
     door = "/optometry/referrals"
     accepts = OptometryReferral
     examples = _EXAMPLES
+    paths = FieldPaths(
+        named="provider",
+        practice="practice.ods",
+        sought="condition",
+        deciding=(
+            *("condition", "subspecialty", "right.pressures", "left.pressures"),
+            *("provider", "practice.ods", "patient.address.postcode"),
+        ),
+    )
 
     def needs(self, request: OptometryReferral, now: datetime) -> Needs:
         return needs(request, now)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from adapters.optometry.request import SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
-from broker.ports import Clinical, FieldPaths, Needs, Seek, Want, Withheld
+from broker.ports import Clinical, Needs, Seek, Want, Withheld
 from fhir_profiles import codes, consent, eye, glance
 from fhir_profiles.blocks import Fault
 
@@ -71,7 +71,6 @@ def needs(request: OptometryReferral, now: datetime) -> Needs:
         wants=(_want(request, judgement),),
         consent=request.consent,
         label="R" if patient.sensitive else "N",
-        paths=FieldPaths(named="provider", practice="practice.ods", sought="condition"),
         nhs_number=patient.nhs_number,
         identity_verified=patient.verified,
         practice=practice,

@@ -14,7 +14,7 @@ from adapters.pharmacy import refused
 from adapters.pharmacy.needs import needs
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.translate import translate
-from broker.ports import Adapter, Context, Draft, Needs, Seek, Withheld
+from broker.ports import Adapter, Context, Draft, FieldPaths, Needs, Seek, Withheld
 
 # One complete body per service; as floats, because they are there to be shown.
 _EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = json.loads(
@@ -29,6 +29,7 @@ class Pharmacy:
     door = "/pharmacy/consultations"
     accepts = Consultation
     examples = _EXAMPLES
+    paths = FieldPaths(practice="practice.ods", sought="service")
 
     def needs(self, request: Consultation, now: datetime) -> Needs:
         return needs(request)

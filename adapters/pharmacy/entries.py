@@ -24,6 +24,7 @@ PREGNANCY: Final = {
     "pregnant": ("77386006", "Pregnant"),
     "not-pregnant": ("60001007", "Not pregnant"),
 }
+_RESPONSIBLE: Final = "Responsible pharmacist"  # in words: no reference confirms a code for it
 ABPM_DECLINED: Final = ("861231000000105", "Ambulatory blood pressure monitoring declined")
 # A regular pulse has words only: under the other's code it would be filed as an irregular one.
 _RHYTHMS: Final = {
@@ -107,11 +108,13 @@ class Message:
             resources.practitioner(clinician.name, codes.GPHC, clinician.gphc_number),
         )
         self.role = self._add_role("practitioner-role", self.practitioner, clinician.role)
+        self.participants = [resources.participant(self.practitioner)]
         responsible = clinician.responsible_pharmacist
         if responsible:
             made = resources.practitioner(responsible.name, codes.GPHC, responsible.gphc_number)
             url = self.entries.add("responsible-pharmacist", made)
             self._add_role("responsible-pharmacist-role", url, "pharmacist")
+            self.participants.append(resources.participant(url, _RESPONSIBLE))
 
     def _add_role(self, name: str, practitioner: str, role: str) -> str:
         roles = codes.system("pharmacy-role")
@@ -129,7 +132,7 @@ class Message:
             "encounter",
             resources.encounter(
                 patient=self.patient,
-                performer=self.practitioner,
+                participants=self.participants,
                 provider=self.pharmacy,
                 start=self.seen,
                 mode=resources.coding(

@@ -5,7 +5,7 @@ from typing import Final
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.rules import Asked, judge
 from broker.events import Kind, Priority, Role, SubjectKind, highest
-from broker.ports import FieldPaths, Needs, Seek, Want
+from broker.ports import Needs, Seek, Want
 from fhir_profiles.pathways import pharmacy
 
 UPDATE: Final = "update"
@@ -60,7 +60,6 @@ def needs(request: Consultation) -> Needs:
         wants=tuple(wants),
         consent=request.consent_to_inform_gp,
         label="R" if patient.sensitive else "N",
-        paths=FieldPaths(practice="practice.ods", sought="service"),
         nhs_number=patient.nhs_number,
         identity_verified=patient.verified,
         practice=practice,

@@ -132,6 +132,8 @@ class Source(Block):
     """ODS code of the referrer."""
     reference: Line | None = Field(default=None, examples=["REF-2026-10-0077"])
     """The referrer's own reference."""
+    referred_at: When | None = Field(default=None, examples=["2026-10-01T11:40:00+01:00"])
+    """When the referrer referred the patient."""
 
 
 class BloodPressure(Block):

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from adapters.pharmacy.request import Consultation, Pulse
+from adapters.pharmacy.request import Consultation, Medicine, Pulse
 from broker.errors import Problem
 from broker.events import Priority, highest
 from fhir_profiles import codes
@@ -199,21 +199,8 @@ def _doubt(hit: Hit[Rule]) -> Problem:
 
 def _supply_warnings(request: Consultation) -> Iterator[Problem]:
     for place, medicine in enumerate(request.medicines):
-        where = f"medicines[{place}]"
-        if medicine.code is None:
-            yield _warning(f"{where}.code", "medicine-not-coded", "Send the dm+d code of the AMP.")
-        elif medicine.level != "AMP":
-            yield _warning(f"{where}.level", "medicine-not-amp", "Send the dm+d code of the AMP.")
-        if medicine.quantity is None:
-            yield _warning(f"{where}.quantity", "quantity-missing", "Send the quantity.")
-        if medicine.dose is None:
-            yield _warning(f"{where}.dose", "dose-text-missing", "Send the dose.")
-        if medicine.patient_instruction is None:
-            yield _warning(
-                f"{where}.patient_instruction", "patient-instruction-missing", "Send it."
-            )
-        if medicine.supply_route == "patient-group-direction" and medicine.pgd_version is None:
-            yield _warning(f"{where}.pgd_version", "pgd-version-missing", "Send the PGD's version.")
+        for field, code, todo in _medicine_doubts(medicine):
+            yield _warning(f"medicines[{place}].{field}", code, todo, medicine.name)
     supplies = pharmacy().outcomes[request.outcome].supplies
     if request.medicines and not supplies:
         yield _warning("medicines", "medicine-without-supply", "Check the outcome.")
@@ -221,5 +208,23 @@ def _supply_warnings(request: Consultation) -> Iterator[Problem]:
         yield _warning("no_supply_reason", "no-supply-reason-missing", "Send the reason.")
 
 
-def _warning(field: str, code: str, todo: str) -> Problem:
-    return Problem(field, code, f"{codes.system('warning').display(code)}.", todo)
+def _medicine_doubts(medicine: Medicine) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, code, what to do) of all that is doubtful about one medicine."""
+    if medicine.code is None:
+        yield "code", "medicine-not-coded", "Send the dm+d code of the AMP."
+    elif medicine.level != "AMP":
+        yield "level", "medicine-not-amp", "Send the dm+d code of the AMP."
+    if medicine.quantity is None:
+        yield "quantity", "quantity-missing", "Send the quantity."
+    if medicine.dose is None:
+        yield "dose", "dose-text-missing", "Send the dose."
+    if medicine.patient_instruction is None:
+        yield "patient_instruction", "patient-instruction-missing", "Send it."
+    if medicine.supply_route == "patient-group-direction" and medicine.pgd_version is None:
+        yield "pgd_version", "pgd-version-missing", "Send the PGD's version."
+
+
+def _warning(field: str, code: str, todo: str, about: str = "") -> Problem:
+    """Return a warning; `about` names what it is about, for the message's notes have no field."""
+    words = codes.system("warning").display(code)
+    return Problem(field, code, f"{words}: {about}." if about else f"{words}.", todo)

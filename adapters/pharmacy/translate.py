@@ -138,7 +138,15 @@ def _ended(request: Consultation) -> Iterator[str]:
 
 def _source(source: Source) -> str:
     words = codes.system("pharmacy-source").display(source.kind)
-    return f"{words} ({source.organisation})" if source.organisation else words
+    who = f"{words} ({source.organisation})" if source.organisation else words
+    return f"{who}, referred on {_spoken(source.referred_at)}" if source.referred_at else who
+
+
+def _spoken(when: date | datetime) -> str:
+    """Say a date as it was given, a time by the clock in London."""
+    day = london(when) if isinstance(when, datetime) else when
+    said = f"{day.day} {day:%B %Y}"
+    return f"{said} at {day:%H:%M}" if isinstance(day, datetime) else said
 
 
 def _onward(onward: Onward) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
             lambda c: tracking.addressed(c, identity, codes)
         )
         body = await body_of(request)
-        async with telling_danger(adapter, body, broker.directory.current):
+        async with telling_danger(adapter, body, broker.directory.current, is_correction=True):
             allow(caller, Action.CORRECT, relation, label=label, door=adapter.name)
             await only_known_parameters(request)
             made = await broker.correcting.correct(

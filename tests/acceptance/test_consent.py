@@ -119,6 +119,60 @@ async def test_what_is_looked_at_is_refused_where_it_is_wrong(
     problem(await pharmacy.post(PHARMACY.door, body), status, code)
 
 
+@pytest.mark.parametrize(
+    ("change", "status", "code", "said_after"),
+    [
+        ({"reference": None}, 422, "invalid", "1 problem found; nothing was stored."),
+        ({"pharmacy": {"ods": "FPH02"}}, 403, "forbidden", "The body says it comes from FPH02"),
+    ],
+)
+async def test_the_refusal_of_a_body_without_consent_says_what_danger_there_is_in_it(
+    pharmacy: Caller, change: Body, status: int, code: str, said_after: str
+) -> None:
+    body = consultation(consent_to_inform_gp=False, outcome="emergency") | change
+    said = problem(await pharmacy.post(PHARMACY.door, body), status, code)["detail"]
+    assert said.startswith("Nobody has been told. Call 999 or send the patient to A&E now")
+    assert said_after in said
+    calm = consultation(consent_to_inform_gp=False) | change
+    said = problem(await pharmacy.post(PHARMACY.door, calm), status, code)["detail"]
+    assert said.startswith(said_after)
+
+
+async def test_a_body_without_consent_that_is_refused_unread_says_what_danger_there_is_in_it_too(
+    pharmacy: Caller,
+) -> None:
+    taken(await pharmacy.post(PHARMACY.door, consultation(), key="used-for-another"))
+    body = consultation(consent_to_inform_gp=False, outcome="emergency")
+    answer = await pharmacy.post(PHARMACY.door, body, key="used-for-another")
+    said = problem(answer, 409, "conflict")["detail"]
+    assert said.startswith("Nobody has been told. Call 999 or send the patient to A&E now")
+
+
+async def test_a_correction_that_withdraws_consent_never_says_that_nobody_has_been_told(
+    pharmacy: Caller,
+) -> None:
+    body = reading(196, 124)
+    (message, _) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    path = f"{PHARMACY.door}/{message['id']}"
+    refused = body | {"consent_to_inform_gp": False}
+    answer = await pharmacy.put(path, refused, if_match=await pharmacy.etag(message["url"]))
+    said = problem(answer, 409, "conflict")["detail"]
+    assert said.startswith("The patient no longer consents")
+
+
+async def test_a_reference_that_was_used_for_what_was_withheld_says_that_nothing_was_sent_under_it(
+    pharmacy: Caller,
+) -> None:
+    body = consultation(consent_to_inform_gp=False)
+    (message,) = taken(await pharmacy.post(PHARMACY.door, body))["messages"]
+    for again in (body, body | {"consent_to_inform_gp": True}):
+        said = problem(await pharmacy.post(PHARMACY.door, again), 409, "conflict")
+        assert said["detail"] == (
+            f"Your reference was used before, for message {message['id']}. Nothing was sent under "
+            "it; use a reference of its own."
+        )
+
+
 async def test_the_sender_sees_that_nothing_was_sent_and_the_practice_sees_nothing(
     pharmacy: Caller, practice: Caller
 ) -> None:

@@ -160,9 +160,9 @@ async def test_a_correction_carries_the_reference_and_is_judged_like_a_post(
     old = await filed(pharmacy, practice, body)
     other = await correct(pharmacy, old["id"], body | {"reference": "another"})
     assert problem(other, 422, "invalid")["problems"][0]["field"] == "reference"
-    wrong = body | {"outcome": "cured", "colour": "red"}
+    wrong = body | {"outcome": "cured", "colour": "red", "practice": {"ods": "Z99"}}
     said = problem(await correct(pharmacy, old["id"], wrong), 422, "invalid")
-    assert {one["field"] for one in said["problems"]} == {"outcome", "colour"}
+    assert {one["field"] for one in said["problems"]} == {"outcome", "colour", "practice.ods"}
     withheld = body | {"consent_to_inform_gp": False}
     said = problem(await correct(pharmacy, old["id"], withheld), 409, "conflict")
     assert f"POST /messages/{old['id']}/withdrawal" in said["detail"]

@@ -142,6 +142,17 @@ async def test_what_is_past_already_is_overdue_at_once_and_the_answer_says_so(
     await eventually(listed)
 
 
+async def test_whom_to_telephone_is_read_before_all_that_is_overdue(pharmacy: Caller) -> None:
+    seen = (datetime.now(UTC) - timedelta(days=12)).isoformat(timespec="seconds")
+    sent = await pharmacy.submit(reading(190, 70, clinical_time=seen))
+    telephone = next(
+        place for place, line in enumerate(sent["read_first"]) if line.startswith(ENOUGH)
+    )
+    overdue = [line.startswith("Overdue already") for line in sent["read_first"]]
+    assert overdue.count(True) == 4
+    assert not any(overdue[: telephone + 1])
+
+
 async def test_with_acute_symptoms_the_update_goes_alone_and_the_answer_says_999(
     pharmacy: Caller, practice: Caller
 ) -> None:

@@ -180,6 +180,59 @@ async def test_the_optometry_door_tells_all_at_once_too(optometrist: Caller) -> 
     }
 
 
+NO_SUMMARY: Body = {"clinical_summary": None}
+NO_EYE: Body = {"eye": None}
+NAMED: Body = {"provider": {"ods": "RYY01"}}
+UNHEARD_OF: Body = {"provider": {"ods": "Z99"}}
+IN_EDINBURGH: Body = {
+    **OPTOMETRY.examples["no-nhs-number"]["patient"],
+    "address": {"lines": ["1 High Street"], "postcode": "EH1 1AA"},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (consultation(practice="Z99", **NO_SUMMARY), ["clinical_summary", "practice.ods"]),
+        (consultation(practice="G99004", **NO_SUMMARY), ["clinical_summary", "practice.ods"]),
+        (consultation(practice="G99005", **NO_SUMMARY), ["clinical_summary", "practice.ods"]),
+        (referral(**UNHEARD_OF, **NO_EYE), ["eye", "provider"]),
+        (referral("suspected-wet-amd", **NAMED, **NO_EYE), ["eye", "provider"]),
+        (referral(**UNHEARD_OF, condition={"code": "sore"}), ["condition.code", "provider"]),
+        (referral("no-nhs-number", patient=IN_EDINBURGH, **NO_EYE), ["eye", "condition"]),
+    ],
+)
+async def test_a_place_that_cannot_be_had_is_told_with_everything_else_that_is_wrong(
+    place: Place, body: Body, fields: list[str]
+) -> None:
+    said = await _refused(place, body)
+    assert [one["field"] for one in said["problems"]] == fields
+    assert said["detail"] == "2 problems found; nothing was stored."
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (consultation(practice="G 99!"), "practice.ods"),
+        (consultation(practice=None), "practice"),
+        (referral(provider={"ods": "??"}), "provider.ods"),
+        (referral(condition={"code": "sore"}, provider=None), "condition.code"),
+        (referral(condition={"code": "sore"}, provider={"ods": "G99001"}), "condition.code"),
+        (referral(subspecialty="left leg", provider=None), "subspecialty"),
+    ],
+)
+async def test_of_a_place_that_hangs_on_a_field_at_fault_nothing_is_said(
+    place: Place, body: Body, field: str
+) -> None:
+    said = await _refused(place, body)
+    assert [one["field"] for one in said["problems"]] == [field]
+
+
+async def _refused(place: Place, body: Body) -> Body:
+    door = "pharmacy" if "service" in body else "optometry"
+    return problem(await place.of(SENDERS[door]).post(DOORS[door], body), 422, "invalid")
+
+
 def _without(path: str) -> Body:
     body = consultation()
     *parents, last = path.split(".")

@@ -147,7 +147,7 @@ def test_the_organisation_of_the_body_is_the_one_that_is_asked_for(
 ) -> None:
     raw = strict_json.loads(json.dumps(adapter.examples[name]).encode())
     _, needs = read(adapter, name)
-    request, again = understand(adapter, raw, needs.organisation, NOW)
+    request, again = understand(adapter, raw, needs.organisation, Directory(), NOW)
     assert again.reference == raw["reference"]
     assert request is not None
 

@@ -319,6 +319,12 @@ def test_a_number_that_was_not_traced_is_refused(status: str) -> None:
     assert fault.todo.startswith("Trace the patient first")
 
 
+def test_of_the_statuses_that_a_traced_number_may_have_only_two_are_named() -> None:
+    [fault] = wrong(TracedPatient, TRACED | {"nhs_number_status": "1"})
+    assert (fault.field, fault.code) == ("nhs_number_status", "not-in-list")
+    assert fault.todo == "Send '01' or '02'."
+
+
 def test_status_02_is_taken_with_a_warning() -> None:
     patient = read(TracedPatient, TRACED | {"nhs_number_status": "02"})
     assert not patient.verified

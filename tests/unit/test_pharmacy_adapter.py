@@ -744,6 +744,14 @@ def test_who_sent_the_patient_and_which_contraceptive_it_was_about_are_told() ->
     for source, words in (
         ({"kind": "nhs-111"}, "Source: NHS 111."),
         ({"kind": "general-practice", "organisation": "G99002"}, "General practice (G99002)."),
+        (
+            {"kind": "nhs-111", "referred_at": "2026-10-01T08:05:00Z"},
+            "Source: NHS 111, referred on 1 October 2026 at 09:05.",
+        ),
+        (
+            {"kind": "nhs-111", "referred_at": "2026-09-30"},
+            "Source: NHS 111, referred on 30 September 2026.",
+        ),
     ):
         said = headed(translated(body | {"source": source})["update"])
         assert words in said["outcome"]
@@ -830,20 +838,33 @@ def test_a_medicine_is_dispensed_with_everything_that_was_said_of_it() -> None:
     assert found["note"] == [{"text": "Supplied under Nitrofurantoin PGD 2.0."}]
 
 
+def test_a_note_about_a_medicine_names_it() -> None:
+    named = ("Nitrofurantoin 50mg capsules", "Paracetamol 500mg tablets")
+    medicines = [example()["medicines"][0] | {"name": name, "level": "VMP"} for name in named]
+    [told] = resources(translated(example(medicines=medicines))["update"], "Communication")
+    assert [note["text"] for note in told["note"]] == [
+        f"The medicine is not an actual medicinal product (AMP): {name}." for name in named
+    ]
+
+
 def test_who_was_there_stands_in_the_message() -> None:
     content = translated(example("infected-insect-bite"))["update"]
-    assert [it["name"][0]["family"] for it in resources(content, "Practitioner")] == [
-        "Osei",
-        "Marsh",
-    ]
-    assert [
-        it["code"][0]["coding"][0]["code"] for it in resources(content, "PractitionerRole")
-    ] == [
-        "R5230",
-        "R1290",
+    people = {
+        f"urn:uuid:{it['id']}": it["name"][0]["family"] for it in resources(content, "Practitioner")
+    }
+    assert list(people.values()) == ["Osei", "Marsh"]
+    job_roles = "https://fhir.nhs.uk/STU3/CodeSystem/CareConnect-SDSJobRoleName-1"
+    assert [it["code"][0]["coding"] for it in resources(content, "PractitionerRole")] == [
+        [{"system": job_roles, "code": "R5230", "display": "Community Pharmacy Assistant"}],
+        [{"system": job_roles, "code": "R1290", "display": "Pharmacist"}],
     ]
     [encounter] = resources(content, "Encounter")
     assert encounter["class"]["code"] == "AMB"
+    seen_by, responsible = encounter["participant"]
+    assert people[seen_by["individual"]["reference"]] == "Osei"
+    assert "type" not in seen_by
+    assert people[responsible["individual"]["reference"]] == "Marsh"
+    assert responsible["type"] == [{"text": "Responsible pharmacist"}]
     organisations = {
         it["identifier"][0]["value"]: it["name"] for it in resources(content, "Organization")
     }
