@@ -37,7 +37,8 @@ def read(content: bytes) -> dict[str, Any]:
         if is_stu3:
             raise Unreadable(_WANTED) from None
         raise
-    if is_stu3 and resource["resourceType"] not in KINDS:  # a definition may speak of STU3
+    is_definition = resource["resourceType"] in KINDS  # which may speak of STU3 and be of R4
+    if is_stu3 and not (is_definition and "/STU3/" not in str(resource.get("url"))):
         raise Unreadable(_WANTED)
     return resource
 

@@ -68,10 +68,21 @@ def _finding(issue: StructureIssue, resource: Any) -> Finding:
     """Return what the structure's check says without the values that it repeats."""
     said = _VALUE.sub("It is not", issue.message)
     kind = next((code for pattern, code in _KINDS if pattern in said), "structure")
-    name = resource.get("resourceType", "Resource") if isinstance(resource, dict) else "Resource"
+    name = _type_at(issue.path, resource)
     severity: Severity = "warning" if issue.severity == "warning" else "error"
     return Finding(severity, kind, issue.path, f"{r4.CORE}{name}", said)
 
 
+def _type_at(path: str, resource: Any) -> str:
+    """Return the type of the innermost entry's resource that a path leads through."""
+    found = resource
+    for place in _ENTRY.findall(path):
+        entry = found["entry"][int(place)]
+        found = entry["resource"]
+    name = found.get("resourceType") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else "Resource"
+
+
+_ENTRY: Final = re.compile(r"\.entry\[(\d+)\]\.resource(?=\.)")
 _VALUE: Final = re.compile(r"^(\".*\"|\S+) is not", re.DOTALL)
 _KINDS: Final = (("required element missing", "required"), ("It is not a", "value"))
