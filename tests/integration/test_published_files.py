@@ -6,6 +6,7 @@ changed before you keep it.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,29 @@ def test_a_wrong_nhs_number_is_refused_wherever_it_stands() -> None:
 def test_stu3_is_recognised_as_such() -> None:
     stu3 = [said for path, said in pinned().items() if path.startswith("bars/ers-stu3/")]
     assert set(stu3) == {"unreadable: It is FHIR STU3; R4 (4.0.1) is wanted"}
+
+
+@published.needed
+def test_xml_is_read_as_the_json_of_the_same_example() -> None:
+    """The two were not written on the same day: words differ here and there, nothing else does."""
+    pairs = [
+        (xml, json)
+        for xml in sorted((DATA / "bars" / "bars-ig-examples").glob("*.xml"))
+        for json in [DATA / "bars" / "bars-pkg-1.37.0-examples-json" / f"{xml.stem}.json"]
+        if json.exists()
+    ]
+    assert len(pairs) > 30
+    for xml, json in pairs:
+        one, other = packages.read(xml.read_bytes()), packages.read(json.read_bytes())
+        assert wordless(one) == wordless(other), xml.name
+
+
+def wordless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: wordless(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [wordless(one) for one in value]
+    return "" if isinstance(value, str) else value
 
 
 @published.needed
