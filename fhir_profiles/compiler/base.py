@@ -288,7 +288,8 @@ def bound(
     def of_concept(value: Any, _scope: Any) -> list[Finding] | None:
         if not isinstance(value, dict):
             return None
-        codings = [one for one in value.get("coding", ()) if isinstance(one, dict)]
+        held = value.get("coding")
+        codings = [one for one in held if isinstance(one, dict)] if isinstance(held, list) else []
         if not codings:
             return wrong if strength == "required" and "text" not in value else None
         answers = [_member(members, one) for one in codings]
@@ -334,7 +335,7 @@ def leads_to(targets: frozenset[str], rule: str) -> Check:
             return None
         target = around.resolve(reference)
         name = target.get("resourceType") if target is not None else _named(reference)
-        return None if name is None or name in targets else wrong
+        return wrong if isinstance(name, str) and name not in targets else None
 
     return check
 

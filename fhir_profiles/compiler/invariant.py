@@ -47,9 +47,9 @@ def invariant(rule: r4.Constraint, canonical: str, slow: SlowPath) -> Check:
 
     def check_if_concerned(value: Any, scope: Any) -> list[Finding] | None:
         # Of what has none of the elements that the rule speaks of, it is true.
-        if needed.isdisjoint(value) or holds((value,), scope.env) is not False:
+        if type(value) is not dict or needed.isdisjoint(value):
             return None
-        return found
+        return found if holds((value,), scope.env) is False else None
 
     return check_if_concerned
 

@@ -282,7 +282,12 @@ def _by_url(name: str, one: Node) -> Matches:
     fixed = url.fixed if url is not None else None
     defined = frozenset(profile for rule in one.types for profile in rule.profiles)
     urls = frozenset([fixed]) if isinstance(fixed, str) else defined or frozenset([name])
-    return lambda value, _scope: isinstance(value, dict) and value.get("url") in urls
+
+    def matches(value: Any, _scope: Scope) -> bool:
+        given = value.get("url") if isinstance(value, dict) else None
+        return isinstance(given, str) and given in urls
+
+    return matches
 
 
 # -- reading members -----------------------------------------------------------------------------
