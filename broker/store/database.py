@@ -140,7 +140,13 @@ def _postgres(url: str, readers: int) -> Engines:
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ",  # one reading sees one state, as on SQLite
     )
+    event.listen(writer, "connect", _wait_no_longer)
     return Engines(writer, reader)
+
+
+def _wait_no_longer(connection: Any, _record: Any) -> None:
+    connection.execute(f"SET lock_timeout = {round(BUSY_SECONDS * 1_000)}")
+    connection.commit()  # what is set in a transaction that is rolled back is not set
 
 
 def unpooled(engine: Engine) -> Engine:
@@ -155,6 +161,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether another connection holds SQLite's one writing lock: no transaction can begin."""
+    """Whether another connection holds what every transaction needs: SQLite's one writing lock, or
+    a row of PostgreSQL's, the ledger's head before all."""
     cause = getattr(error, "orig", None)
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    is_busy = getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return is_busy or getattr(cause, "sqlstate", None) == "55P03"

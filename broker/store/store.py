@@ -25,7 +25,7 @@ from broker.errors import Unavailable
 from broker.events import Event, uuid7
 from broker.store import database
 from broker.store import tables as t
-from broker.store.tx import Connection, Tx, number
+from broker.store.tx import LOCK_HEAD, Connection, Tx, number
 
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
@@ -272,7 +272,8 @@ class Store:
 
 
 def _take_room(tx: Tx) -> None:
-    """Write as much as a message and take it away again: what it took is free for the next."""
+    """Lock what a message would, write as much and take it away again: it is free for the next."""
+    tx.execute(LOCK_HEAD)
     owner = uuid7()
     tx.execute(
         t.into(t.payload),

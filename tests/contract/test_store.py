@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, delete, event, insert, select, text, update
 
@@ -674,6 +675,30 @@ async def test_a_locked_database_is_unavailable_soon_for_all_and_keeps_no_trace(
     other.rollback()
     other.close()
     assert everything(store) == []
+    await store.write(lambda tx: record(tx, uuid7()))
+    assert positions(store) == [1]
+
+
+@pytest.mark.postgres
+async def test_a_head_that_is_locked_from_outside_is_as_a_locked_database(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.3)
+    store = postgresql_database.open()
+    with psycopg.connect(postgresql_database.url) as other:
+        other.execute("SELECT * FROM ledger_head FOR UPDATE")
+        begun = time.monotonic()
+        answers = await asyncio.gather(
+            *(store.write(lambda tx: record(tx, uuid7())) for _ in range(60)),
+            return_exceptions=True,
+        )
+        assert time.monotonic() - begun < 2
+        assert {type(answer) for answer in answers} == {Unavailable}
+        assert "Nothing was stored" in str(answers[0]) and "lock timeout" in str(answers[0])
+        with pytest.raises(Unavailable, match="lock timeout"):
+            await store.prove()
+    assert everything(store) == []
+    await store.prove()
     await store.write(lambda tx: record(tx, uuid7()))
     assert positions(store) == [1]
 
