@@ -30,6 +30,7 @@ from broker.store.tx import LOCK_HEAD, Connection, Tx, number
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
+ANSWER_SECONDS: Final = 20.0  # after which a reading is given up: before whoever asked gives up
 PROOF: Final = 65_536  # bytes: well over what a message takes
 
 log = structlog.get_logger()
@@ -126,9 +127,16 @@ class Store:
             raise _unreadable(error) from error
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
-        """Run `fn` on a reading connection; it sees one consistent state of the database."""
+        """Run `fn` on a reading connection; it sees one consistent state of the database.
+
+        Raises Unavailable, also where nothing is heard of the database in ANSWER_SECONDS.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.read_now, fn)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await loop.run_in_executor(self._readers, self.read_now, fn)
+        except TimeoutError:
+            raise Unavailable("The database does not answer.") from None
 
     def read_now(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` on a reading connection in this thread."""
@@ -194,7 +202,8 @@ class Store:
         except BaseException as error:  # the writer must outlive any bug in what it is given
             # One that cannot be stored may take the whole transaction with it: run each alone, so
             # that only that one is refused. A locked database is locked for all of them.
-            if len(group) > 1 and not database.is_locked(error):
+            is_for_all = database.is_locked(error) or database.is_out_of_reach(error)
+            if len(group) > 1 and not is_for_all:
                 for job in group:
                     self._serve([job])
                 return

@@ -819,6 +819,69 @@ async def test_a_connection_lost_while_writing_is_not_said_to_have_stored_nothin
     assert positions(store) == [1]
 
 
+@pytest.mark.postgres
+async def test_a_server_that_is_silent_is_unavailable_in_time_and_all_goes_on_after(
+    postgresql: PostgreSQL, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.store.store.ANSWER_SECONDS", 0.5)
+    store = postgresql_database.open()
+    with postgresql.silent():
+        begun = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="does not answer"):
+                await store.read(ledger.head)
+        assert time.monotonic() - begun < 3
+    monkeypatch.undo()
+    assert await store.read(ledger.head) == 0
+
+
+@pytest.mark.postgres
+async def test_where_no_connection_can_be_had_all_are_refused_after_one_try(
+    postgresql: PostgreSQL, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "CONNECT_SECONDS", 2)
+    store = postgresql_database.open()
+    store.writer.dispose()
+    with postgresql.silent():
+        begun = time.monotonic()
+        answers = await asyncio.gather(
+            *(store.write(lambda tx: record(tx, uuid7())) for _ in range(20)),
+            return_exceptions=True,
+        )
+        assert time.monotonic() - begun < 4
+    assert {type(answer) for answer in answers} == {Unavailable}
+    await store.write(lambda tx: record(tx, uuid7()))
+    assert positions(store) == [1]
+
+
+@pytest.mark.postgres
+async def test_a_statement_that_takes_too_long_is_ended(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "STATEMENT_SECONDS", 0.2)
+    store = postgresql_database.open()
+
+    def sleep(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(20)"))
+
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await store.read(sleep)
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await store.write(lambda tx: sleep(tx.connection))
+
+
+@pytest.mark.postgres
+def test_how_long_a_connection_waits_may_be_said_in_the_url(
+    postgresql_database: Database,
+) -> None:
+    engines = db.connect(f"{postgresql_database.url}&connect_timeout=7")
+    for engine in (engines.writer, engines.reader):
+        with engine.connect() as connection:
+            said = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        assert (said["connect_timeout"], said["tcp_user_timeout"]) == ("7", "10000")
+    engines.dispose()
+
+
 async def test_too_long_a_queue_is_refused_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
