@@ -61,7 +61,7 @@ class Store:
         self._waiting = 0
         self._refusals = 0  # transactions that the database did not take
         self._refusals_disproved = 0
-        self._is_proving = False
+        self._proof: asyncio.Task[None] | None = None
         self._gate = threading.Lock()
         self._is_closed = False
         self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
@@ -95,18 +95,19 @@ class Store:
         """Raise Unavailable unless the database takes what is written, as far as is known.
 
         It is asked only after it refused, and then by what would refuse a message too: it must
-        give the lock and the room, and keep it. One asks at a time, for anybody may want to know.
+        give the lock and the room, and keep it. One asks at a time, for anybody may want to know,
+        also where he who asked waits for the answer no longer.
         """
         refusals = self._refusals
         if refusals == self._refusals_disproved:
             return
-        if self._is_proving:
+        if self._proof is not None and not self._proof.done():
             raise Unavailable("The last that was to be stored was not.")
-        self._is_proving = True
-        try:
-            await self.write(_take_room)
-        finally:
-            self._is_proving = False
+        self._proof = asyncio.create_task(self._disprove(refusals))
+        await asyncio.shield(self._proof)
+
+    async def _disprove(self, refusals: int) -> None:
+        await self.write(_take_room)
         self._refusals_disproved = refusals
 
     def _hand_over(self) -> None:

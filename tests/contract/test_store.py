@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -768,6 +769,34 @@ async def test_after_a_refusal_it_is_proved_by_writing_that_room_is_there_again(
         await store.prove()
     assert await store.write(pages) == proved
     assert store.read_now(lambda c: count(c, t.payload)) == 0
+
+
+async def test_who_stops_waiting_for_the_proof_leaves_it_under_way_and_nobody_asks_twice(
+    sqlite_database: Database,
+) -> None:
+    store = sqlite_database.open()
+    with pytest.raises(Unavailable):
+        await store.write(lambda tx: tx.execute(text("SELECT * FROM no_such_table")) and None)
+    queued = store._waiting
+
+    async def ask() -> None:
+        async with asyncio.timeout(0.1):
+            await store.prove()
+
+    with closing(sqlite3.connect(sqlite_database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TimeoutError):
+            await ask()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="was not"):
+                await ask()
+        assert store._waiting == queued + 1
+        other.execute("ROLLBACK")
+    ends = time.monotonic() + PATIENCE
+    while store._waiting:
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.01)
+    await ask()
 
 
 async def test_the_proof_leaves_nothing_on_any_database(database: Database) -> None:

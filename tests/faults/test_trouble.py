@@ -377,7 +377,15 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["retry-after"]) > 0
             assert traces(world) == before
-            assert await readiness(world) == 503
+            behind = asyncio.create_task(
+                poster.post(world.pharmacy.consultation(practice=INBOX_PRACTICE), "behind")
+            )
+            await asyncio.wait({behind}, timeout=0.5)
+            for _ in range(2):
+                begun = time.monotonic()
+                assert await readiness(world) == 503
+                assert time.monotonic() - begun < 2, "it queued behind a post that waits"
+            assert (await behind).status_code == 503
             short = asyncio.create_task(
                 poster.post(world.pharmacy.consultation(practice=INBOX_PRACTICE), "short")
             )
