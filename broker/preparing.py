@@ -279,13 +279,18 @@ def answer(
         ]
         if message.row["priority"] != Priority.STAT:
             continue
-        acting = next((r.destination for r in message.event.routes if r.role is Role.ACTING), None)
-        if acting is not None:
+        if all(one["kind"] != DeadlineKind.TELEPHONE for one in message.deadlines):
             said.append(
-                "A message alone is not enough for something that must be seen to today. "
-                f"{directory.whom_to_telephone(acting, now)} Then record the call with "
-                f"POST /messages/{message.row['id']}/telephone-calls."
+                "The call about the version before counts for this one too. If what has changed "
+                "cannot wait, telephone again."
             )
+            continue
+        acting = next(r.destination for r in message.event.routes if r.role is Role.ACTING)
+        said.append(
+            "A message alone is not enough for something that must be seen to today. "
+            f"{directory.whom_to_telephone(acting, now)} Then record the call with "
+            f"POST /messages/{message.row['id']}/telephone-calls."
+        )
     return {
         "read_first": list(dict.fromkeys(said)),
         "messages": [told(message, directory, now) for message in made],
