@@ -24,6 +24,10 @@ from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
 from fhir_profiles import codes, strict_json
 
+# Of what was withheld these are not known: nothing was read of it but whose it is.
+UNSAID: Final = frozenset(
+    {"priority", "priority_in_words", "clinical_at", "pathway", "identity_verified"}
+)
 NO_WORDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
@@ -180,7 +184,14 @@ def view(
                 if one.sender in own
             ],
         }
-    return view
+    return _known(message, view)
+
+
+def _known(message: Any, shown: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is not known of a message: columns hold something all the same."""
+    if message.status != "withheld":
+        return shown
+    return {name: value for name, value in shown.items() if name not in UNSAID}
 
 
 def _is_told(event: Recorded, role: Relation, message: Any) -> bool:
@@ -378,7 +389,7 @@ def _time(moment: datetime | None) -> str | None:
 
 def listed(row: Any) -> dict[str, Any]:
     """Return a message as a list shows it."""
-    return {
+    shown = {
         "id": row.id,
         "kind": row.kind,
         "status": row.status,
@@ -387,3 +398,4 @@ def listed(row: Any) -> dict[str, Any]:
         "accepted_at": _time(row.accepted_at),
         "url": f"/messages/{row.id}",
     }
+    return _known(row, shown)
