@@ -26,6 +26,7 @@ from broker.events import (
     UPDATE_SUBMITTED,
     Destination,
     Kind,
+    Priority,
     Role,
 )
 from broker.moves import Found, Ready
@@ -36,12 +37,14 @@ from broker.reading import read_object, understand
 from broker.referral import State
 from broker.retracting import Retractor
 from broker.sent import Sent, check_standing, lock, read, retire
-from broker.store import messages, referrals
+from broker.store import messages, referrals, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
 
 CORRECTED: Final = 200
+CALLED: Final = frozenset({DeadlineKind.TELEPHONE})
+NOTHING: Final = frozenset[DeadlineKind]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ class Correcting:
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
         before = await self._wanted_before(asked.adapter, sent, directory)
-        slots, taken_over, said = _slots(planned, sent, before, needs, retractor)
+        called = await self._core.store.read(lambda c: _called(c, sent))
+        slots, taken_over, said = _slots(planned, sent, before, called, needs, retractor)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
         planned = Plan(
@@ -262,8 +266,26 @@ class Correcting:
         )
 
 
+def _called(connection: Connection, sent: Sent) -> set[str]:
+    """Return which of the versions that stand are same-day and were telephoned about, or follow
+    one that was: somebody there knows, and is not asked for again."""
+    standing = (sent.message, *(found.about.message for found in sent.referrals))
+    same_day = {one.id for one in standing if one.priority == Priority.STAT}
+    rows = work.deadlines_of(connection, sorted(same_day))
+    return same_day - {
+        row.message_id
+        for row in rows
+        if row.kind == DeadlineKind.TELEPHONE and (row.cleared_at is None or row.lapsed)
+    }
+
+
 def _slots(
-    planned: Plan, sent: Sent, before: Mapping[str, Want], needs: Needs, retractor: Retractor
+    planned: Plan,
+    sent: Sent,
+    before: Mapping[str, Want],
+    called: Collection[str],
+    needs: Needs,
+    retractor: Retractor,
 ) -> tuple[dict[str, Slot], dict[str, Found], list[str]]:
     """Decide where each wanted message belongs: the subject that it corrects, or one of its own.
 
@@ -277,8 +299,9 @@ def _slots(
         want = one.want
         if want.kind is Kind.UPDATE and old.kind == Kind.UPDATE:
             facts = {"reason": "update", "about": old.id}
+            unclocked = CALLED if old.id in called and _acting(one) in sent.places else NOTHING
             slots[want.key] = Slot(
-                old.subject_id, None, UPDATE_SUBMITTED, old.id, old.version + 1, facts
+                old.subject_id, None, UPDATE_SUBMITTED, old.id, old.version + 1, facts, unclocked
             )
             continue
         live = next((found for found in sent.referrals if _same_place(found, one)), None)
@@ -306,6 +329,7 @@ def _slots(
         last = live.about.message
         facts = {"reason": "update", "about": last.id}
         is_decided = live.row.state not in moves.UNDECIDED  # and no acceptance will come again
+        unclocked = frozenset({DeadlineKind.DECIDED}) if is_decided else NOTHING
         slots[want.key] = Slot(
             subject=live.row.subject_id,
             subject_kind=None,
@@ -313,7 +337,7 @@ def _slots(
             replaces=last.id,
             version=last.version + 1,
             facts=facts,
-            unclocked=frozenset({DeadlineKind.DECIDED} if is_decided else ()),
+            unclocked=unclocked | (CALLED if last.id in called else NOTHING),
         )
         taken_over[want.key] = live
     return slots, taken_over, said

@@ -349,6 +349,13 @@ class Directory:
         service = self.service(destination)
         return organisation.name if service is None else f"{organisation.name}, {service.name}"
 
+    def name_now(self, destination: Destination) -> str:
+        """Return what a person calls the place and, where it has closed, who stands for it now."""
+        name, now = self.name(destination), self.resolve_successor(destination.ods)
+        if now is None or now.ods == destination.ods:
+            return name
+        return f"{name} (now {now.name})"
+
     def telephone(self, destination: Destination) -> str:
         """Return the service's number, else the organisation's, else nothing."""
         service = self.service(destination)

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import structlog
 
+from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.directory import Directory
+from broker.errors import NotFound
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer
 from broker.store import deliveries, ledger, messages, work
@@ -49,6 +51,15 @@ class _Prepared:
     trouble: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FannedOut:
+    """What fanning an event out again brought: how many deliveries were missing and are made, and
+    under which code it still stands on the work-list, if it does."""
+
+    made: int
+    trouble: str | None
+
+
 class Dispatch:
     """Fans events out. Any number may run: the subject's row says what is done."""
 
@@ -73,6 +84,23 @@ class Dispatch:
         """Make the deliveries of these subjects' events up to these places. Safe to repeat."""
         sources = await self._core.store.read(lambda connection: self._load(connection, hints))
         return await self._make(sources)
+
+    async def again(self, event_id: str, actor: str) -> FannedOut:
+        """Make what is missing of an event's deliveries. Durable on return. Safe to repeat.
+
+        What is there already stays as it was composed. A step made late takes its place in its
+        lane as every step does: where later ones have gone already it is simply due, but what
+        was cancelled, withdrawn or replaced meanwhile is not sent any more. Raises NotFound.
+        """
+        store = self._core.store
+        event = await store.read(lambda connection: ledger.event(connection, event_id))
+        if event is None:
+            raise NotFound(f"There is no event {event_id}.")
+        await self.fan_out({event.subject: event.subject_seq})  # nothing before it is passed over
+        (source,) = await store.read(lambda connection: self._sources(connection, [event]))
+        prepared = self._prepare(source, await self._core.directory.current())
+        made = await store.write(lambda tx: _write_again(tx, prepared, actor))
+        return FannedOut(made, prepared.trouble)
 
     async def _make(self, sources: Sequence[_Source], up_to: int | None = None) -> int:
         directory = await self._core.directory.current()
@@ -107,7 +135,9 @@ class Dispatch:
         return position, recorded, self._load(connection, hints)
 
     def _load(self, connection: Connection, hints: Mapping[str, int]) -> list[_Source]:
-        found = ledger.undispatched(connection, hints)
+        return self._sources(connection, ledger.undispatched(connection, hints))
+
+    def _sources(self, connection: Connection, found: Sequence[Recorded]) -> list[_Source]:
         wanted = {event.id: event.message_id for event in found if self._takers(event)}
         contents = self._contents(connection, wanted)
         rows = messages.by_id(connection, filter(None, wanted.values()))
@@ -256,19 +286,66 @@ def _write(tx: Tx, prepared: Sequence[_Prepared]) -> int:
         before = dispatched.get(event.subject, event.subject_seq)
         if before >= event.subject_seq:
             continue
-        times = {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
-        made += deliveries.insert_new(tx, [row | times for row, _ in one.rows], event)
+        made += deliveries.insert_new(tx, [row | _made_at(tx) for row, _ in one.rows], event)
         bodies += [sent for _, sent in one.rows]
         if one.trouble is not None:
-            work.put_item(
-                tx,
-                one.trouble,
-                event.id,
-                message_id=event.message_id,
-                organisation=None,
-                priority=event.priority.value,
-            )
+            _note_trouble(tx, one, one.trouble)
         ledger.mark_dispatched(tx, event.subject, before, event.subject_seq)
         dispatched[event.subject] = event.subject_seq
     messages.put_payloads(tx, bodies)
     return made
+
+
+def _write_again(tx: Tx, one: _Prepared, actor: str) -> int:
+    event = one.event
+    ledger.lock_dispatched(tx, [event.subject])
+    there = deliveries.known(tx, [row["id"] for row, _ in one.rows])
+    missing = [(row, sent) for row, sent in one.rows if row["id"] not in there]
+    over = _overtaken(tx, event) if missing else frozenset()
+    ended = {"state": "done", "done_reason": "superseded", "settled_at": tx.now}
+    rows = [
+        row | _made_at(tx) | (ended if Destination(row["ods"], row["service"]) in over else {})
+        for row, _ in missing
+    ]
+    made = deliveries.insert_new(tx, rows, event)
+    messages.put_payloads(tx, [sent for _, sent in missing])
+    for row in rows:
+        if row["state"] == "done":
+            deliveries.meet_clock(tx, event.message_id, row["role"])
+    if one.trouble is None:
+        work.close_items(tx, "fanned-out", object_id=event.id)
+    else:
+        _note_trouble(tx, one, one.trouble)
+    facts = {"made": str(made), "code": one.trouble or ""}
+    tx.audit(Entry("event.fanned-out", actor, "", "event", event.id, facts))
+    return made
+
+
+def _overtaken(tx: Tx, event: Recorded) -> frozenset[Destination]:
+    """Return the places that must not get this any more: they were told since that it is over, or
+    a whole new version went there."""
+    message = messages.get(tx.connection, event.message_id or "")
+    if message is not None and message.status in {"withdrawn", "replaced"}:
+        return frozenset(route.destination for route in event.routes)
+    return frozenset(
+        route.destination
+        for later in ledger.events_of(tx.connection, event.subject)
+        if later.subject_seq > event.subject_seq and later.facts.get("supersedes") == "unsent"
+        for route in later.routes
+    )
+
+
+def _made_at(tx: Tx) -> dict[str, Any]:
+    return {"created_at": tx.now, "due_at": tx.now, "first_due_at": tx.now}
+
+
+def _note_trouble(tx: Tx, one: _Prepared, code: str) -> None:
+    event = one.event
+    work.put_item(
+        tx,
+        code,
+        event.id,
+        message_id=event.message_id,
+        organisation=None,
+        priority=event.priority.value,
+    )

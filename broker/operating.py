@@ -1,4 +1,5 @@
-"""What an operator does about a delivery that does not go through: try it again, or give it up.
+"""What an operator does about what does not go through: try a delivery again, give it up, or make
+it after all.
 
 Giving up is final for that step: its lane goes on, and the sender of the message is told. The
 reason is sealed with the message; only codes stand in columns.
@@ -9,11 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import notices, telling
+from broker import notices, registry, telling
+from broker.answers import Answers
 from broker.audit import Entry
 from broker.composition import JSON
+from broker.core import Core
+from broker.current_directory import CurrentDirectory
 from broker.deadlines import RECEIPT_CLOCKS
 from broker.directory import Directory
+from broker.dispatch import Dispatch, FannedOut
 from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.events import Destination, Kind, Role, caused_id, digest
 from broker.store import deliveries, messages, work
@@ -81,6 +86,18 @@ def give_up(
     kept = [_sealed(vault, key, row, reason, actor, now)] if key is not None else []
     store.write_now(lambda tx: _give_up(tx, delivery_id, actor, told, kept))
     return GivenUp(delivery_id, row.ods, bool(told), bool(kept))
+
+
+async def fan_out(
+    store: Store, vault: Vault, event_id: str, *, actor: str, source: str
+) -> FannedOut:
+    """Make the deliveries of an event that could not be made before. Durable on return.
+
+    Raises NotFound.
+    """
+    core = Core(store, vault, CurrentDirectory(store), Answers(store, vault), source)
+    consumers = tuple(registry.load().consumers.values())
+    return await Dispatch(core, consumers).again(event_id, actor)
 
 
 def _message(

@@ -293,13 +293,18 @@ def _calls(message: NewMessage, directory: Directory, now: datetime) -> Iterator
     """Yield whom to telephone about a message that must be seen to today."""
     if message.row["priority"] != Priority.STAT:
         return
-    for route in message.event.routes:
-        if route.role is Role.ACTING:
-            yield (
-                "A message alone is not enough for something that must be seen to today. "
-                f"{directory.whom_to_telephone(route.destination, now)} Then record the call with "
-                f"POST /messages/{message.row['id']}/telephone-calls."
-            )
+    if all(one["kind"] != DeadlineKind.TELEPHONE for one in message.deadlines):
+        yield (
+            "The call about the version before counts for this one too. If what has changed "
+            "cannot wait, telephone again."
+        )
+        return
+    acting = next(r.destination for r in message.event.routes if r.role is Role.ACTING)
+    yield (
+        "A message alone is not enough for something that must be seen to today. "
+        f"{directory.whom_to_telephone(acting, now)} Then record the call with "
+        f"POST /messages/{message.row['id']}/telephone-calls."
+    )
 
 
 def _overdue(message: NewMessage, directory: Directory, now: datetime) -> Iterator[str]:

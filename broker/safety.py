@@ -45,7 +45,7 @@ class Safety:
         directory = await self._core.directory.current()
         teller = Teller(self._core.vault, directory, self._core.source, now)
         prepared = [
-            (row, about, self._told(teller, row, about, directory.name, has_gone=has_gone))
+            (row, about, self._told(teller, row, about, directory.name_now, has_gone=has_gone))
             for row, about, has_gone in due
         ]
         await self._core.store.write(lambda tx: _raise(tx, prepared))

@@ -24,6 +24,10 @@ from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
 from fhir_profiles import codes, strict_json
 
+# Of what was withheld these are not known: nothing was read of it but whose it is.
+UNSAID: Final = frozenset(
+    {"priority", "priority_in_words", "clinical_at", "pathway", "identity_verified"}
+)
 NO_WORDS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
@@ -161,8 +165,8 @@ def view(
             "warnings": message.warnings,
             "replaces": message.replaces,
             "closed_reason": message.closed_reason,
-            "deadlines": [_deadline(row, now) for row in trail.deadlines],
-            "next": _next(trail, now),
+            "deadlines": [_deadline(row, directory, now) for row in trail.deadlines],
+            "next": _next(trail, directory, now),
             "telephone_calls": [
                 {
                     "called_at": _time(row.called_at),
@@ -180,7 +184,14 @@ def view(
                 if one.sender in own
             ],
         }
-    return view
+    return _known(message, view)
+
+
+def _known(message: Any, shown: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is not known of a message: columns hold something all the same."""
+    if message.status != "withheld":
+        return shown
+    return {name: value for name, value in shown.items() if name not in UNSAID}
 
 
 def _is_told(event: Recorded, role: Relation, message: Any) -> bool:
@@ -210,7 +221,7 @@ def line(trail: Trail, directory: Directory, now: datetime) -> str:
     if _waits_for_its_sender(trail):
         said = f"{said} It is the sender's turn."
     elif waiting is not None:
-        who = directory.name(Destination(waiting.owner))
+        who = directory.name_now(Destination(waiting.owner))
         late = "Overdue" if deadlines.is_overdue(waiting.due_at, now) else "Next"
         said = f"{said} {late}: {deadlines.duty(waiting.kind, who, waiting.due_at)}"
     return said
@@ -229,7 +240,7 @@ def _waits_for_its_sender(trail: Trail) -> bool:
 def _standing(trail: Trail, directory: Directory) -> str:
     message = trail.message
     acting = [row for row in trail.deliveries if row.role == Role.ACTING]
-    names = ", ".join(directory.name(Destination(row.ods, row.service)) for row in acting)
+    names = ", ".join(directory.name_now(Destination(row.ods, row.service)) for row in acting)
     if trail.referral is not None and trail.referral.state not in UNDECIDED:
         by = trail.moves[-1].facts.get("by") if trail.moves else None
         moved = f", by {directory.name(Destination(by))}" if by else ""
@@ -286,23 +297,29 @@ def _first(trail: Trail) -> Any | None:
     return min(waiting, key=lambda row: (row.due_at, row.kind == copy)) if waiting else None
 
 
-def _next(trail: Trail, now: datetime) -> dict[str, Any] | None:
+def _next(trail: Trail, directory: Directory, now: datetime) -> dict[str, Any] | None:
     """Return who must act next, and by when: a deadline, or the sender without one."""
     if trail.message.status == "sent" and _waits_for_its_sender(trail):
-        return dict.fromkeys(NEXT) | {"whose_turn": trail.message.sender, "overdue": False}
+        sender = trail.message.sender
+        name = directory.name_now(Destination(sender))
+        return dict.fromkeys(NEXT) | {"whose_turn": sender, "name": name, "overdue": False}
     waiting = _first(trail)
-    return None if waiting is None else _deadline(waiting, now)
+    return None if waiting is None else _deadline(waiting, directory, now)
 
 
-NEXT: Final = ("kind", "by", "in_words", "whose_turn", "rule", "met_at", "lapsed", "overdue")
+NEXT: Final = (
+    *("kind", "by", "in_words", "whose_turn", "name", "rule"),
+    *("met_at", "lapsed", "overdue"),
+)
 
 
-def _deadline(row: Any, now: datetime) -> dict[str, Any]:
+def _deadline(row: Any, directory: Directory, now: datetime) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "by": _time(row.due_at),
         "in_words": deadlines.in_words(row.due_at),
         "whose_turn": row.owner,
+        "name": directory.name_now(Destination(row.owner)),
         "rule": row.source,
         "met_at": None if row.lapsed else _time(row.cleared_at),
         "lapsed": row.lapsed,
@@ -372,7 +389,7 @@ def _time(moment: datetime | None) -> str | None:
 
 def listed(row: Any) -> dict[str, Any]:
     """Return a message as a list shows it."""
-    return {
+    shown = {
         "id": row.id,
         "kind": row.kind,
         "status": row.status,
@@ -381,3 +398,4 @@ def listed(row: Any) -> dict[str, Any]:
         "accepted_at": _time(row.accepted_at),
         "url": f"/messages/{row.id}",
     }
+    return _known(row, shown)

@@ -134,7 +134,7 @@ async def withheld(world: World, story: Story) -> None:
     )
     shown = await pharmacy.track(message["id"])
     story.see(
-        shown["status"] == "withheld" and not shown["deliveries"] and not shown["pathway"],
+        shown["status"] == "withheld" and not shown["deliveries"] and "pathway" not in shown,
         f"the broker knows of it: “{shown['line']}” and nothing else",
     )
 

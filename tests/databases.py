@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -141,6 +141,23 @@ class PostgreSQL:
         while self._shown(setting) != (value or "on"):
             assert time.monotonic() < deadline, f"{setting} did not become {value}"
             time.sleep(0.01)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Let the whole server stand still for a while: nobody gets an answer, or an error."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        every = [self.process.pid, *map(int, children.split())]
+
+        def tell(what: signal.Signals) -> None:
+            for process in every:
+                with suppress(ProcessLookupError):  # a connection's process that ended meanwhile
+                    os.kill(process, what)
+
+        tell(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            tell(signal.SIGCONT)
 
     def stop(self) -> None:
         """Stop at once and wait until it is gone."""

@@ -3,6 +3,7 @@
 Ids, codes, times and names of organisations are shown; nothing of what a message says.
 """
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -22,7 +23,7 @@ from broker.store import deliveries, referrals
 from broker.store import directory as stored
 from broker.store.tx import Tx
 
-HELP: Final = """Look at deliveries, try them again, or give them up.
+HELP: Final = """Look at deliveries, try them again, give them up, or make those that are missing.
 
 [bold]Examples[/bold]
 
@@ -30,6 +31,7 @@ HELP: Final = """Look at deliveries, try them again, or give them up.
   referral-broker deliveries show 0190f1a2-…
   referral-broker deliveries retry 0190f1a2-… 0190f1a3-…
   referral-broker deliveries give-up 0190f1a2-… --reason "It has closed"
+  referral-broker deliveries fan-out 0190f1a4-…
 """
 # Not done, most urgent first: what `list` shows unless it is asked for another state.
 WAITING: Final = ("due", "held", "dead")
@@ -48,6 +50,7 @@ SHOWN: Final = (
     "priority",
     "attempts",
     "message",
+    "event",
     "created_at",
     "due_at",
     "collected_at",
@@ -271,14 +274,49 @@ def give_up(
         showing.warn("The message was erased, so the reason could not be sealed and is not kept.")
 
 
-def _id(text: str) -> str:
+@app.command("fan-out")
+def fan_out(
+    event_id: Annotated[
+        str, typer.Argument(metavar="EVENT", help="The event's id, as `overdue` shows it.")
+    ],
+) -> None:
+    """Make the deliveries of an event that could not be made, once the cause is mended.
+
+    Exit 1 where something of it can still not be made.
+    """
+    from broker import operating
+
+    wanted = _id(event_id, "event")
+    with opened() as broker:
+        done = asyncio.run(
+            operating.fan_out(
+                broker.store,
+                broker.vault(),
+                wanted,
+                actor=actor(),
+                source=broker.settings.source,
+            )
+        )
+        broker.ring()
+    showing.say(f"Deliveries made of the event {wanted}: {done.made}.")
+    if done.trouble is not None:
+        showing.warn(f"Not all of it could be made ({done.trouble}): it stays on the work-list.")
+        raise typer.Exit(1)
+
+
+def _id(text: str, what: str = "delivery") -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise NotFound(f"There is no delivery {text!r}: an id is a UUID.") from None
+        raise NotFound(f"There is no {what} {text!r}: an id is a UUID.") from None
 
 
 def _shown(row: Any) -> dict[str, Any]:
     """Return a delivery as every command shows it; the names are stable."""
-    renamed = {"organisation": row.ods, "attempts": row.attempt, "message": row.message_id}
+    renamed = {
+        "organisation": row.ods,
+        "attempts": row.attempt,
+        "message": row.message_id,
+        "event": row.event_id,
+    }
     return {name: renamed[name] if name in renamed else getattr(row, name) for name in SHOWN}

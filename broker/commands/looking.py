@@ -48,6 +48,7 @@ def overdue(
             "organisation": row.organisation,
             "message": row.message_id,
             "delivery": row.delivery_id,
+            "event": row.event_id,
             "due_at": row.due_at,
             "opened_at": row.opened_at,
         }
@@ -56,9 +57,12 @@ def overdue(
     if as_json:
         showing.as_json(found)
         return
-    columns = ("code", "priority", "organisation", "message", "delivery", "due_at", "opened_at")
+    columns = (
+        *("code", "priority", "organisation", "message", "delivery", "event"),
+        *("due_at", "opened_at"),
+    )
     showing.table(
-        ("what", "priority", "sender's list", "message", "delivery", "was due", "since"),
+        ("what", "priority", "sender's list", "message", "delivery", "event", "was due", "since"),
         [
             [Priority(one[name]).words if name == "priority" else one[name] for name in columns]
             for one in found

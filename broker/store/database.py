@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from broker.errors import BrokerError, Unavailable
 
 READERS = 4
 BUSY_SECONDS = 5.0
+STATEMENT_SECONDS = 15.0  # PostgreSQL: what is asked reads by keys or a page, so takes far less
+CONNECT_SECONDS = 5
+SILENCE_SECONDS = 10  # without a sign of life a connection to a server counts as lost
 GLANCE_SECONDS = 0.2  # a glance is on the event loop: better an error soon than everybody waiting
 OLDEST_SQLITE = (3, 37, 0)
 
@@ -132,15 +135,32 @@ def _begin_with(statement: str) -> Any:
 
 def _postgres(url: str, readers: int) -> Engines:
     address = make_url(url).set(drivername="postgresql+psycopg")
-    writer = create_engine(address, pool_size=2, pool_pre_ping=True)
+    patience = {
+        "connect_timeout": CONNECT_SECONDS,
+        "tcp_user_timeout": SILENCE_SECONDS * 1_000,
+        "keepalives_idle": SILENCE_SECONDS // 2,
+        "keepalives_interval": 1,
+        "keepalives_count": SILENCE_SECONDS // 2,
+    }
+    arguments = {name: most for name, most in patience.items() if name not in address.query}
+    writer = create_engine(address, connect_args=arguments, pool_size=2, pool_pre_ping=True)
     reader = create_engine(
         address,
+        connect_args=arguments,
         pool_size=readers,
         max_overflow=0,
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ",  # one reading sees one state, as on SQLite
     )
+    for engine in (writer, reader):
+        event.listen(engine, "connect", _wait_no_longer)
     return Engines(writer, reader)
+
+
+def _wait_no_longer(connection: Any, _record: Any) -> None:
+    for limit, most in (("lock_timeout", BUSY_SECONDS), ("statement_timeout", STATEMENT_SECONDS)):
+        connection.execute(f"SET {limit} = {round(most * 1_000)}")
+    connection.commit()  # what is set in a transaction that is rolled back is not set
 
 
 def unpooled(engine: Engine) -> Engine:
@@ -155,6 +175,17 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether another connection holds SQLite's one writing lock: no transaction can begin."""
+    """Whether another connection holds what every transaction needs: SQLite's one writing lock, or
+    a row of PostgreSQL's, the ledger's head before all."""
     cause = getattr(error, "orig", None)
-    return getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    is_busy = getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return is_busy or getattr(cause, "sqlstate", None) == "55P03"
+
+
+def is_out_of_reach(error: BaseException) -> bool:
+    """Whether no connection to the server could be had, for this transaction or any other."""
+    return (
+        isinstance(error, OperationalError)
+        and getattr(error.orig, "sqlstate", "") is None
+        and not error.connection_invalidated
+    )

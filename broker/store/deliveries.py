@@ -40,6 +40,11 @@ def unfinished() -> Any:
     return or_(d.state.in_(("due", "dead")), and_(d.state == "held", d.held_reason != "receipt"))
 
 
+def known(tx: Tx, ids: Sequence[str]) -> set[str]:
+    """Return which of these deliveries are there already."""
+    return set(tx.execute(_KNOWN, {"ids": ids}).scalars())
+
+
 def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
     """Add the deliveries of one event, each at its place in its lane; skip those already there.
 
@@ -47,14 +52,14 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
     """
     if not rows:
         return 0
-    known = set(tx.execute(_KNOWN, {"ids": [row["id"] for row in rows]}).scalars())
-    fresh = [dict(row) for row in rows if row["id"] not in known]
+    there = known(tx, [row["id"] for row in rows])
+    fresh = [dict(row) for row in rows if row["id"] not in there]
     begun: set[tuple[str, str]] = set()  # lanes that have a step of this very event already
     for row in sorted(fresh, key=lambda row: str(row["consumer"])):
         if event.facts.get("supersedes") == "unsent":
             _supersede(tx, row)
         _place(tx, row, is_second=(row["ods"], row["service"]) in begun)
-        if row["held_reason"] != "receipt":
+        if row["state"] != "done" and row["held_reason"] != "receipt":
             begun.add((row["ods"], row["service"]))
     if fresh:
         tx.execute(t.into(t.delivery), fresh)
@@ -72,7 +77,7 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
 
     A second step of the same event waits for the first, as if it came after it.
     """
-    if row["state"] == "held":
+    if row["state"] != "due":
         return
     if is_second:
         row["state"], row["held_reason"] = "held", "predecessor"

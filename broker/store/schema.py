@@ -57,6 +57,8 @@ def migrate(engine: Engine) -> list[str]:
     """
     with engine.connect() as connection, connection.begin():
         if connection.dialect.name == "postgresql":
+            for limit in ("lock_timeout", "statement_timeout"):  # a migration takes what it takes
+                connection.execute(text(f"SET LOCAL {limit} = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PG_LOCK})
         before = MigrationContext.configure(connection).get_current_revision()
         every = revisions()

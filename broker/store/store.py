@@ -25,11 +25,12 @@ from broker.errors import Unavailable
 from broker.events import Event, uuid7
 from broker.store import database
 from broker.store import tables as t
-from broker.store.tx import Connection, Tx, number
+from broker.store.tx import LOCK_HEAD, Connection, Tx, number
 
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
+ANSWER_SECONDS: Final = 20.0  # after which a reading is given up: before whoever asked gives up
 PROOF: Final = 65_536  # bytes: well over what a message takes
 
 log = structlog.get_logger()
@@ -60,7 +61,7 @@ class Store:
         self._waiting = 0
         self._refusals = 0  # transactions that the database did not take
         self._refusals_disproved = 0
-        self._is_proving = False
+        self._proof: asyncio.Task[None] | None = None
         self._gate = threading.Lock()
         self._is_closed = False
         self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
@@ -94,18 +95,19 @@ class Store:
         """Raise Unavailable unless the database takes what is written, as far as is known.
 
         It is asked only after it refused, and then by what would refuse a message too: it must
-        give the lock and the room, and keep it. One asks at a time, for anybody may want to know.
+        give the lock and the room, and keep it. One asks at a time, for anybody may want to know,
+        also where he who asked waits for the answer no longer.
         """
         refusals = self._refusals
         if refusals == self._refusals_disproved:
             return
-        if self._is_proving:
+        if self._proof is not None and not self._proof.done():
             raise Unavailable("The last that was to be stored was not.")
-        self._is_proving = True
-        try:
-            await self.write(_take_room)
-        finally:
-            self._is_proving = False
+        self._proof = asyncio.create_task(self._disprove(refusals))
+        await asyncio.shield(self._proof)
+
+    async def _disprove(self, refusals: int) -> None:
+        await self.write(_take_room)
         self._refusals_disproved = refusals
 
     def _hand_over(self) -> None:
@@ -126,9 +128,16 @@ class Store:
             raise _unreadable(error) from error
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
-        """Run `fn` on a reading connection; it sees one consistent state of the database."""
+        """Run `fn` on a reading connection; it sees one consistent state of the database.
+
+        Raises Unavailable, also where nothing is heard of the database in ANSWER_SECONDS.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.read_now, fn)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await loop.run_in_executor(self._readers, self.read_now, fn)
+        except TimeoutError:
+            raise Unavailable("The database does not answer.") from None
 
     def read_now(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` on a reading connection in this thread."""
@@ -194,7 +203,8 @@ class Store:
         except BaseException as error:  # the writer must outlive any bug in what it is given
             # One that cannot be stored may take the whole transaction with it: run each alone, so
             # that only that one is refused. A locked database is locked for all of them.
-            if len(group) > 1 and not database.is_locked(error):
+            is_for_all = database.is_locked(error) or database.is_out_of_reach(error)
+            if len(group) > 1 and not is_for_all:
                 for job in group:
                     self._serve([job])
                 return
@@ -272,7 +282,8 @@ class Store:
 
 
 def _take_room(tx: Tx) -> None:
-    """Write as much as a message and take it away again: what it took is free for the next."""
+    """Lock what a message would, write as much and take it away again: it is free for the next."""
+    tx.execute(LOCK_HEAD)
     owner = uuid7()
     tx.execute(
         t.into(t.payload),

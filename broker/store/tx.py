@@ -36,7 +36,7 @@ _BUMP: Final = (
     .values(version=t.subject.c.version + 1)
     .returning(t.subject.c.version)
 )
-_LOCK_HEAD: Final = select(t.ledger_head).with_for_update()
+LOCK_HEAD: Final = select(t.ledger_head).with_for_update()
 
 
 class Tx:
@@ -107,7 +107,7 @@ def number(
     entries: list[Entry],
 ) -> None:
     """Lock the head, give out the next positions without a gap, and insert what was queued."""
-    head = connection.execute(_LOCK_HEAD).one()
+    head = connection.execute(LOCK_HEAD).one()
     rows = [
         _event_row(event, subject_seq, position)
         for position, (event, subject_seq) in enumerate(events, start=head.position + 1)

@@ -195,7 +195,8 @@ def open_items(
 ) -> Sequence[Row[Any]]:
     """Return what is open, most urgent first: that of these ODS codes, or all for operators.
 
-    With `after` (the rank, due time and id of an item), only what comes after it.
+    With `after` (the rank, due time and id of an item), only what comes after it. `event_id` is
+    what could not be fanned out.
     """
     wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
     if codes is not None:
@@ -205,7 +206,8 @@ def open_items(
         later = or_(wi.due_at > due_at, and_(wi.due_at == due_at, wi.id > item_id))
         wanted.append(or_(wi.priority_rank > rank, and_(wi.priority_rank == rank, later)))
     return connection.execute(
-        select(t.work_item)
+        select(t.work_item, t.event.c.id.label("event_id"))
+        .outerjoin(t.event, t.event.c.id == wi.object_id)
         .where(and_(*wanted))
         .order_by(wi.priority_rank, wi.due_at, wi.id)
         .limit(limit)

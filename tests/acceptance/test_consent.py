@@ -188,6 +188,24 @@ async def test_the_sender_sees_that_nothing_was_sent_and_the_practice_sees_nothi
     assert message["id"] in {one["id"] for one in listed}
 
 
+async def test_of_what_was_withheld_nothing_is_shown_that_nobody_said(
+    pharmacy: Caller, optometrist: Caller
+) -> None:
+    unsaid = {"priority", "priority_in_words", "clinical_at", "pathway", "identity_verified"}
+    for caller, door, kept_back, sent in (
+        (pharmacy, PHARMACY.door, reading(196, 124, consent_to_inform_gp=False), reading(196, 124)),
+        (optometrist, OPTOMETRY.door, referral("cataract", consent=False), referral("cataract")),
+    ):
+        withheld = taken(await caller.post(door, kept_back))["messages"][0]
+        other = taken(await caller.post(door, sent))["messages"][0]
+        listed = taken(await caller.get("/messages"), 200)["messages"]
+        for message, missing in ((withheld, unsaid), (other, set())):
+            shown = await caller.tracked(message["id"])
+            assert unsaid - shown.keys() == missing
+            (row,) = (one for one in listed if one["id"] == message["id"])
+            assert {"priority", "pathway"} - row.keys() == missing & {"priority", "pathway"}
+
+
 @pytest.mark.parametrize("door", ["withdrawal", "closure", "telephone-calls"])
 async def test_there_is_nothing_to_take_back_and_the_answer_says_so(
     pharmacy: Caller, door: str

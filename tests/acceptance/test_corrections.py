@@ -317,6 +317,49 @@ async def test_a_call_recorded_for_a_version_that_was_replaced_says_whose_the_du
     assert said["meets_the_duty"] is True
 
 
+def asks_for_a_call(said: Body) -> bool:
+    """Whether an answer to a correction lays the duty to telephone on its sender."""
+    has_clock = any(one["kind"] == "telephone" for m in said["messages"] for one in m["deadlines"])
+    assert has_clock is any("Then record the call" in line for line in said["read_first"])
+    return has_clock
+
+
+@pytest.mark.parametrize(
+    ("kind", "practice"), [("referral", "G99001"), ("update", "G99003")], ids=lambda one: str(one)
+)
+async def test_a_call_that_was_made_is_not_asked_for_again_by_an_amendment(
+    pharmacy: Caller, kind: str, practice: str
+) -> None:
+    body = reading(196, 124, practice=practice)
+    sent = await pharmacy.submit(body)
+    amended = taken(await correct(pharmacy, first(sent)["id"], body | {"advice": "Rest."}), 200)
+    assert asks_for_a_call(amended), "nobody has telephoned yet"
+    spoke = {"outcome": "spoke-to-clinician"}
+    calls = f"{first(amended, kind)['url']}/telephone-calls"
+    assert taken(await pharmacy.post(calls, spoke), 201)["meets_the_duty"]
+    for advice in ("Rest, and no salt.", "Rest, no salt, no coffee."):
+        amended = taken(
+            await correct(pharmacy, first(amended)["id"], body | {"advice": advice}), 200
+        )
+        assert not asks_for_a_call(amended)
+        assert any("telephone again" in line for line in amended["read_first"])
+
+
+async def test_a_call_is_asked_for_where_what_was_said_in_the_last_one_is_not_enough(
+    pharmacy: Caller,
+) -> None:
+    spoke = {"outcome": "spoke-to-clinician"}
+    body = reading(185, 80, acute_symptoms=True, urgency="same-day")
+    sent = first(await pharmacy.submit(body))
+    assert taken(await pharmacy.post(f"{sent['url']}/telephone-calls", spoke), 201)
+    elsewhere = body | {"practice": {"ods": "G99002"}}
+    assert asks_for_a_call(taken(await correct(pharmacy, sent["id"], elsewhere), 200))
+    milder = reading(120, 80, urgency="urgent")
+    sent = first(await pharmacy.submit(milder))
+    worse = milder | {"urgency": "same-day"}
+    assert asks_for_a_call(taken(await correct(pharmacy, sent["id"], worse), 200))
+
+
 async def test_not_registered_here_stays_on_the_list_until_it_is_sent_again(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:

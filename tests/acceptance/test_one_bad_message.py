@@ -1,18 +1,31 @@
 """One message that the broker cannot work on: it is somebody's work, and holds nobody else up."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from broker.events import uuid7
+from broker.errors import NotFound
+from broker.events import Role, uuid7
 from broker.main import open_broker
 from broker.settings import Settings
 from broker.store import work
 from broker.store.tx import Tx
 from consumers.record_update import RecordUpdate
-from tests.acceptance.place import Caller, Place, consultation, eventually, first
+from consumers.referral_delivery import ReferralDelivery
+from tests.acceptance.place import (
+    Body,
+    Caller,
+    Place,
+    consultation,
+    eventually,
+    first,
+    referral,
+    taken,
+)
 from tests.samples import PRACTICE, Sample, a_message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -81,6 +94,122 @@ async def test_of_what_could_not_be_composed_the_sender_is_not_told_that_it_can_
     await place.move_deadline_back(update["id"], "received")
     told = await pharmacy.heard(update["id"], "deadline-passed")
     assert "cannot be collected" in told.text and "still there" not in told.text
+
+
+# -- fanned out again --------------------------------------------------------------------------
+
+OPERATOR = "operator:ann"
+
+
+def broken(
+    monkeypatch: pytest.MonkeyPatch, consumer: type[Any], *roles: Role
+) -> Callable[[], None]:
+    """Let a consumer compose nothing for these roles (for all, if none is named); return what
+    mends it."""
+    sound = consumer.compose
+
+    def compose(self: Any, event: Any, content: bytes, to: Any) -> bytes:
+        if not roles or to.role in roles:
+            raise ValueError("a fault of ours")
+        body: bytes = sound(self, event, content, to)
+        return body
+
+    monkeypatch.setattr(consumer, "compose", compose)
+    return lambda: monkeypatch.setattr(consumer, "compose", sound)
+
+
+async def not_composed(place: Place, message: Body) -> str:
+    """Return the event of a message, once it stands on the work-list as not composed."""
+
+    async def event() -> str | None:
+        found = await place.rows(
+            "SELECT object_id FROM work_item WHERE message_id = :m AND code = 'not-composed'"
+            " AND closed_at IS NULL",
+            m=message["id"],
+        )
+        return found[0].object_id if found else None
+
+    found: str = await eventually(event)
+    return found
+
+
+async def test_what_could_not_be_composed_arrives_once_its_event_is_fanned_out_again(
+    place: Place, pharmacy: Caller, practice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mend = broken(monkeypatch, RecordUpdate)
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    event = await not_composed(place, update)
+    again = place.broker.dispatch.again
+    still = await again(event, OPERATOR)
+    assert (still.made, still.trouble) == (0, "not-composed")
+    assert await not_composed(place, update) == event
+    mend()
+    mended = await again(event, OPERATOR)
+    assert (mended.made, mended.trouble) == (1, None)
+    await practice.take(update["id"])
+    (item,) = await place.rows("SELECT * FROM work_item WHERE object_id = :e", e=event)
+    assert item.closed_reason == "fanned-out"
+    audited = await place.rows(
+        "SELECT actor FROM audit WHERE action = 'event.fanned-out' AND object_id = :e", e=event
+    )
+    assert [row.actor for row in audited] == [OPERATOR] * 2
+    with pytest.raises(NotFound):
+        await again(update["id"], OPERATOR)
+
+
+async def test_what_was_composed_already_is_not_composed_again(
+    place: Place, optometrist: Caller, practice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mend = broken(monkeypatch, ReferralDelivery, Role.COPY)
+    sent = first(await optometrist.submit(referral(practice="G99001")), "referral")
+    event = await not_composed(place, sent)
+    bodies = "SELECT owner_id, sealed FROM payload WHERE role = 'sent' AND owner_id IN "
+    bodies += "(SELECT id FROM delivery WHERE event_id = :e) ORDER BY created_at"
+    before = await place.rows(bodies, e=event)
+    mend()
+    assert (await place.broker.dispatch.again(event, OPERATOR)).made == 1
+    assert (await place.broker.dispatch.again(event, OPERATOR)).made == 0
+    after = await place.rows(bodies, e=event)
+    assert (len(before), len(after)) == (1, 2) and before[0] in after
+    await practice.take(sent["id"])
+
+
+async def test_an_event_that_was_never_fanned_out_is_fanned_out_behind_those_before_it(
+    place: Place, pharmacy: Caller, practice: Caller
+) -> None:
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    (row,) = await place.rows("SELECT event_id FROM message WHERE id = :m", m=update["id"])
+    await place.broker.dispatch.again(row.event_id, OPERATOR)
+    await place.settled()
+    assert len(await place.rows("SELECT 1 FROM delivery WHERE event_id = :e", e=row.event_id)) == 1
+    await practice.take(update["id"])
+
+
+@pytest.mark.parametrize("is_amended", [False, True], ids=["cancelled", "amended"])
+async def test_what_was_cancelled_or_replaced_meanwhile_does_not_arrive_after_that(
+    place: Place,
+    optometrist: Caller,
+    hospital: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+    is_amended: bool,
+) -> None:
+    mend = broken(monkeypatch, ReferralDelivery)
+    body = referral(practice="G99001")
+    sent = first(await optometrist.submit(body), "referral")
+    event = await not_composed(place, sent)
+    mend()
+    if is_amended:
+        path = f"/optometry/{sent['referral'].removeprefix('/')}"
+        etag = await optometrist.etag(sent["referral"])
+        taken(await optometrist.put(path, body | {"symptoms": "Worse"}, if_match=etag), 200)
+    else:
+        cancel = {"reason": "patient-request"}
+        taken(await optometrist.move(sent["referral"], "cancel", cancel), 200)
+    await place.settled()
+    assert (await place.broker.dispatch.again(event, OPERATOR)).made == 2
+    assert sent["id"] not in {row["message"] for row in await hospital.inbox("open")}
+    shown = (await optometrist.tracked(sent["id"]))["deliveries"]
+    assert {(one["state"], one["done_reason"]) for one in shown} == {("done", "superseded")}
 
 
 async def test_a_deadline_that_nobody_can_be_told_of_is_raised_with_all_the_others(

@@ -387,6 +387,33 @@ async def test_the_successor_of_a_practice_reads_the_referral_that_it_was_told_o
         assert taken(await successor.get(message["referral"]), 200)["state"] == "received"
 
 
+async def test_of_a_receiver_that_has_closed_the_trail_names_who_stands_for_it_now(
+    pharmacy: Caller, place: Place
+) -> None:
+    update = first(await pharmacy.submit(consultation(practice="G99001")))
+    successor = place.of("G99002")
+    both = "Riverside Medical Practice (now Hilltop Surgery)"
+    merged = "name: Riverside Medical Practice\n    pillar: general-practice\n    icb: QXX\n"
+    async with place.directory((merged, f"{merged}    status: closed\n    successor: G99002\n")):
+        shown = await pharmacy.tracked(update["id"])
+        assert shown["line"].startswith(f"Accepted; waiting for {both} to take it. Next: {both} ")
+        assert (shown["next"]["whose_turn"], shown["next"]["name"]) == ("G99001", both)
+        assert {one["name"] for one in shown["deadlines"]} == {both}
+        (delivery,) = shown["deliveries"]
+        assert (delivery["organisation"], delivery["name"]) == (
+            "G99001",
+            "Riverside Medical Practice",
+        )
+        await place.move_deadline_back(update["id"], "received")
+        told = await pharmacy.heard(update["id"], "deadline-passed")
+        assert f"by {both}." in told.text
+        row = await successor.take(update["id"])
+        assert f"{both} has stored it" in (await pharmacy.tracked(update["id"]))["line"]
+        taken(await successor.decide(row, outcome="filed"), 200)
+        line = (await pharmacy.tracked(update["id"]))["line"]
+        assert line == "Hilltop Surgery filed it in the patient's record."
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -130,6 +132,20 @@ def test_of_two_that_migrate_at_once_one_does_it_and_the_other_waits(
     store = empty_database.open()
     assert store.read_now(lambda c: count(c, t.ledger_head)) == 1
     schema.check(store.writer)
+
+
+@pytest.mark.postgres
+def test_whoever_migrates_waits_longer_for_another_than_a_message_would(
+    empty_postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.1)
+    with engine_of(empty_postgresql) as engine, ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(empty_postgresql.url) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [schema._PG_LOCK])
+            run = pool.submit(schema.migrate, engine)
+            time.sleep(0.5)
+            assert not run.done()
+        assert run.result() == schema.revisions()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, delete, event, insert, select, text, update
 
@@ -678,6 +680,30 @@ async def test_a_locked_database_is_unavailable_soon_for_all_and_keeps_no_trace(
     assert positions(store) == [1]
 
 
+@pytest.mark.postgres
+async def test_a_head_that_is_locked_from_outside_is_as_a_locked_database(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.3)
+    store = postgresql_database.open()
+    with psycopg.connect(postgresql_database.url) as other:
+        other.execute("SELECT * FROM ledger_head FOR UPDATE")
+        begun = time.monotonic()
+        answers = await asyncio.gather(
+            *(store.write(lambda tx: record(tx, uuid7())) for _ in range(60)),
+            return_exceptions=True,
+        )
+        assert time.monotonic() - begun < 2
+        assert {type(answer) for answer in answers} == {Unavailable}
+        assert "Nothing was stored" in str(answers[0]) and "lock timeout" in str(answers[0])
+        with pytest.raises(Unavailable, match="lock timeout"):
+            await store.prove()
+    assert everything(store) == []
+    await store.prove()
+    await store.write(lambda tx: record(tx, uuid7()))
+    assert positions(store) == [1]
+
+
 async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_all_that_was_accepted(
     sqlite_database: Database,
 ) -> None:
@@ -745,6 +771,34 @@ async def test_after_a_refusal_it_is_proved_by_writing_that_room_is_there_again(
     assert store.read_now(lambda c: count(c, t.payload)) == 0
 
 
+async def test_who_stops_waiting_for_the_proof_leaves_it_under_way_and_nobody_asks_twice(
+    sqlite_database: Database,
+) -> None:
+    store = sqlite_database.open()
+    with pytest.raises(Unavailable):
+        await store.write(lambda tx: tx.execute(text("SELECT * FROM no_such_table")) and None)
+    queued = store._waiting
+
+    async def ask() -> None:
+        async with asyncio.timeout(0.1):
+            await store.prove()
+
+    with closing(sqlite3.connect(sqlite_database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TimeoutError):
+            await ask()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="was not"):
+                await ask()
+        assert store._waiting == queued + 1
+        other.execute("ROLLBACK")
+    ends = time.monotonic() + PATIENCE
+    while store._waiting:
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.01)
+    await ask()
+
+
 async def test_the_proof_leaves_nothing_on_any_database(database: Database) -> None:
     store = database.open()
 
@@ -792,6 +846,69 @@ async def test_a_connection_lost_while_writing_is_not_said_to_have_stored_nothin
     assert "with the same key" in lost.value.detail
     await store.write(lambda tx: record(tx, uuid7()))
     assert positions(store) == [1]
+
+
+@pytest.mark.postgres
+async def test_a_server_that_is_silent_is_unavailable_in_time_and_all_goes_on_after(
+    postgresql: PostgreSQL, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.store.store.ANSWER_SECONDS", 0.5)
+    store = postgresql_database.open()
+    with postgresql.silent():
+        begun = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="does not answer"):
+                await store.read(ledger.head)
+        assert time.monotonic() - begun < 3
+    monkeypatch.undo()
+    assert await store.read(ledger.head) == 0
+
+
+@pytest.mark.postgres
+async def test_where_no_connection_can_be_had_all_are_refused_after_one_try(
+    postgresql: PostgreSQL, postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "CONNECT_SECONDS", 2)
+    store = postgresql_database.open()
+    store.writer.dispose()
+    with postgresql.silent():
+        begun = time.monotonic()
+        answers = await asyncio.gather(
+            *(store.write(lambda tx: record(tx, uuid7())) for _ in range(20)),
+            return_exceptions=True,
+        )
+        assert time.monotonic() - begun < 4
+    assert {type(answer) for answer in answers} == {Unavailable}
+    await store.write(lambda tx: record(tx, uuid7()))
+    assert positions(store) == [1]
+
+
+@pytest.mark.postgres
+async def test_a_statement_that_takes_too_long_is_ended(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "STATEMENT_SECONDS", 0.2)
+    store = postgresql_database.open()
+
+    def sleep(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(20)"))
+
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await store.read(sleep)
+    with pytest.raises(Unavailable, match="statement timeout"):
+        await store.write(lambda tx: sleep(tx.connection))
+
+
+@pytest.mark.postgres
+def test_how_long_a_connection_waits_may_be_said_in_the_url(
+    postgresql_database: Database,
+) -> None:
+    engines = db.connect(f"{postgresql_database.url}&connect_timeout=7")
+    for engine in (engines.writer, engines.reader):
+        with engine.connect() as connection:
+            said = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        assert (said["connect_timeout"], said["tcp_user_timeout"]) == ("7", "10000")
+    engines.dispose()
 
 
 async def test_too_long_a_queue_is_refused_at_once(

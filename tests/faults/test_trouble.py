@@ -8,6 +8,7 @@ import os
 import sqlite3
 import statistics
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -18,16 +19,18 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from broker.api.app import create_app
 from broker.directory_file import parse
 from broker.events import uuid7
 from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory
-from broker.vault import Vault
+from broker.vault import FileKeyRing, Vault
 from sandbox.ledger import until
 from sandbox.partner import Partner
 from sandbox.webhook import WebhookPartner
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
+from tests.databases import Database, PostgreSQL
 from tests.faults.housed import (
     Answering,
     HousedBroker,
@@ -51,6 +54,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 MUST: Final = os.environ.get("BROKER_TEST_REQUIRE_SERVICES") == "1"
 LONG: Final = 90.0
+BASE: Final = "http://broker.test"
 # A round of attempts in a blink: the broker stops waiting after a second, and looks often.
 HASTY: Final = {"BROKER_SEND_TIMEOUT": "1.5", "BROKER_POLL_SECONDS": "0.3"}
 
@@ -373,7 +377,15 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["retry-after"]) > 0
             assert traces(world) == before
-            assert await readiness(world) == 503
+            behind = asyncio.create_task(
+                poster.post(world.pharmacy.consultation(practice=INBOX_PRACTICE), "behind")
+            )
+            await asyncio.wait({behind}, timeout=0.5)
+            for _ in range(2):
+                begun = time.monotonic()
+                assert await readiness(world) == 503
+                assert time.monotonic() - begun < 2, "it queued behind a post that waits"
+            assert (await behind).status_code == 503
             short = asyncio.create_task(
                 poster.post(world.pharmacy.consultation(practice=INBOX_PRACTICE), "short")
             )
@@ -383,6 +395,36 @@ async def test_a_locked_database_refuses_with_no_trace_or_keeps_what_it_took(
         assert await readiness(world) == 200
         await taken_after_all(poster, bodies)
         await demand_nothing_wrong_in(world)
+
+
+@asynccontextmanager
+async def on_postgresql(made: Database, folder: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    """A broker in this process that serves from a PostgreSQL database."""
+    settings = Settings(
+        database_url=made.url, data_dir=folder / "data", keys_dir=folder / "keys", public_url=BASE
+    )
+    FileKeyRing.create(settings.ring_path)
+    app = create_app(settings)
+    transport = httpx2.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url=BASE) as http,
+    ):
+        yield http
+
+
+@pytest.mark.postgres
+async def test_a_postgresql_that_falls_silent_is_said_to_be_unavailable_in_about_a_second(
+    postgresql: PostgreSQL, postgresql_database: Database, tmp_path: Path
+) -> None:
+    async with on_postgresql(postgresql_database, tmp_path) as http:
+        assert (await http.get("/health/ready")).text == "ready"
+        with postgresql.silent():
+            begun = time.monotonic()
+            for _ in range(2):
+                assert (await http.get("/health/ready")).status_code == 503
+            assert time.monotonic() - begun < 4
+        assert (await http.get("/health/ready")).text == "ready"
 
 
 # -- destinations that misbehave -----------------------------------------------------------------

@@ -25,6 +25,7 @@ from broker.commands import opening
 from broker.store import claims, clients, deliveries, messages, trail, work
 from broker.store import directory as stored
 from broker.store import tables as t
+from consumers.record_update import RecordUpdate
 from tests.shell import DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
 
 PATIENT = ("Okafor", "Adaeze", "9990000018", "LS1 4AP", "Canal Row", "07700 900123", "1984-02-29")
@@ -891,6 +892,48 @@ class TestGivingUp:
         assert "nobody is told" in ran.out
         shell.place.dispatch()
         assert shell.ok("deliveries", "list", "--json").json == []
+
+
+class TestFanningOut:
+    @pytest.fixture
+    def missing(self, loaded: Shell, monkeypatch: pytest.MonkeyPatch) -> tuple[Shell, str]:
+        """A shell where a message could not be composed: (shell, the message's id)."""
+
+        def compose(*_: object) -> bytes:
+            raise ValueError("a fault of ours")
+
+        with monkeypatch.context() as fault:
+            fault.setattr(RecordUpdate, "compose", compose)
+            (message,) = loaded.place.post(consultation("RP-1"))
+        return loaded, message
+
+    def test_takes_the_event_from_the_list_and_makes_what_is_missing(
+        self, missing: tuple[Shell, str]
+    ) -> None:
+        shell, message = missing
+        (item,) = shell.ok("overdue", "--json").json
+        assert (item["code"], item["message"]) == ("not-composed", message)
+        assert item["event"] in shell.ok("overdue").out
+        ran = shell.ok("deliveries", "fan-out", item["event"])
+        assert ran.out == f"Deliveries made of the event {item['event']}: 1.\n"
+        (one,) = shell.ok("deliveries", "list", "--json").json
+        assert (one["message"], one["event"], one["state"]) == (message, item["event"], "due")
+        assert shell.ok("overdue", "--json").json == []
+        assert ("event.fanned-out", item["event"]) in shell.audited()
+
+    def test_says_what_can_still_not_be_made(self, missing: tuple[Shell, str]) -> None:
+        shell, _ = missing
+        (item,) = shell.ok("overdue", "--json").json
+        erase = t.message_key.delete()
+        shell.place.write(lambda tx: tx.execute(erase) and None)
+        ran = shell("deliveries", "fan-out", item["event"])
+        assert ran.code == 1 and "could be made (unreadable): it stays on" in ran.err
+        assert {one["event"] for one in shell.ok("overdue", "--json").json} == {item["event"]}
+
+    @pytest.mark.parametrize("name", [MISSING, "nonsense"])
+    def test_of_an_event_that_is_not_there_is_refused(self, loaded: Shell, name: str) -> None:
+        ran = loaded("deliveries", "fan-out", name)
+        assert (ran.code, ran.out) == (1, "") and "There is no event" in ran.err
 
 
 # -- looking ---------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from broker.store import deliveries
+from broker.store import deliveries, work
 from broker.store import tables as t
+from consumers.record_update import RecordUpdate
 from tests.shell import COMMAND, DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
 
 STARTS_WITHIN = 60.0
@@ -468,5 +469,22 @@ def test_a_delivery_retried_from_a_shell_is_attempted_at_once(
         time.sleep(1)
         assert hanging.called == []
         sent.run("deliveries", "retry", delivery)
+        hanging.wait(seconds=5)
+        assert broker.stop() < STOPS_WITHIN
+
+
+@pytest.mark.slow
+def test_what_is_fanned_out_again_from_a_shell_is_sent_at_once(
+    sent: Place, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compose(*_: object) -> bytes:
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(RecordUpdate, "compose", compose)
+        sent.post(consultation("RP-1"))
+    (item,) = sent.read(lambda connection: work.open_items(connection, None, 2))
+    with serving(sent) as broker:
+        sent.run("deliveries", "fan-out", item.event_id)
         hanging.wait(seconds=5)
         assert broker.stop() < STOPS_WITHIN

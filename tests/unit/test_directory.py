@@ -110,6 +110,10 @@ def test_a_closed_organisation_is_stood_for_by_its_successor() -> None:
     assert itself is not None
     assert itself.ods == "G99001"
     assert DIRECTORY.resolve_successor("G00000") is None
+    both = "Old Mill Surgery (now Riverside Medical Practice)"
+    assert DIRECTORY.name_now(Destination("G99004")) == both
+    for open_or_unknown in (SPA, Destination("ZZZ")):
+        assert DIRECTORY.name_now(open_or_unknown) == DIRECTORY.name(open_or_unknown)
 
 
 def test_a_service_is_found_only_under_its_own_organisation() -> None:
