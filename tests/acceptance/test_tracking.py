@@ -391,6 +391,7 @@ async def test_of_a_receiver_that_has_closed_the_trail_names_who_stands_for_it_n
     pharmacy: Caller, place: Place
 ) -> None:
     update = first(await pharmacy.submit(consultation(practice="G99001")))
+    await place.settled()
     successor = place.of("G99002")
     both = "Riverside Medical Practice (now Hilltop Surgery)"
     merged = "name: Riverside Medical Practice\n    pillar: general-practice\n    icb: QXX\n"
