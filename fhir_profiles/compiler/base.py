@@ -145,6 +145,14 @@ def together(checks: Sequence[Check]) -> Check | None:
         return None
     if len(checks) == 1:
         return checks[0]
+    if len(checks) == 2:
+        first, second = checks
+
+        def both(value: Any, around: Scope) -> Sequence[Finding] | None:
+            wrong, more = first(value, around), second(value, around)
+            return [*wrong, *more] if wrong and more else wrong or more
+
+        return both
 
     def check(value: Any, around: Scope) -> list[Finding] | None:
         found: list[Finding] | None = None

@@ -14,6 +14,7 @@ Definition = Callable[[str], "tuple[frozenset[str], Check] | None"]
 """From an extension's URL to the contexts that it may stand in, and the check of its content."""
 
 MEMBERS: Final = ("extension", "modifierExtension")
+_MEMBERS: Final = frozenset(MEMBERS)
 
 
 def stands(
@@ -26,7 +27,7 @@ def stands(
     here = frozenset(contexts)
 
     def check(value: Any, scope: Scope) -> Sequence[Finding] | None:
-        if type(value) is not dict:
+        if type(value) is not dict or _MEMBERS.isdisjoint(value):
             return None
         found: list[Finding] = []
         for member in MEMBERS:

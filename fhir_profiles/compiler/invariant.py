@@ -39,6 +39,10 @@ def invariant(rule: r4.Constraint, canonical: str, slow: SlowPath) -> Check:
     severity: Severity = "error" if rule.severity == "error" else "warning"
     found = [Finding(severity, "invariant", "", f"{canonical}#{rule.key}", rule.human)]
 
+    often = _OFTEN.get(rule.expression)
+    if often is not None:
+        return lambda value, scope: None if often(value, scope.env) else found
+
     def check(value: Any, scope: Any) -> list[Finding] | None:
         return found if holds((value,), scope.env) is False else None
 
@@ -52,6 +56,33 @@ def invariant(rule: r4.Constraint, canonical: str, slow: SlowPath) -> Check:
         return found if holds((value,), scope.env) is False else None
 
     return check_if_concerned
+
+
+def _has_value_or_parts(extension: Any, _env: Env) -> bool:
+    if type(extension) is not dict:
+        return True
+    has_value = any(key.startswith(("value", "_value")) for key in extension)
+    return has_value != ("extension" in extension)
+
+
+def _is_contained_if_local(reference: Any, env: Env) -> bool:
+    target = reference.get("reference") if type(reference) is dict else None
+    if not isinstance(target, str) or target[:1] != "#":
+        return True
+    held = env.root.get("contained")
+    return isinstance(held, list) and any(
+        isinstance(one, dict) and one.get("id") == target[1:] for one in held
+    )
+
+
+# Asked of every extension and every reference, so said in Python; a test holds them to FHIRPath.
+_OFTEN: Final[Mapping[str, Callable[[Any, Env], bool]]] = {
+    "extension.exists() != value.exists()": _has_value_or_parts,
+    (
+        "reference.startsWith('#').not() or (reference.substring(1).trace('url') in "
+        "%rootResource.contained.id.trace('ids'))"
+    ): _is_contained_if_local,
+}
 
 
 def _mentioned(node: Node) -> frozenset[str] | None:

@@ -148,10 +148,16 @@ class Compiler:
         least = node.least or 0
         most = node.most if node.most is not None else MANY
         allowed = _allowed(node)
+        may_be_absent = not (
+            least or node.is_choice or any(one.least for one in node.slices.values())
+        )
+        name, shadow = node.name, f"_{node.name}"
         missing, many = _too_few(node, node.name), _too_many(node, node.name)
 
         def check(value: Any, scope: Scope) -> list[Finding] | None:
             if type(value) is not dict:
+                return None
+            if may_be_absent and name not in value and shadow not in value:
                 return None
             found: list[Finding] = []
             items = read(value)

@@ -9,6 +9,8 @@ import pytest
 from fhir_profiles.compiler import closures, fhirpath, r4, slow_path
 from fhir_profiles.compiler.closures import Env, NotCompiled
 from fhir_profiles.compiler.fhirpath import NotFhirPath
+from fhir_profiles.compiler.invariant import invariant
+from fhir_profiles.compiler.scope import scope
 from tests import made
 
 PATIENT: Mapping[str, Any] = {
@@ -194,6 +196,34 @@ def test_the_slow_library_says_the_same_of_everything_we_make() -> None:
                         assert fast([item], Env(resource, resource)) is slow, rule
                         asked += 1
     assert asked > 500
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("Extension", {"url": "a", "valueCode": "b"}),
+        ("Extension", {"url": "a", "_valueCode": {"extension": [{"url": "x", "valueCode": "y"}]}}),
+        ("Extension", {"url": "a", "extension": [{"url": "b", "valueCode": "c"}]}),
+        (
+            "Extension",
+            {"url": "a", "valueCode": "b", "extension": [{"url": "b", "valueCode": "c"}]},
+        ),
+        ("Extension", {"url": "a"}),
+        ("Reference", {"display": "x"}),
+        ("Reference", {"reference": "Patient/1"}),
+        ("Reference", {"reference": "#p"}),
+        ("Reference", {"reference": "#q"}),
+        ("Reference", {"reference": "#"}),
+    ],
+)
+def test_what_is_said_in_python_is_what_its_fhirpath_says(
+    kind: str, value: Mapping[str, Any]
+) -> None:
+    root = {"resourceType": "Observation", "contained": [{"resourceType": "Patient", "id": "p"}]}
+    [rule] = [one for one in r4.types()[kind].elements[""].constraints if one.key != "ele-1"]
+    check = invariant(rule, "canonical", slow_path.truth)
+    holds = closures.truth(fhirpath.parse(rule.expression), r4.choices())([value], Env(root, root))
+    assert (check(value, scope(root)) is None) is (holds is not False)
 
 
 def _items(resource: Mapping[str, Any], path: str) -> Iterator[Any]:
