@@ -192,10 +192,11 @@ def _of_object(steps: Mapping[str, Check], rules: Sequence[Check], canonical: st
         found: list[Finding] | None = None
         for key, held in value.items():
             step = step_of(key)
-            if step is not None:
-                wrong = step(held, around)
-                if wrong:
-                    found = [*found, *wrong] if found else [*wrong]
+            wrong = step(held, around) if step is not None else None
+            if type(held) is list and not held:
+                wrong = under(key, _NOTHING_IN_IT)
+            if wrong:
+                found = [*found, *wrong] if found else [*wrong]
         for rule in rules:
             wrong = rule(value, around)
             if wrong:
@@ -208,6 +209,9 @@ def _of_object(steps: Mapping[str, Check], rules: Sequence[Check], canonical: st
 
 
 _NO_CONTENT: Final = {"id"}
+_NOTHING_IN_IT: Final = [
+    Finding("error", "structure", "", f"{r4.CORE}Element", "A list has something in it.")
+]
 _HELD: Final = frozenset({"Resource", "Extension"})
 """Resources see to their own extensions; those of an extension are its definition's."""
 

@@ -427,7 +427,10 @@ def _joined(one: Items, other: Items) -> Items:
 
 def _arithmetic(test: Callable[[Any, Any], Any]) -> Callable[[Items, Items], Items]:
     def reckon(one: Items, other: Items) -> Items:
-        return (test(one[0], other[0]),) if one and other else ()
+        try:
+            return (test(one[0], other[0]),) if one and other else ()
+        except TypeError:  # values of the wrong shape, which is said elsewhere
+            return ()
 
     return reckon
 
@@ -492,7 +495,10 @@ def _text(test: Callable[..., Any]) -> Callable[..., Items]:
     def ask(items: Items, *given: Items) -> Items:
         if not items or not isinstance(items[0], str) or not all(given):
             return ()
-        return (test(items[0], *(one[0] for one in given)),)
+        try:
+            return (test(items[0], *(one[0] for one in given)),)
+        except TypeError:
+            return ()
 
     return ask
 

@@ -108,7 +108,7 @@ class Library:
         if kind.kind == "resource":
             own = (_full_urls,) if name == "Bundle" else ()
             return (self._claims, self._stands(*extensions.names_of(name)), *own)
-        if name == "Coding":
+        if name in {"Coding", "Quantity"}:  # a quantity's code is its unit's
             return (self._naming.coding,)
         if name == "Identifier":
             return (self._naming.identifier,)

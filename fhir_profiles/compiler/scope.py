@@ -48,13 +48,18 @@ class Scope:
     def resolve(self, reference: str) -> Any | None:
         """Return the resource that a reference leads to, as far as it is at hand."""
         if reference.startswith("#"):
-            root = self.env.root
-            if len(reference) == 1:
-                return root
-            return next(
-                (one for one in root.get("contained", ()) if one.get("id") == reference[1:]), None
-            )
+            return self._contained(reference[1:])
         return self.held.find(reference) if self.held is not None else None
+
+    def _contained(self, identity: str) -> Any | None:
+        root = self.env.root
+        held = root.get("contained")
+        if not identity:
+            return root
+        for one in held if isinstance(held, list) else ():
+            if isinstance(one, dict) and one.get("id") == identity:
+                return one
+        return None
 
 
 CARRIERS: Final = frozenset({"Bundle", "Parameters"})

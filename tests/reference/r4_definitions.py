@@ -92,13 +92,14 @@ def _types(roots: list[Element]) -> tuple[dict[str, Any], dict[str, Any]]:
                 continue
             name = _value(definition, "type") or ""
             base = (_value(definition, "baseDefinition") or "").rpartition("/")[2]
-            elements = dict(_elements(snapshot, name, base, constraints))
+            is_resource = _value(definition, "kind") == "resource"
+            elements = dict(_elements(snapshot, name, base, constraints, is_resource=is_resource))
             types[name] = {"kind": _value(definition, "kind"), "base": base, "elements": elements}
     return types, constraints
 
 
 def _elements(
-    part: Element, name: str, base: str, constraints: dict[str, Any]
+    part: Element, name: str, base: str, constraints: dict[str, Any], *, is_resource: bool
 ) -> Iterator[tuple[str, Any]]:
     for element in _all(part, "element"):
         path = (_value(element, "path") or "")[len(name) + 1 :]
@@ -108,7 +109,7 @@ def _elements(
         if base == "DomainResource" and path in INHERITED:
             continue
         row = _element(element)
-        if (name, path) == ("Resource", "id"):
+        if path == "id" and is_resource:
             row["types"] = ["id"]  # R4 itself says string here, and id in its text
         own = []
         for one in _all(element, "constraint"):

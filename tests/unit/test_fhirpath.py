@@ -113,6 +113,8 @@ def test_an_expression_gives(expression: str, expected: list[Any] | None) -> Non
         ("children().exists()", True),
         ("descendants().where($this = 'Zoe').exists()", True),
         ("1 = true", False),
+        ("'a' + active = 'atrue'", None),
+        ("birthDate.startsWith(active)", None),
     ],
 )
 def test_an_expression_says(expression: str, expected: bool | None) -> None:
