@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fhir_profiles.compiler import r4
 from fhir_profiles.compiler.extensions import names_of
-from fhir_profiles.compiler.finding import Check, Finding, Severity, under
+from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath, invariant
 from fhir_profiles.compiler.scope import Scope, scope
 from fhir_profiles.compiler.terminology import Terminology
@@ -34,7 +34,7 @@ class Base:
         self._slow = slow
         self._extra = extra
         self._stands = stands
-        self._types: dict[str, Check] = {}
+        self._made = Made()
         self._resource = self._any_resource
 
     def of_type(self, name: str) -> Check | None:
@@ -46,12 +46,7 @@ class Base:
             return None
         if name in {"Resource", "DomainResource"}:
             return self._resource
-        if name not in self._types:
-            cell: list[Check] = []
-            self._types[name] = lambda value, around: cell[0](value, around)
-            cell.append(self._compiled(kind))
-            self._types[name] = cell[0]
-        return self._types[name]
+        return self._made.get(name, lambda: self._compiled(kind))
 
     def _any_resource(self, resource: Any, around: Scope) -> Sequence[Finding] | None:
         name = resource.get("resourceType") if isinstance(resource, dict) else None
@@ -95,7 +90,7 @@ class Base:
         canonical = f"{r4.CORE}{kind.name}"
         parts: list[Check | None] = []
         if element.like is not None:
-            parts.append(self._like(kind, element.like))
+            parts.append(self._backbone(kind, element.like.partition(".")[2]))
         elif ref.code in {"BackboneElement", "Element"} and kind.children(element.path):
             parts.append(self._backbone(kind, element.path))
         else:
@@ -113,27 +108,16 @@ class Base:
         ]
         return together([one for one in parts if one is not None])
 
-    def _like(self, kind: r4.Type, path: str) -> Check:
-        cell: list[Check] = []
-
-        def check(value: Any, around: Scope) -> Sequence[Finding] | None:
-            if not cell:
-                cell.append(self._backbone(kind, path.partition(".")[2]))
-            return cell[0](value, around)
-
-        return check
-
     def _backbone(self, kind: r4.Type, path: str) -> Check:
-        name = f"{kind.name}.{path}"
-        if name not in self._types:
-            cell: list[Check] = []
-            self._types[name] = lambda value, around: cell[0](value, around)
+        """Return the check of an element with elements of its own, perhaps itself among them."""
+
+        def make() -> Check:
             element = r4.types()["BackboneElement"]
             steps = self._steps(r4.types()["Element"], "") | self._steps(element, "")
             steps |= self._steps(kind, path)
-            cell.append(_of_object(steps, [], f"{r4.CORE}{kind.name}"))
-            self._types[name] = cell[0]
-        return self._types[name]
+            return _of_object(steps, [], f"{r4.CORE}{kind.name}")
+
+        return self._made.get(f"{kind.name}.{path}", make)
 
 
 # -- how checks are put together -----------------------------------------------------------------

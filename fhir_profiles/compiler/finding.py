@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "information"]
@@ -34,3 +35,40 @@ def under(prefix: str, found: Findings) -> list[Finding]:
         )
         for one in found
     ]
+
+
+class Made:
+    """Checks by name, each made once, when it is first asked for; they may hold each other.
+
+    May be used by any thread: who asks for one that another is making waits until it is there.
+    """
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+        self._lock = RLock()
+
+    def get(self, name: str, make: Callable[[], Check]) -> Check:
+        """Return the check of a name."""
+        found = self._checks.get(name)
+        if found is not None:
+            return found
+        with self._lock:
+            return self._checks.get(name) or self._make(name, make)
+
+    def _make(self, name: str, make: Callable[[], Check]) -> Check:
+        cell: list[Check] = []
+
+        def later(value: Any, around: Any) -> "Findings | None":
+            if not cell:
+                with self._lock:  # what holds this one was made, and this one still is
+                    pass
+            return cell[0](value, around)
+
+        self._checks[name] = later
+        try:
+            cell.append(make())
+        except BaseException:
+            del self._checks[name]
+            raise
+        self._checks[name] = cell[0]
+        return cell[0]

@@ -7,10 +7,10 @@ from typing import Any, Final
 from fhir_profiles.codes import UK_CORE
 from fhir_profiles.compiler import extensions, r4, slow_path, tolerated
 from fhir_profiles.compiler.base import Base
-from fhir_profiles.compiler.finding import Check, Finding, Severity, under
+from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath
 from fhir_profiles.compiler.naming import Naming
-from fhir_profiles.compiler.overlay import Node, overlay
+from fhir_profiles.compiler.overlay import overlay
 from fhir_profiles.compiler.profile import Compiler
 from fhir_profiles.compiler.scope import Scope, scope
 from fhir_profiles.compiler.terminology import Terminology
@@ -23,7 +23,7 @@ class Library:
         self.terminology = Terminology()
         self._definitions: dict[str, Mapping[str, Any]] = dict(r4.extensions())
         self._added: set[str] = set()
-        self._checks: dict[str, Check] = {}
+        self._made = Made()
         self._extensions: dict[str, tuple[frozenset[str], Check] | None] = {}
         self._compiler = Compiler(self.terminology, self, slow)
         self._naming = Naming(self.terminology)
@@ -78,28 +78,28 @@ class Library:
             return None
         if isinstance(value, dict) and "resourceType" in value:
             around = scope(value, around)
-        return not any(one.severity == "error" for one in check(value, around) or ())
+        asked = (id(value), canonical)
+        if asked not in around.judged:
+            around.judged[asked] = True  # for those that lead back to it
+            found = check(value, around) or ()
+            around.judged[asked] = not any(one.severity == "error" for one in found)
+        return around.judged[asked]
 
     def profile(self, canonical: str) -> Check | None:
         """Return the check of a profile, or None if it is not loaded."""
         url = canonical.partition("|")[0]
-        if url not in self._checks:
-            node = self._overlay(url)
-            if node is None:
-                return None
-            cell: list[Check] = []
-            self._checks[url] = lambda value, around: cell[0](value, around)
-            cell.append(self._compiler.check(node))
-            self._checks[url] = cell[0]
-        return self._checks[url]
+        if url not in self._definitions:
+            return None
+        return self._made.get(url, lambda: self._compiler.check(overlay(self._chain(url))))
 
-    def _overlay(self, url: str) -> Node | None:
+    def _chain(self, url: str) -> Sequence[Mapping[str, Any]]:
+        """Return a definition with those that it is based on, the most general first."""
         chain: list[Mapping[str, Any]] = []
         definition = self._definitions.get(url)
-        while definition is not None:
+        while definition is not None and definition not in chain:
             chain.insert(0, definition)
             definition = self._definitions.get(definition.get("baseDefinition", ""))
-        return overlay(chain) if chain else None
+        return chain
 
     # -- what is checked of every value of a type ------------------------------------------------
 

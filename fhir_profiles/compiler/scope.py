@@ -44,6 +44,8 @@ class Scope:
 
     env: Env
     held: Held | None = None
+    judged: dict[tuple[int, str], bool] = field(default_factory=dict)
+    """Whether a value (by its identity) is as a profile says: of one check, told once."""
 
     def resolve(self, reference: str) -> Any | None:
         """Return the resource that a reference leads to, as far as it is at hand."""
@@ -76,5 +78,7 @@ def scope(resource: Mapping[str, Any], around: Scope | None = None) -> Scope:
     if resource.get("resourceType") == "Bundle":
         bundle = held(resource)
     found = Scope(Env(resource, root), bundle)
+    if around is not None:
+        found.judged = around.judged
     found.env.resolve = found.resolve
     return found

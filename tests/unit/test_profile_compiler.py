@@ -1,6 +1,7 @@
 """Profiles as checks: each kind of rule that a definition can state, and nothing else."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -439,6 +440,28 @@ def test_a_constraint_that_closures_cannot_say_goes_the_slow_way() -> None:
     definition = profile("Patient", rule("Patient", constraint=[one]))
     assert check(patient(name=[{"given": ["A", "B"]}]), definition) == []
     assert check(patient(name=[{"given": ["A"]}]), definition) == [("error", "Patient", "p#x-2")]
+
+
+def test_profiles_that_lead_to_each_other_are_compiled_and_a_circle_of_bases_is_cut() -> None:
+    def leading(name: str, other: str) -> dict[str, Any]:
+        target = {"code": "Reference", "targetProfile": [f"{BASE}{other}"]}
+        return profile("Observation", rule("Observation.hasMember", type=[target]), name=name)
+
+    member = {**observation(hasMember=[to(1)]), "meta": {"profile": [f"{BASE}p"]}}
+    other = {**observation(hasMember=[to(0)]), "meta": {"profile": [f"{BASE}q"]}}
+    assert check(message(member, other), leading("p", "q"), leading("q", "p"), claims=()) == []
+    circle = profile("Patient", rule("Patient.name", min=1), baseDefinition=f"{BASE}p")
+    assert check(patient(), circle) == [("error", "Patient.name", "p")]
+
+
+def test_many_threads_may_ask_at_once() -> None:
+    for _ in range(5):
+        library = Library()
+        held = message(patient(name=[{"given": [""]}], gender="x"), observation(), patient())
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(library.check, [held] * 16))
+        assert all(one == found[0] for one in found)
+        assert found[0]
 
 
 # -- claims --------------------------------------------------------------------------------------
