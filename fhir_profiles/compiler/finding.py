@@ -1,7 +1,7 @@
 """What a check finds, and where."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Literal
 
@@ -30,11 +30,13 @@ Check = Callable[[Any, Any], "Findings | None"]
 def under(prefix: str, found: Findings) -> list[Finding]:
     """Return findings as they are seen from the element that holds the value."""
     return [
-        replace(
-            one, path=f"{prefix}{one.path}" if one.path[:1] in {"", "["} else f"{prefix}.{one.path}"
-        )
+        Finding(one.severity, one.code, _joined(prefix, one.path), one.rule, one.text)
         for one in found
     ]
+
+
+def _joined(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if path and path[0] != "[" else prefix + path
 
 
 class Made:
