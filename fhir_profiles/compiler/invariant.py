@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fhir_profiles.compiler import closures, fhirpath, r4
-from fhir_profiles.compiler.closures import Env, NotCompiled, Truth
+from fhir_profiles.compiler.closures import NotCompiled
 from fhir_profiles.compiler.fhirpath import (
     Binary,
     Call,
@@ -16,6 +16,7 @@ from fhir_profiles.compiler.fhirpath import (
     Variable,
 )
 from fhir_profiles.compiler.finding import Check, Finding, Severity
+from fhir_profiles.compiler.operations import Env, Truth
 
 SlowPath = Callable[[str], Truth]
 """Makes a truth of an expression that closures cannot say."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fhir_profiles.compiler.closures import Env
+from fhir_profiles.compiler.operations import Env
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from typing import Any, Final
 import fhirpathpy
 from fhirpathpy.models import models
 
-from fhir_profiles.compiler.closures import Env, Items, Truth
+from fhir_profiles.compiler.operations import Env, Items, Truth
 
 R4: Final = models["r4"]
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fhir_profiles.compiler import closures, fhirpath, r4, slow_path
-from fhir_profiles.compiler.closures import Env, NotCompiled
+from fhir_profiles.compiler.closures import NotCompiled
 from fhir_profiles.compiler.fhirpath import NotFhirPath
 from fhir_profiles.compiler.invariant import invariant
+from fhir_profiles.compiler.operations import Env
 from fhir_profiles.compiler.scope import scope
 from tests import made
 
