@@ -58,7 +58,7 @@ def spots(resource: Holder, path: str = "") -> Iterator[Spot]:
 def _below(
     holder: Holder, kind: r4.Type, within: str, path: str, resource: Holder
 ) -> Iterator[Spot]:
-    known = _elements(kind, within)
+    known = r4.members(kind, within)
     for key in list(holder):
         if key not in known:
             continue
@@ -78,18 +78,6 @@ def _below(
                 yield from _below(one, owner, element.path, at, resource)
             else:
                 yield from _below(one, r4.types()[ref.code], "", at, resource)
-
-
-def _elements(kind: r4.Type, path: str) -> dict[str, tuple[r4.Type, r4.Element, r4.TypeRef]]:
-    found: dict[str, tuple[r4.Type, r4.Element, r4.TypeRef]] = {}
-    bases = [kind, *([r4.types()["BackboneElement"]] if path else [])]
-    while bases[-1].base in r4.types():
-        bases.append(r4.types()[bases[-1].base])
-    for place, one in enumerate(bases):
-        for element in one.children(path if place == 0 else ""):
-            for key, ref in element.keys().items():
-                found.setdefault(key, (one, element, ref))
-    return found
 
 
 # -- operators -----------------------------------------------------------------------------------

@@ -104,6 +104,22 @@ def types() -> Mapping[str, Type]:
     )
 
 
+def members(kind: Type, path: str) -> Mapping[str, tuple[Type, Element, TypeRef]]:
+    """Return the elements right below a path, those of the type's bases too, by name in JSON.
+
+    Each comes with the type that it is defined in.
+    """
+    bases = [kind, *([types()["BackboneElement"]] if path else [])]
+    while bases[-1].base in types():
+        bases.append(types()[bases[-1].base])
+    found: dict[str, tuple[Type, Element, TypeRef]] = {}
+    for place, one in enumerate(bases):
+        for element in one.children(path if place == 0 else ""):
+            for key, ref in element.keys().items():
+                found.setdefault(key, (one, element, ref))
+    return found
+
+
 @cache
 def choices() -> Mapping[str, frozenset[str]]:
     """Return the names in JSON of every choice element (`value`: `valueString` …)."""

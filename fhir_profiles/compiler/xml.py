@@ -1,7 +1,6 @@
 """FHIR's XML to the JSON of the same resource: definitions are published in both."""
 
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 from xml.etree.ElementTree import Element, ParseError, register_namespace, tostring
@@ -42,7 +41,7 @@ def _resource(element: Element) -> dict[str, Any]:
 
 
 def _object(element: Element, kind: r4.Type, path: str) -> dict[str, Any]:
-    known = _elements(kind, path)
+    known = r4.members(kind, path)
     found: dict[str, Any] = {}
     for name in ("id", "url"):  # attributes of elements and of extensions
         if element.get(name) is not None:
@@ -53,21 +52,6 @@ def _object(element: Element, kind: r4.Type, path: str) -> dict[str, Any]:
             raise NotFhirXml(f"{kind.name}.{path} has no element {name}")
         owner, one, ref = known[name]
         _put(found, name, child, owner, one, ref)
-    return found
-
-
-def _elements(kind: r4.Type, path: str) -> Mapping[str, tuple[r4.Type, r4.Element, r4.TypeRef]]:
-    """Return the elements right below a path, those of the type's bases too, by name in JSON."""
-    found: dict[str, tuple[r4.Type, r4.Element, r4.TypeRef]] = {}
-    bases = [kind]
-    if path:
-        bases.append(r4.types()["BackboneElement"])
-    while bases[-1].base in r4.types():
-        bases.append(r4.types()[bases[-1].base])
-    for place, one in enumerate(bases):
-        for element in one.children(path if place == 0 else ""):
-            for key, ref in element.keys().items():
-                found.setdefault(key, (one, element, ref))
     return found
 
 
