@@ -23,6 +23,9 @@ class Shelf(Protocol):
     def conforms(self, value: Any, canonical: str, scope: Scope) -> bool | None:
         """Whether a value is as a profile says; None if the profile is not loaded."""
 
+    def canonicals(self, url: str) -> frozenset[str]:
+        """Return every canonical that a definition goes by: its own, and those it stands for."""
+
 
 @dataclass(slots=True)
 class Compiler:
@@ -47,10 +50,7 @@ class Compiler:
             self._types(node),
             *(invariant(rule, canonical, self.slow) for rule, canonical in node.constraints),
         ]
-        members = [self._members(child) for child in node.children.values()]
-        if members:
-            below = base.together(members)
-            parts.append(below)
+        parts += [self._members(child) for child in node.children.values()]
         return base.together([one for one in parts if one is not None])
 
     def _fixed(self, node: Node) -> Check | None:
@@ -140,7 +140,7 @@ class Compiler:
 
     # -- the members of an object ----------------------------------------------------------------
 
-    def _members(self, node: Node) -> Check:
+    def _members(self, node: Node) -> Check | None:
         """Return the check of an object's member: how many there are, and each of them."""
         read = _reader(node)
         each = self._node(node)
@@ -149,6 +149,8 @@ class Compiler:
         most = node.most if node.most is not None else MANY
         allowed = _allowed(node)
         missing, many = _too_few(node, node.name), _too_many(node, node.name)
+        if least == 0 and most == MANY and each is None and sliced is None and allowed is None:
+            return None
 
         def check(value: Any, scope: Scope) -> list[Finding] | None:
             if type(value) is not dict:
@@ -212,7 +214,7 @@ class Compiler:
     def _matcher(self, sliced: Node, name: str, one: Node) -> Matches | None:
         by = sliced.slicing.discriminators if sliced.slicing is not None else ()
         if sliced.name in extensions.MEMBERS:
-            return _by_url(name, one)
+            return self._by_url(name, one)
         if not by:
             return None
         tests = [self._test(kind, path, one) for kind, path in by]
@@ -220,6 +222,16 @@ class Compiler:
             return None
         held = [test for test in tests if test is not None]
         return lambda value, scope: all(test(value, scope) for test in held)
+
+    def _by_url(self, name: str, one: Node) -> Matches:
+        """Return the test of an extension's URL: what is fixed, its definition's, or the slice's
+        name, as the parts of an extension are called."""
+        url = one.at("url")
+        fixed = url.fixed if url is not None else None
+        profiles = [profile for rule in one.types for profile in rule.profiles]
+        defined = frozenset[str]().union(*map(self.shelf.canonicals, profiles))
+        urls = frozenset([fixed]) if isinstance(fixed, str) else defined or frozenset([name])
+        return lambda value, _scope: isinstance(value, dict) and value.get("url") in urls
 
     def _test(self, kind: str, path: str, one: Node) -> Matches | None:
         steps = [] if path == "$this" else path.split(".")
@@ -273,16 +285,6 @@ class Compiler:
 
 def _nothing(_value: Any, _scope: Any) -> None:
     return None
-
-
-def _by_url(name: str, one: Node) -> Matches:
-    """Return the test of an extension's URL: what is fixed, its definition's, or the slice's name,
-    as the parts of an extension are called."""
-    url = one.at("url")
-    fixed = url.fixed if url is not None else None
-    defined = frozenset(profile for rule in one.types for profile in rule.profiles)
-    urls = frozenset([fixed]) if isinstance(fixed, str) else defined or frozenset([name])
-    return lambda value, _scope: isinstance(value, dict) and value.get("url") in urls
 
 
 # -- reading members -----------------------------------------------------------------------------
