@@ -95,12 +95,17 @@ class Library:
         if canonical.startswith(r4.CORE) and canonical[len(r4.CORE) :] in r4.types():
             name = canonical[len(r4.CORE) :]
             return not isinstance(value, dict) or value.get("resourceType", name) == name
+        found = self.found(value, canonical, around)
+        return None if found is None else not any(one.severity == "error" for one in found)
+
+    def found(self, value: Any, canonical: str, around: Scope) -> Sequence[Finding] | None:
+        """Return how a value is not as a profile says; None if the profile is not loaded."""
         check = self.profile(canonical)
         if check is None:
             return None
         if isinstance(value, dict) and "resourceType" in value:
             around = scope(value, around)
-        return not any(one.severity == "error" for one in check(value, around) or ())
+        return check(value, around) or ()
 
     def profile(self, canonical: str) -> Check | None:
         """Return the check of a profile, or None if it is not loaded."""

@@ -23,6 +23,9 @@ class Shelf(Protocol):
     def conforms(self, value: Any, canonical: str, scope: Scope) -> bool | None:
         """Whether a value is as a profile says; None if the profile is not loaded."""
 
+    def found(self, value: Any, canonical: str, scope: Scope) -> Sequence[Finding] | None:
+        """Return how a value is not as a profile says; None if the profile is not loaded."""
+
     def canonicals(self, url: str) -> frozenset[str]:
         """Return every canonical that a definition goes by: its own, and those it stands for."""
 
@@ -129,6 +132,9 @@ class Compiler:
         return [*parts, conforms]
 
     def _one_of(self, profiles: Sequence[str], node: Node) -> Check:
+        if len(profiles) == 1 and not profiles[0].startswith(r4.CORE):
+            (only,) = profiles
+            return lambda value, scope: self.shelf.found(value, only, scope)
         said = f"It is not as {' or '.join(profiles)} says."
         wrong = [Finding("error", "structure", "", node.rule, said)]
 

@@ -527,6 +527,21 @@ def test_a_slice_of_extensions_holds_those_that_its_definition_stands_for() -> N
     ]
 
 
+def test_a_resource_that_is_held_is_told_where_it_is_not_as_its_one_profile_says() -> None:
+    named = profile("Patient", rule("Patient.name", min=1), name="named")
+    held = {"code": "Patient", "profile": [f"{BASE}named"]}
+    definition = profile(
+        "Bundle",
+        sliced("Bundle.entry", "type", "resource"),
+        rule("Bundle.entry:patient", sliceName="patient"),
+        rule("Bundle.entry:patient.resource", type=[held]),
+    )
+    bundle = {**message(patient()), "meta": {"profile": [f"{BASE}p"]}}
+    assert check(bundle, named, definition, claims=()) == [
+        ("error", "Bundle.entry[0].resource.name", "named")
+    ]
+
+
 def test_a_resource_can_be_checked_by_a_profile_that_it_does_not_claim() -> None:
     library = Library()
     library.add(profile("Patient", rule("Patient.name", min=1)))
