@@ -96,17 +96,18 @@ def told() -> Mapping[str, bytes]:
 def addressed() -> Mapping[str, bytes]:
     """Return each of all those as the message that its consumers send, by consumer and event."""
     return {
-        f"{kind}-{name}": _sent(consumer, kind, content)
+        f"{kind}-{role}-{name}": _sent(consumer, kind, role, content)
         for consumer in registry.load().consumers.values()
         for kind in sorted(consumer.types)
+        for role in ((Role.ACTING, Role.COPY) if kind == REFERRAL_SUBMITTED else (Role.ACTING,))
         for name, content in {**contents(), **told()}.items()
-        if profile_of(name) == _CARRIES[kind]
+        if _CARRIES[kind] in f"{profile_of(name)} {name}"
     }
 
 
 _CARRIES = {
     UPDATE_SUBMITTED: "update-content",
-    UPDATE_WITHDRAWN: "notice-content",
+    UPDATE_WITHDRAWN: "notice-message-withdrawn",
     REFERRAL_SUBMITTED: "referral-content",
     REFERRAL_AMENDED: "referral-content",
     NOTICE_ISSUED: "notice-content",
@@ -131,7 +132,7 @@ def resources() -> Iterator[Mapping[str, Any]]:
             yield entry["resource"]
 
 
-def _sent(consumer: Consumer, kind: str, content: bytes) -> bytes:
+def _sent(consumer: Consumer, kind: str, role: Role, content: bytes) -> bytes:
     about = ("Communication", "ServiceRequest", "Task")
     entries = json.loads(content)["entry"]
     event = Recorded(
@@ -160,7 +161,7 @@ def _sent(consumer: Consumer, kind: str, content: bytes) -> bytes:
     # A receiver that is not among the organisations of the content, and one service of it.
     receiver = Party("RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA")
     return consumer.compose(
-        event, content, Addressed(DELIVERY, receiver, Role.ACTING, SENDER, Kind.UPDATE)
+        event, content, Addressed(DELIVERY, receiver, role, SENDER, Kind.UPDATE)
     )
 
 

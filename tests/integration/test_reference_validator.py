@@ -56,7 +56,7 @@ def by_ours_alone(content: bytes) -> bytes:
 
 UPDATE = "pharmacy-shingles-update"
 REFERRAL = "optometry-cataract-referral"
-MESSAGE = f"{REFERRAL_SUBMITTED}-{REFERRAL}"
+MESSAGE = f"{REFERRAL_SUBMITTED}-acting-{REFERRAL}"
 MOVE = "move-accepted"
 
 Fault = Callable[[dict[str, Any]], None]

@@ -16,6 +16,7 @@ FOLDER = Path(profiles.__file__).parent / "definitions"
 FILES = {path.name: json.loads(path.read_bytes()) for path in sorted(FOLDER.glob("*.json"))}
 OURS = profiles.own()
 PROFILES = [one for one in OURS if one["resourceType"] == "StructureDefinition"]
+MESSAGES = [one for one in OURS if one["resourceType"] == "MessageDefinition"]
 ROUTED = (
     *("Bundle", "MessageHeader", "ServiceRequest", "Communication", "Task", "Patient"),
     *("RelatedPerson", "Organization", "Practitioner", "PractitionerRole", "HealthcareService"),
@@ -82,6 +83,16 @@ def test_ours_alone_know_every_profile_and_extension_of_what_we_make() -> None:
         assert unknown == [], name
 
 
+def test_there_is_one_message_definition_for_each_event_of_ours_and_no_other() -> None:
+    events = Counter(one["eventCoding"]["code"] for one in MESSAGES)
+    assert events == Counter(codes.system("message-event").displays.keys())
+    types = {one["url"]: one["type"] for one in PROFILES}
+    for one in MESSAGES:
+        assert one["eventCoding"]["system"] == codes.system("message-event").url
+        for focus in one["focus"]:
+            assert types[focus["profile"]] == focus["code"], one["url"]
+
+
 # -- what we make --------------------------------------------------------------------------------
 
 
@@ -90,6 +101,22 @@ def test_each_bundle_that_we_make_is_as_its_profile_says() -> None:
         assert made.errors(content, made.profile_of(name)) == [], name
     for name, sent in made.addressed().items():
         assert made.errors(sent, "message") == [], name
+
+
+def test_each_message_holds_as_many_resources_of_each_type_as_its_definition_says() -> None:
+    definitions = {one["eventCoding"]["code"]: one["focus"] for one in MESSAGES}
+    sent = set()
+    for name, message in made.addressed().items():
+        held = [entry["resource"] for entry in json.loads(message)["entry"]]
+        event = held[0]["eventCoding"]["code"]
+        sent.add(event)
+        number = Counter(one["resourceType"] for one in held)
+        known = {focus["code"]: focus for focus in definitions[event]}
+        assert number.keys() <= known.keys(), name
+        for kind, focus in known.items():
+            most = len(held) if focus["max"] == "*" else int(focus["max"])
+            assert focus["min"] <= number[kind] <= most, (name, kind)
+    assert sent == definitions.keys()
 
 
 def spoilt(name: str, kind: str, change: Callable[[dict[str, Any]], object]) -> list[str]:
@@ -118,7 +145,7 @@ def not_summed_up(communication: dict[str, Any]) -> None:
 
 UPDATE = "pharmacy-shingles-update"
 REFERRAL = "optometry-cataract-referral"
-MESSAGE = f"referral.request.submitted.v1-{REFERRAL}"
+MESSAGE = f"referral.request.submitted.v1-acting-{REFERRAL}"
 BROKEN: Mapping[str, tuple[str, str, Callable[[dict[str, Any]], object], str]] = {
     "an update from nobody": (UPDATE, "Communication", without("sender"), "sender update"),
     "an update about nobody": (UPDATE, "Communication", without("subject"), "subject update"),
