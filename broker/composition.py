@@ -77,6 +77,8 @@ class Composing:
     clocks: tuple[Clinical, ...] = ()
     unclocked: frozenset[DeadlineKind] = frozenset()
     facts: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
+    """The profile that its content is to follow, where that is not the one of its kind."""
     extra: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -89,7 +91,8 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
 
     Raises Unsound where the content is not as its profiles say: it gets no further.
     """
-    wrong = [one for one in profiles.ours().check(new.content) if one.severity == "error"]
+    found = profiles.ours().check(new.content, new.profile or f"{new.kind}-content")
+    wrong = [one for one in found if one.severity == "error"]
     if wrong:
         where = "; ".join(f"{one.path} ({one.rule})" for one in wrong[:3])
         raise Unsound(f"what {new.door} made of {new.event_type} breaks its profile at {where}")

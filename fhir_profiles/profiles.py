@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from fhir_profiles import structure
+from fhir_profiles.codes import BASE
 from fhir_profiles.compiler import r4
 from fhir_profiles.compiler.finding import Finding, Severity
 from fhir_profiles.compiler.library import Library
@@ -41,14 +42,16 @@ class Profiles:
         """Rules of loaded definitions that no check could be made of."""
         return self._library.left_out
 
-    def check(self, content: bytes) -> list[Finding]:
+    def check(self, content: bytes, profile: str | None = None) -> list[Finding]:
         """Return all that is wrong with a resource in JSON; an empty list: nothing.
 
-        `content` is JSON already. Errors make it unfit; warnings and information do not.
+        `content` is JSON already. It is checked by what it claims and by `profile`, a name of one
+        of ours. Errors make it unfit; warnings and information do not.
         """
         resource = json.loads(content)
         found = [_finding(one, resource) for one in structure.check(content)]
-        return found + self._library.check(resource)
+        canonical = None if profile is None else f"{BASE}StructureDefinition/{profile}"
+        return found + self._library.check(resource, canonical)
 
 
 @cache

@@ -1,4 +1,5 @@
-"""Everything that the adapters make of their own examples, for tests that look at all of it."""
+"""Everything that the broker makes, for tests that look at all of it: what the adapters make of
+their own examples, the notices and moves that tell of it, and the messages that carry each."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,9 +9,23 @@ from typing import Any
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
-from broker.events import Role
-from broker.ports import Adapter, Context, Party
-from fhir_profiles import strict_json
+from broker import registry
+from broker.events import (
+    NOTICE_ISSUED,
+    REFERRAL_AMENDED,
+    REFERRAL_SUBMITTED,
+    UPDATE_SUBMITTED,
+    UPDATE_WITHDRAWN,
+    Destination,
+    Kind,
+    Priority,
+    Recorded,
+    Role,
+    Route,
+)
+from broker.ports import Adapter, Addressed, Consumer, Context, Party
+from fhir_profiles import codes, focus, strict_json
+from fhir_profiles.bundle import Site
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import ours
 
@@ -18,6 +33,8 @@ NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 PRACTICE = Party("Y90001", "Riverside Medical Practice", "0113 496 0201")
 SENDER = Party("FPH01", "Riverside Pharmacy", "0113 496 0101")
 CORRELATION = "0199a000-0000-7000-8000-000000000009"
+TOLD = "0199a000-0000-7000-8000-000000000003"
+DELIVERY = "0199a000-0000-7000-8000-000000000004"
 IDS = {
     "update": "0199a000-0000-7000-8000-000000000001",
     "referral": "0199a000-0000-7000-8000-000000000002",
@@ -35,16 +52,117 @@ def contents() -> Mapping[str, bytes]:
     return found
 
 
-def errors(content: bytes) -> list[Finding]:
+@cache
+def told() -> Mapping[str, bytes]:
+    """Return a notice of every topic and a Task of every state, about messages of `contents`."""
+    update = contents()["pharmacy-shingles-update"]
+    referral = contents()["optometry-cataract-referral"]
+    here, there = Site(SENDER.ods, SENDER.name), Site(PRACTICE.ods, PRACTICE.name)
+    found = {}
+    for kind, content in (("Communication", update), ("ServiceRequest", referral)):
+        original = focus.Original(IDS["update"], kind, "A-1", content)
+        for topic in codes.system("notice-topic").displays:
+            notice = focus.notice(
+                TOLD,
+                topic=topic,
+                text="Riverside Medical Practice has filed it.",
+                sent=NOW,
+                sender=there,
+                receiver=here,
+                original=original,
+                subject=CORRELATION,
+                reason=("rejection-reason", "deceased"),
+                advice="Nothing more to do.",
+            )
+            found[f"notice-{topic}-{kind}"] = notice.body
+    for state in codes.system("referral-state").displays:
+        moved = focus.task(
+            TOLD,
+            referral=CORRELATION,
+            state=state,
+            moved=NOW,
+            requester=here,
+            owner=there,
+            original=focus.Original(IDS["referral"], "ServiceRequest", "A-1", referral),
+            reason="Not needed any more.",
+            advice="Come back if it gets worse.",
+            priority="urgent",
+        )
+        found[f"move-{state}"] = moved.body
+    return found
+
+
+@cache
+def addressed() -> Mapping[str, bytes]:
+    """Return each of all those as the message that its consumers send, by consumer and event."""
+    return {
+        f"{kind}-{role}-{name}": _sent(consumer, kind, role, content)
+        for consumer in registry.load().consumers.values()
+        for kind in sorted(consumer.types)
+        for role in ((Role.ACTING, Role.COPY) if kind == REFERRAL_SUBMITTED else (Role.ACTING,))
+        for name, content in {**contents(), **told()}.items()
+        if _CARRIES[kind] in f"{profile_of(name)} {name}"
+    }
+
+
+_CARRIES = {
+    UPDATE_SUBMITTED: "update-content",
+    UPDATE_WITHDRAWN: "notice-message-withdrawn",
+    REFERRAL_SUBMITTED: "referral-content",
+    REFERRAL_AMENDED: "referral-content",
+    NOTICE_ISSUED: "notice-content",
+}
+
+
+def profile_of(name: str) -> str:
+    """Return the name of the profile that a Bundle of any of these is to follow, by its name."""
+    ends = {"-update": "update-content", "-referral": "referral-content"}
+    return next((ends[end] for end in ends if name.endswith(end)), "notice-content")
+
+
+def errors(content: bytes, profile: str | None = None) -> list[Finding]:
     """Return what is wrong with a Bundle of ours: nothing ever should be."""
-    return [one for one in ours().check(content) if one.severity == "error"]
+    return [one for one in ours().check(content, profile) if one.severity == "error"]
 
 
 def resources() -> Iterator[Mapping[str, Any]]:
-    """Return the resources of all those Bundles."""
+    """Return the resources of all that the adapters make."""
     for content in contents().values():
         for entry in json.loads(content)["entry"]:
             yield entry["resource"]
+
+
+def _sent(consumer: Consumer, kind: str, role: Role, content: bytes) -> bytes:
+    about = ("Communication", "ServiceRequest", "Task")
+    entries = json.loads(content)["entry"]
+    event = Recorded(
+        position=7,
+        id=TOLD,
+        type=kind,
+        source="https://broker.example",
+        subject=CORRELATION,
+        subject_seq=1,
+        time=NOW,
+        dataschema="",
+        message_id=IDS["update"],
+        correlation_id=CORRELATION,
+        causation_id=None,
+        traceparent=None,
+        priority=Priority.ROUTINE,
+        facts={
+            "focus": next(
+                entry["fullUrl"] for entry in entries if entry["resource"]["resourceType"] in about
+            ),
+            "reason": "update",
+            "about": IDS["referral"],
+        },
+        routes=(Route(Destination(PRACTICE.ods), Role.ACTING, "The registered practice."),),
+    )
+    # A receiver that is not among the organisations of the content, and one service of it.
+    receiver = Party("RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA")
+    return consumer.compose(
+        event, content, Addressed(DELIVERY, receiver, role, SENDER, Kind.UPDATE)
+    )
 
 
 def _translated(adapter: Adapter, example: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,8 @@
-"""Definitions by their canonical, and the checks that are made of them."""
+"""Definitions by their canonical, and the checks that are made of them.
+
+A definition may say in its `mapping` that it shares the rules of another one: as long as that one
+is not loaded, what claims it is checked by the rules that are here. Once it is, it alone counts.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +14,7 @@ from fhir_profiles.compiler.base import Base
 from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath
 from fhir_profiles.compiler.naming import Naming
-from fhir_profiles.compiler.overlay import overlay
+from fhir_profiles.compiler.overlay import Node, overlay
 from fhir_profiles.compiler.profile import Compiler
 from fhir_profiles.compiler.scope import Scope, scope
 from fhir_profiles.compiler.terminology import Terminology
@@ -23,6 +27,7 @@ class Library:
         self.terminology = Terminology()
         self._definitions: dict[str, Mapping[str, Any]] = dict(r4.extensions())
         self._added: set[str] = set()
+        self._shares: dict[str, str] = {}
         self._made = Made()
         self._extensions: dict[str, tuple[frozenset[str], Check] | None] = {}
         self._compiler = Compiler(self.terminology, self, slow)
@@ -40,6 +45,8 @@ class Library:
         if kind == "StructureDefinition":
             self._definitions[resource["url"]] = resource
             self._added.add(resource["url"])
+            for canonical in shared(resource):
+                self._shares.setdefault(canonical, resource["url"])
         elif kind in {"CodeSystem", "ValueSet"}:
             self.terminology.add(resource)
 
@@ -50,14 +57,24 @@ class Library:
             self._base.of_type(str(self._definitions[url]["type"]))
             self.profile(url)
 
-    def check(self, resource: Any) -> list[Finding]:
-        """Return all that is wrong with a resource; paths begin with its type."""
+    def check(self, resource: Any, profile: str | None = None) -> list[Finding]:
+        """Return all that is wrong with a resource; paths begin with its type.
+
+        `profile` is one more to check it by, claimed or not. Raises LookupError if there is none.
+        """
         name = resource.get("resourceType") if isinstance(resource, dict) else None
         check = self._base.of_type(name) if isinstance(name, str) else None
         if check is None:
             said = "resourceType names a resource of FHIR R4."
             return [Finding("error", "structure", "", f"{r4.CORE}Resource", said)]
-        return under(str(name), check(resource, scope(resource)) or ())
+        around = scope(resource)
+        found = [*(check(resource, around) or ())]
+        if profile is not None:
+            also = self.profile(profile)
+            if also is None:
+                raise LookupError(f"no profile {profile}")
+            found += self._misplaced(resource, profile, "") or also(resource, around) or ()
+        return under(str(name), found)
 
     # -- profiles --------------------------------------------------------------------------------
 
@@ -65,14 +82,24 @@ class Library:
         """Return the type that a profile is of; None if the profile is not loaded."""
         if canonical.startswith(r4.CORE) and canonical[len(r4.CORE) :] in r4.types():
             return canonical[len(r4.CORE) :]
-        definition = self._definitions.get(canonical.partition("|")[0])
+        definition = self._definitions.get(self._at_hand(canonical))
         return None if definition is None else str(definition["type"])
+
+    def canonicals(self, url: str) -> frozenset[str]:
+        """Return every canonical that a definition goes by: its own, and those it stands for."""
+        definition = self._definitions.get(url)
+        return frozenset([url, *(shared(definition) if definition is not None else ())])
 
     def conforms(self, value: Any, canonical: str, around: Scope) -> bool | None:
         """Whether a value is as a profile says; None if the profile is not loaded."""
         if canonical.startswith(r4.CORE) and canonical[len(r4.CORE) :] in r4.types():
             name = canonical[len(r4.CORE) :]
             return not isinstance(value, dict) or value.get("resourceType", name) == name
+        found = self.found(value, canonical, around)
+        return None if found is None else not any(one.severity == "error" for one in found)
+
+    def found(self, value: Any, canonical: str, around: Scope) -> Sequence[Finding] | None:
+        """Return how a value is not as a profile says; None if the profile is not loaded."""
         check = self.profile(canonical)
         if check is None:
             return None
@@ -80,26 +107,33 @@ class Library:
             around = scope(value, around)
         asked = (id(value), canonical)
         if asked not in around.judged:
-            around.judged[asked] = True  # for those that lead back to it
-            found = check(value, around) or ()
-            around.judged[asked] = not any(one.severity == "error" for one in found)
+            around.judged[asked] = ()  # for those that lead back to it
+            around.judged[asked] = check(value, around) or ()
         return around.judged[asked]
 
     def profile(self, canonical: str) -> Check | None:
         """Return the check of a profile, or None if it is not loaded."""
-        url = canonical.partition("|")[0]
+        url = self._at_hand(canonical)
         if url not in self._definitions:
             return None
-        return self._made.get(url, lambda: self._compiler.check(overlay(self._chain(url))))
+        return self._made.get(url, lambda: self._compiler.check(self._overlay(url)))
 
-    def _chain(self, url: str) -> Sequence[Mapping[str, Any]]:
-        """Return a definition with those that it is based on, the most general first."""
+    def _at_hand(self, canonical: str) -> str:
+        """Return the URL of a definition, or of the one that stands for it while it is missing."""
+        url = canonical.partition("|")[0]
+        return url if url in self._definitions else self._shares.get(url, url)
+
+    def _overlay(self, url: str) -> Node:
         chain: list[Mapping[str, Any]] = []
         definition = self._definitions.get(url)
         while definition is not None and definition not in chain:
             chain.insert(0, definition)
-            definition = self._definitions.get(definition.get("baseDefinition", ""))
-        return chain
+            base = self._at_hand(definition.get("baseDefinition", ""))
+            definition = self._definitions.get(base)
+        found = overlay(chain)
+        if found.name == "Extension":
+            found.children.pop("url", None)  # by which it was found; it may stand for another one
+        return found
 
     # -- what is checked of every value of a type ------------------------------------------------
 
@@ -121,7 +155,8 @@ class Library:
 
     def _extension(self, url: str) -> tuple[frozenset[str], Check] | None:
         if url not in self._extensions:
-            definition, check = self._definitions.get(url), self.profile(url)
+            definition = self._definitions.get(self._at_hand(url))
+            check = self.profile(url)
             self._extensions[url] = (
                 None
                 if definition is None or check is None
@@ -145,23 +180,30 @@ class Library:
         for place, canonical in enumerate(claimed):
             if not isinstance(canonical, str):
                 continue
+            path = f"meta.profile[{place}]"
             check = self.profile(canonical)
             if check is not None:
-                found += (
-                    self._misplaced(resource, canonical, place) or check(resource, around) or ()
-                )
+                found += self._misplaced(resource, canonical, path) or check(resource, around) or ()
             elif self.type_of(canonical) is None:
                 said = "This profile is not loaded: what it demands was not checked."
-                path = f"meta.profile[{place}]"
                 found.append(Finding("warning", "not-found", path, canonical, said))
         return found
 
-    def _misplaced(self, resource: Any, canonical: str, place: int) -> list[Finding]:
+    def _misplaced(self, resource: Any, canonical: str, path: str) -> list[Finding]:
         wanted = self.type_of(canonical)
         if wanted == resource.get("resourceType"):
             return []
         said = f"This profile is of {wanted}."
-        return [Finding("error", "structure", f"meta.profile[{place}]", canonical, said)]
+        return [Finding("error", "structure", path, canonical, said)]
+
+
+_SHARES: Final = "shares the rules of"
+
+
+def shared(definition: Mapping[str, Any]) -> list[str]:
+    """Return the canonicals of the definitions whose rules this one says that it shares."""
+    said = definition.get("mapping", ())
+    return [one["uri"] for one in said if one.get("comment") == _SHARES and "uri" in one]
 
 
 def _full_urls(bundle: Any, _around: Scope) -> Sequence[Finding] | None:

@@ -2,26 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from fhir_profiles.compiler import base, extensions, r4
+from fhir_profiles.compiler import base, r4
 from fhir_profiles.compiler.finding import Check, Finding, under
 from fhir_profiles.compiler.invariant import SlowPath, invariant
 from fhir_profiles.compiler.overlay import MANY, Node, TypeRule
 from fhir_profiles.compiler.scope import Scope
+from fhir_profiles.compiler.shelf import Shelf
+from fhir_profiles.compiler.slicing import Discriminators, follows
 from fhir_profiles.compiler.terminology import Terminology
-
-Matches = Callable[[Any, Scope], bool]
-
-
-class Shelf(Protocol):
-    """Where other profiles are found."""
-
-    def type_of(self, canonical: str) -> str | None:
-        """Return the type that a profile is of; None if the profile is not loaded."""
-
-    def conforms(self, value: Any, canonical: str, scope: Scope) -> bool | None:
-        """Whether a value is as a profile says; None if the profile is not loaded."""
 
 
 @dataclass(slots=True)
@@ -32,6 +22,10 @@ class Compiler:
     shelf: Shelf
     slow: SlowPath
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def _slices(self) -> Discriminators:
+        return Discriminators(self.terminology, self.shelf)
 
     def check(self, node: Node) -> Check:
         """Return the check of a value against a node and all below it."""
@@ -47,10 +41,7 @@ class Compiler:
             self._types(node),
             *(invariant(rule, canonical, self.slow) for rule, canonical in node.constraints),
         ]
-        members = [self._members(child) for child in node.children.values()]
-        if members:
-            below = base.together(members)
-            parts.append(below)
+        parts += [self._members(child) for child in node.children.values()]
         return base.together([one for one in parts if one is not None])
 
     def _fixed(self, node: Node) -> Check | None:
@@ -129,6 +120,9 @@ class Compiler:
         return [*parts, conforms]
 
     def _one_of(self, profiles: Sequence[str], node: Node) -> Check:
+        if len(profiles) == 1 and not profiles[0].startswith(r4.CORE):
+            (only,) = profiles
+            return lambda value, scope: self.shelf.found(value, only, scope)
         said = f"It is not as {' or '.join(profiles)} says."
         wrong = [Finding("error", "structure", "", node.rule, said)]
 
@@ -140,7 +134,7 @@ class Compiler:
 
     # -- the members of an object ----------------------------------------------------------------
 
-    def _members(self, node: Node) -> Check:
+    def _members(self, node: Node) -> Check | None:
         """Return the check of an object's member: how many there are, and each of them."""
         read = _reader(node)
         each = self._node(node)
@@ -153,6 +147,8 @@ class Compiler:
         )
         name, shadow = node.name, f"_{node.name}"
         missing, many = _too_few(node, node.name), _too_many(node, node.name)
+        if least == 0 and most == MANY and each is None and sliced is None and allowed is None:
+            return None
 
         def check(value: Any, scope: Scope) -> list[Finding] | None:
             if type(value) is not dict:
@@ -181,7 +177,7 @@ class Compiler:
     def _sliced(self, node: Node) -> "Callable[[Items, Scope], list[Finding]] | None":
         slices = []
         for name, one in node.slices.items():
-            matches = self._matcher(node, name, one)
+            matches = self._slices.of(node, name, one)
             if matches is None:
                 self.left_out.append(f"{node.rule}#{node.name}:{name}")
                 continue
@@ -213,87 +209,9 @@ class Compiler:
 
         return check
 
-    # -- which slice -----------------------------------------------------------------------------
-
-    def _matcher(self, sliced: Node, name: str, one: Node) -> Matches | None:
-        by = sliced.slicing.discriminators if sliced.slicing is not None else ()
-        if sliced.name in extensions.MEMBERS:
-            return _by_url(name, one)
-        if not by:
-            return None
-        tests = [self._test(kind, path, one) for kind, path in by]
-        if any(test is None for test in tests):
-            return None
-        held = [test for test in tests if test is not None]
-        return lambda value, scope: all(test(value, scope) for test in held)
-
-    def _test(self, kind: str, path: str, one: Node) -> Matches | None:
-        steps = [] if path == "$this" else path.split(".")
-        if kind in {"value", "pattern"}:
-            return self._by_value(steps, one)
-        read = _along(steps)
-        if kind == "exists":
-            node = one.at(".".join(steps))
-            if node is None:
-                return None
-            wanted = node.most != 0
-            return lambda value, scope: bool(read(value, scope)) is wanted
-        node = one.at(".".join(step for step in steps if step != "resolve()"))
-        if node is None or not node.types:
-            return None
-        if kind == "type":
-            names = frozenset(rule.code for rule in node.types)
-            return lambda value, scope: any(_has_type(it, names) for it in read(value, scope))
-        if kind == "profile":
-            profiles = [
-                profile for rule in node.types for profile in (rule.profiles or rule.targets)
-            ]
-            return lambda value, scope: any(
-                self.shelf.conforms(it, profile, scope)
-                for it in read(value, scope)
-                for profile in profiles
-            )
-        return None
-
-    def _by_value(self, steps: list[str], one: Node) -> Matches | None:
-        """Return the test of what is fixed at a path, or on the way there."""
-        tests: list[Matches] = []
-        for depth in range(len(steps) + 1):
-            node = one.at(".".join(steps[:depth]))
-            if node is None:
-                break
-            wanted = node.fixed if node.fixed is not None else node.pattern
-            if wanted is not None:
-                tests.append(_has(_along(steps[:depth]), wanted))
-            elif node.binding is not None and depth == len(steps):
-                tests.append(self._has_member(_along(steps), node.binding[1]))
-        return (lambda value, scope: all(test(value, scope) for test in tests)) if tests else None
-
-    def _has_member(self, read: "Read", value_set: str) -> Matches:
-        check = base.bound(self.terminology, "required", value_set, "CodeableConcept", "")
-        of_code = base.bound(self.terminology, "required", value_set, "code", "")
-        return lambda value, scope: any(
-            not (of_code if isinstance(it, str) else check)(it, scope) for it in read(value, scope)
-        )
-
 
 def _nothing(_value: Any, _scope: Any) -> None:
     return None
-
-
-def _by_url(name: str, one: Node) -> Matches:
-    """Return the test of an extension's URL: what is fixed, its definition's, or the slice's name,
-    as the parts of an extension are called."""
-    url = one.at("url")
-    fixed = url.fixed if url is not None else None
-    defined = frozenset(profile for rule in one.types for profile in rule.profiles)
-    urls = frozenset([fixed]) if isinstance(fixed, str) else defined or frozenset([name])
-
-    def matches(value: Any, _scope: Scope) -> bool:
-        given = value.get("url") if isinstance(value, dict) else None
-        return isinstance(given, str) and given in urls
-
-    return matches
 
 
 # -- reading members -----------------------------------------------------------------------------
@@ -325,51 +243,6 @@ def _reader(node: Node) -> Callable[[Mapping[str, Any]], Items]:
         return ((name, held),)
 
     return read
-
-
-Read = Callable[[Any, Scope], list[Any]]
-
-
-def _along(steps: Sequence[str]) -> Read:
-    """Return what reads all values at a path of a value, references followed."""
-
-    def read(value: Any, scope: Scope) -> list[Any]:
-        found = [value]
-        for step in steps:
-            ahead: list[Any] = []
-            for one in found:
-                if not isinstance(one, dict):
-                    continue
-                if step == "resolve()":
-                    reference = one.get("reference")
-                    held = scope.resolve(reference) if isinstance(reference, str) else None
-                else:
-                    held = one.get(step)
-                if isinstance(held, list):
-                    ahead += held
-                elif held is not None:
-                    ahead.append(held)
-            found = ahead
-        return found
-
-    return read
-
-
-def _has(read: Read, wanted: Any) -> Matches:
-    return lambda value, scope: any(follows(one, wanted) for one in read(value, scope))
-
-
-def follows(value: Any, pattern: Any) -> bool:
-    """Whether a value holds everything that a pattern holds."""
-    if isinstance(pattern, dict):
-        return isinstance(value, dict) and all(
-            key in value and follows(value[key], one) for key, one in pattern.items()
-        )
-    if isinstance(pattern, list):
-        return isinstance(value, list) and all(
-            any(follows(held, one) for held in value) for one in pattern
-        )
-    return bool(value == pattern)
 
 
 def _counted(node: Node, name: str, number: int) -> list[Finding]:
@@ -423,9 +296,3 @@ def _is_named(names: frozenset[str], rule: str) -> Check:
         return None if isinstance(value, dict) and value.get("resourceType") in names else wrong
 
     return check
-
-
-def _has_type(value: Any, names: frozenset[str]) -> bool:
-    if isinstance(value, dict) and "resourceType" in value:
-        return value["resourceType"] in names
-    return False

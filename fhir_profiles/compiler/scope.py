@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fhir_profiles.compiler.finding import Findings
 from fhir_profiles.compiler.operations import Env
 
 
@@ -44,8 +45,8 @@ class Scope:
 
     env: Env
     held: Held | None = None
-    judged: dict[tuple[int, str], bool] = field(default_factory=dict)
-    """Whether a value (by its identity) is as a profile says: of one check, told once."""
+    judged: dict[tuple[int, str], Findings] = field(default_factory=dict)
+    """How a value (by its identity) is not as a profile says: in one check, found once."""
 
     def resolve(self, reference: str) -> Any | None:
         """Return the resource that a reference leads to, as far as it is at hand."""

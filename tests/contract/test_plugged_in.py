@@ -61,8 +61,9 @@ def test_the_same_request_becomes_the_same_bytes(adapter: Adapter, name: str) ->
 @pytest.mark.parametrize(("adapter", "name"), EXAMPLES)
 def test_what_an_example_becomes_is_sound_fhir_about_its_focus(adapter: Adapter, name: str) -> None:
     request, needs = read(adapter, name)
+    kinds = {want.key: want.kind for want in needs.wants}
     for draft in adapter.translate(request, context(needs)):
-        assert errors(draft.content) == []
+        assert errors(draft.content, f"{kinds[draft.key]}-content") == []
         urls = [entry.full_url for entry in bundle.entries(draft.content)]
         assert draft.focus in urls
         assert len(set(urls)) == len(urls)
@@ -203,7 +204,7 @@ def test_what_is_sent_carries_the_content_byte_for_byte(
     event = an_event(consumer, kind, draft.focus)
     sent = consumer.compose(event, draft.content, an_address(role))
     assert sent == consumer.compose(event, draft.content, an_address(role))
-    assert errors(sent) == []
+    assert errors(sent, "message") == []
     carried = {entry.full_url: entry.resource for entry in bundle.entries(sent)}
     for entry in bundle.entries(draft.content):
         assert carried[entry.full_url] == entry.resource

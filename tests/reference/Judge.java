@@ -1,5 +1,6 @@
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.context.support.DefaultProfileValidationSupport;
+import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.parser.IParser;
 import ca.uhn.fhir.parser.LenientErrorHandler;
 import ca.uhn.fhir.validation.FhirValidator;
@@ -23,8 +24,10 @@ import org.hl7.fhir.common.hapi.validation.support.SnapshotGeneratingValidationS
 import org.hl7.fhir.common.hapi.validation.support.UnknownCodeSystemWarningValidationSupport;
 import org.hl7.fhir.common.hapi.validation.support.ValidationSupportChain;
 import org.hl7.fhir.common.hapi.validation.validator.FhirInstanceValidator;
+import org.hl7.fhir.common.hapi.validation.validator.WorkerContextValidationSupportAdapter;
 import org.hl7.fhir.instance.model.api.IBaseResource;
 import org.hl7.fhir.r4.model.MetadataResource;
+import org.hl7.fhir.r5.context.ILoggingService;
 import org.hl7.fhir.r5.utils.validation.constants.BestPracticeWarningLevel;
 
 /**
@@ -50,6 +53,7 @@ public class Judge {
             new InMemoryTerminologyServerValidationSupport(context),
             new SnapshotGeneratingValidationSupport(context), unknown);
         FhirInstanceValidator module = new FhirInstanceValidator(chain);
+        module.setWrappedWorkerContext(chain, new Context(chain));
         module.setErrorForUnknownProfiles(true);
         module.setNoTerminologyChecks(false);
         module.setAnyExtensionsAllowed(false);
@@ -74,6 +78,33 @@ public class Judge {
             double took = (System.nanoTime() - started) / 1e6;
             out.println("{\"path\":" + quoted(path) + ",\"ms\":" + took + ",\"issues\":["
                 + String.join(",", issues) + "]}");
+        }
+    }
+
+    /**
+     * What the validator asks of its surroundings, with two answers that it needs to judge definitions
+     * and does not get: the release as it lists the releases itself ("4.0.1" is none of those, so that it
+     * would fetch a package over the network to have it), and somewhere to log.
+     */
+    private static class Context extends WorkerContextValidationSupportAdapter {
+        Context(IValidationSupport support) {
+            super(support);
+        }
+
+        @Override
+        public String getVersion() {
+            return "4.0";
+        }
+
+        @Override
+        public ILoggingService getLogger() {
+            return new ILoggingService() {
+                @Override
+                public void logMessage(String message) {}
+
+                @Override
+                public void logDebugMessage(LogCategory category, String message) {}
+            };
         }
     }
 

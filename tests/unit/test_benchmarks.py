@@ -11,12 +11,14 @@ import pytest
 
 from benchmarks import rig
 from benchmarks.rig import Result
+from tests.reference import validator
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["end-to-end", "intake"]
+NAMES = ["end-to-end", "intake", "validation"]
 QUICK = {
     "intake": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--samples", "5"),
     "end-to-end": ("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
+    "validation": ("--samples", "20", "--judgements", "3"),
 }
 MACHINE = {
     "cores",
@@ -66,6 +68,8 @@ def test_a_percentile_is_one_of_the_values(share: float, expected: int) -> None:
 def quick_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One benchmark, run for a second or two: its name, its last line and its result."""
     name: str = request.param
+    if name == "validation":
+        validator.jars()
     folder = tmp_path_factory.mktemp(name)
     module = f"benchmarks.{name.replace('-', '_')}"
     ran = subprocess.run(
@@ -103,6 +107,10 @@ def test_a_benchmark_stands_next_to_its_ceiling(quick_run: Any) -> None:
         assert list(raw["stages_ms"])[:3] == ["authenticate", "key look-up", "parse"]
         assert list(raw["stages_ms"])[-1] == "whole"
         assert all(took > 0 for took in raw["stages_ms"].values())
+    elif name == "validation":
+        assert raw["bundles"]["3.5 kB"]["ours_ms"] == result["figure"]
+        for one in raw["bundles"].values():
+            assert 0 < one["ours_ms"] and 0 < one["fhir_resources_ms"] and 0 < one["reference_ms"]
     else:
         for side in ("broker", "ceiling"):
             assert raw[side]["counted"] == 10

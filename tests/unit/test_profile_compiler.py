@@ -472,6 +472,110 @@ def test_a_claim_of_an_unknown_profile_is_a_warning_and_of_anothers_type_an_erro
     assert check(patient(), profile("Observation")) == [("error", "Patient.meta.profile[0]", "p")]
 
 
+def shares(name: str) -> dict[str, Any]:
+    """What a definition says that stands for another one as long as that is not loaded."""
+    one = {"identity": "x", "uri": f"{BASE}{name}", "comment": "shares the rules of"}
+    return {"mapping": [one, {"identity": "v2", "uri": "http://hl7.org/v2"}]}
+
+
+def test_a_claim_of_a_profile_that_is_not_loaded_is_judged_by_the_one_that_shares_its_rules() -> (
+    None
+):
+    stands = profile("Patient", rule("Patient.name", min=1), name="ours", **shares("p"))
+    assert check(patient(), stands) == [("error", "Patient.name", "ours")]
+    assert check(patient(name=[{"text": "A"}]), stands) == []
+    assert check(observation(), stands) == [("error", "Observation.meta.profile[0]", "p")]
+
+
+def test_a_profile_that_is_loaded_counts_alone() -> None:
+    stands = profile("Patient", rule("Patient.name", min=1), name="ours", **shares("p"))
+    loaded = profile("Patient", rule("Patient.gender", min=1))
+    assert check(patient(), stands, loaded) == [("error", "Patient.gender", "p")]
+
+
+def test_a_profile_may_be_based_on_one_that_another_stands_for() -> None:
+    stands = profile("Patient", rule("Patient.name", min=1), name="ours", **shares("parent"))
+    child = profile("Patient", rule("Patient.gender", min=1), baseDefinition=f"{BASE}parent")
+    assert check(patient(), stands, child) == [
+        ("error", "Patient.name", "ours"),
+        ("error", "Patient.gender", "p"),
+    ]
+
+
+def test_only_the_mapping_that_says_so_makes_a_definition_stand_for_another() -> None:
+    other = shares("p")
+    other["mapping"][0]["comment"] = "is something like"
+    assert check(patient(), profile("Patient", name="ours", **other)) == [
+        ("warning", "Patient.meta.profile[0]", "p")
+    ]
+
+
+def test_an_extension_that_is_not_loaded_is_judged_by_the_one_that_shares_its_rules() -> None:
+    stands = extension(
+        "ours",
+        "Patient.contact",
+        rule("Extension.url", fixedUri=f"{BASE}ours"),
+        rule("Extension.value[x]", min=1, type=[{"code": "code"}]),
+    ) | shares("colour")
+    red = {"url": f"{BASE}colour", "valueCode": "red"}
+    there = patient(contact=[{"extension": [red], "name": {"text": "A"}}])
+    assert check(there, stands, claims=()) == []
+    assert check(patient(extension=[red]), stands, claims=()) == [
+        ("error", "Patient.extension[0]", "colour")
+    ]
+    wrong = patient(contact=[{"extension": [{"url": f"{BASE}colour", "valueString": "red"}]}])
+    assert check(wrong, stands, claims=())[0] == (
+        "error",
+        "Patient.contact[0].extension[0].valueString",
+        "ours",
+    )
+
+
+def test_a_slice_of_extensions_holds_those_that_its_definition_stands_for() -> None:
+    stands = extension("ours", "Patient") | shares("colour")
+    once = profile(
+        "Patient",
+        sliced("Patient.extension", "value", "url"),
+        rule(
+            "Patient.extension:colour",
+            sliceName="colour",
+            max="1",
+            type=[{"code": "Extension", "profile": [f"{BASE}ours"]}],
+        ),
+    )
+    red, blue = ({"url": f"{BASE}colour", "valueCode": one} for one in ("red", "blue"))
+    assert check(patient(extension=[red]), stands, once) == []
+    assert check(patient(extension=[red, blue]), stands, once) == [
+        ("error", "Patient.extension", "p")
+    ]
+
+
+def test_a_resource_that_is_held_is_told_where_it_is_not_as_its_one_profile_says() -> None:
+    named = profile("Patient", rule("Patient.name", min=1), name="named")
+    held = {"code": "Patient", "profile": [f"{BASE}named"]}
+    definition = profile(
+        "Bundle",
+        sliced("Bundle.entry", "type", "resource"),
+        rule("Bundle.entry:patient", sliceName="patient"),
+        rule("Bundle.entry:patient.resource", type=[held]),
+    )
+    bundle = {**message(patient()), "meta": {"profile": [f"{BASE}p"]}}
+    assert check(bundle, named, definition, claims=()) == [
+        ("error", "Bundle.entry[0].resource.name", "named")
+    ]
+
+
+def test_a_resource_can_be_checked_by_a_profile_that_it_does_not_claim() -> None:
+    library = Library()
+    library.add(profile("Patient", rule("Patient.name", min=1)))
+    library.compile()
+    assert library.check(patient()) == []
+    assert [one.path for one in library.check(patient(), f"{BASE}p")] == ["Patient.name"]
+    assert [one.path for one in library.check(observation(), f"{BASE}p")] == ["Observation"]
+    with pytest.raises(LookupError):
+        library.check(patient(), f"{BASE}nowhere")
+
+
 def test_every_resource_of_a_bundle_is_checked_against_its_own_claims() -> None:
     definition = profile("Patient", rule("Patient.name", min=1))
     held = message(patient(meta={"profile": [f"{BASE}p"]}), patient())
