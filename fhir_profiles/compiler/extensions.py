@@ -17,13 +17,8 @@ MEMBERS: Final = ("extension", "modifierExtension")
 _MEMBERS: Final = frozenset(MEMBERS)
 
 
-def stands(
-    definition: Definition, unknown: Callable[[str], Severity | None], *contexts: str
-) -> Check:
-    """Return the check of the extensions that an element has; `contexts` are its paths and types.
-
-    `unknown` tells how grave it is that an extension has no definition here, or None.
-    """
+def stands(definition: Definition, unknown: Unknown, *contexts: str) -> Check:
+    """Return the check of an element's extensions; `contexts` are its paths and types."""
     here = frozenset(contexts)
 
     def check(value: Any, scope: Scope) -> Sequence[Finding] | None:

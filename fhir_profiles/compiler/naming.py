@@ -87,7 +87,7 @@ class Naming:
                 said = "There is no such code."
                 found.append(Finding(severity, "code-invalid", "code", known.url, said))
         elif _differs(value.get("display"), display):
-            said = f"The words of {known.url}|{code} are: {display}."
+            said = "These are not the words of its code system."
             found.append(Finding("warning", "code-invalid", "display", known.url, said))
         return found
 
