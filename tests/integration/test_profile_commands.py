@@ -5,12 +5,13 @@ import io
 import json
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from broker import cli
 
@@ -74,10 +75,11 @@ class Shell:
 @pytest.fixture
 def shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
+) -> Iterator[Shell]:
     monkeypatch.setenv("BROKER_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "240")
-    return Shell(tmp_path, capsys)
+    yield Shell(tmp_path, capsys)
+    structlog.reset_defaults()  # the commands log to a stream that ends with the test
 
 
 def package(*resources: Mapping[str, Any], **said: str) -> bytes:
