@@ -22,7 +22,7 @@ from broker.main import Broker, open_broker
 from broker.ports import Adapter
 from broker.settings import Settings
 from broker.telemetry import set_up_logging
-from fhir_profiles.profiles import Profiles
+from fhir_profiles import structure
 
 WHOLE: Final = "whole"
 _OTHER: Final = "everything else"
@@ -85,7 +85,7 @@ def _watching(broker: Broker, adapter: Adapter, one: dict[str, float]) -> Iterat
             (intake, "understand", "understand"),
             (intake, "plan", "route"),
             (type(adapter), "translate", "translate"),
-            (Profiles, "check", "check"),
+            (structure, "check", "check"),
             (preparing, "compose", "compose and seal"),
             (preparing, "answer", "answer"),
             (Answers, "seal", "answer"),

@@ -33,7 +33,6 @@ from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
-from fhir_profiles import profiles
 
 DRAIN_SECONDS: Final = 6.0
 SHORTEST_PAUSE: Final = 0.02
@@ -153,5 +152,4 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     """Open the store, the key ring and everything on top; refuse what is unsafe; close it all."""
     with serving_lock(settings), open_store(settings, migrate=settings.is_embedded) as store:
         ring = open_ring(settings, store)
-        profiles.ours()  # compiled now, and not while the first sender waits
         yield Broker(settings, store, ring)

@@ -121,7 +121,6 @@ class Retractor:
                 purpose=old.purpose,
                 unclocked=frozenset({DeadlineKind.TELEPHONE}),
                 facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
-                profile="notice-content",
             ),
         )
 
