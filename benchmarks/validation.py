@@ -12,18 +12,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fhir.resources.R4B.bundle import Bundle
 
 from adapters.pharmacy import ADAPTER
 from benchmarks import rig
+from broker import profile_packages
 from broker.events import Role
 from broker.ports import Context, Party
-from fhir_profiles import focus, packages, strict_json
+from fhir_profiles import focus, strict_json
 from fhir_profiles.bundle import Site
 from fhir_profiles.profiles import Profiles
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     folders = chosen.definitions
     if folders is None:
         folders = [OFFICIAL / name for name in FOLDERS if (OFFICIAL / name).is_dir()]
-    profiles = Profiles(map(_definitions, folders))
+    profiles = Profiles(map(profile_packages.definitions, folders))
     held = bundles()
     table: dict[str, dict[str, float]] = {}
     for name, content in held.items():
@@ -97,12 +98,6 @@ def bundles() -> Mapping[str, bytes]:
         original=focus.Original(IDS["update"], "ServiceRequest", "C-1", content),
     )
     return {"3.5 kB": told.body, "14 kB": content}
-
-
-def _definitions(folder: Path) -> Iterator[Mapping[str, Any]]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in {".json", ".xml"} and path.name not in packages.NO_RESOURCES:
-            yield from packages.definitions(path.read_bytes())
 
 
 def _median(run: Callable[[bytes], object], content: bytes, samples: int) -> float:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.errors import BrokerError
-from fhir_profiles import strict_json
-from fhir_profiles.packages import NO_RESOURCES
+from fhir_profiles import packages, strict_json
 from fhir_profiles.profiles import Profiles
 
 FOLDER: Final = "profiles"
@@ -81,9 +80,15 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             found = (one for one in path.rglob("*") if one.suffix in {".json", ".xml"})
-            yield from sorted(one for one in found if one.name not in NO_RESOURCES)
+            yield from sorted(one for one in found if one.name not in packages.NO_RESOURCES)
         else:
             yield path
+
+
+def definitions(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Return the definitions in a folder's files. Raises Unreadable."""
+    for path in files([folder]):
+        yield from packages.definitions(path.read_bytes())
 
 
 def _read(path: Path) -> Package:

@@ -15,7 +15,7 @@ from fhir_profiles.compiler.extensions import names_of
 from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath, invariant
 from fhir_profiles.compiler.scope import Scope, scope
-from fhir_profiles.compiler.terminology import Terminology
+from fhir_profiles.compiler.terminology import Members, Terminology
 
 Extra = Callable[[str], Sequence[Check]]
 """What more is to be checked of every value of a type: `Coding`, `Reference`, resources …"""
@@ -265,10 +265,8 @@ def bound(
     rule = f"{canonical}#{value_set}"
     wrong = [Finding(severity, "code-invalid", "", rule, f"It has no code of {value_set}.")]
     members = terminology.members(value_set)
-    if not members.codes and "*" in members.unknown:
-        wrong_unknown = _unchecked(rule, value_set)
-    else:
-        wrong_unknown = _unchecked(rule, ", ".join(sorted(members.unknown)))
+    missing = ", ".join(sorted(members.unknown)) if members.is_whole else value_set
+    wrong_unknown = _unchecked(rule, missing)
 
     def told(holds: bool | None) -> list[Finding] | None:
         return None if holds else (wrong if holds is False else wrong_unknown)
@@ -298,16 +296,13 @@ def bound(
     )
 
 
-def _member(members: Any, coding: Mapping[str, Any]) -> bool | None:
+def _member(members: Members, coding: Mapping[str, Any]) -> bool | None:
     system, code = coding.get("system"), coding.get("code")
-    if "*" in members.unknown:
-        return None
     if not isinstance(code, str):
         return False
     if not isinstance(system, str):
         return False
-    found: bool | None = members.holds(system, code)
-    return found
+    return members.holds(system, code)
 
 
 def _unchecked(rule: str, what: str) -> list[Finding]:

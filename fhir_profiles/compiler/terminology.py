@@ -32,24 +32,27 @@ class CodeSystem:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The codes of a value set by system, and the systems whose codes are not known here."""
+    """The codes of a value set by system, and the systems whose codes are not known here.
+
+    Not `is_whole`: a value set in it is not loaded, and any other code may be a member.
+    """
 
     codes: Mapping[str, frozenset[str]] = field(repr=False)
     unknown: frozenset[str] = frozenset()
+    is_whole: bool = True
 
     def holds(self, system: str | None, code: str) -> bool | None:
         """Whether the code is a member; None where that cannot be told. No system: any of them."""
         if system is None:
             if any(code in one for one in self.codes.values()):
                 return True
-            return None if self.unknown else False
+            return None if self.unknown or not self.is_whole else False
         if code in self.codes.get(system, ()):
             return True
-        return None if system in self.unknown else False
+        return None if system in self.unknown or not self.is_whole else False
 
 
-NOTHING_KNOWN: Final = "*"
-_EVERYTHING_UNKNOWN: Final = Members({}, frozenset({NOTHING_KNOWN}))
+_NOT_LOADED: Final = Members({}, is_whole=False)
 
 
 class Terminology:
@@ -117,7 +120,7 @@ class Terminology:
             for system, codes in self._core[url]:
                 found.take(self._named(system, codes))
             return found.members()
-        return _EVERYTHING_UNKNOWN
+        return _NOT_LOADED
 
     def _named(self, system: str, codes: Iterable[str] | None) -> Members:
         if codes is not None:
@@ -147,6 +150,7 @@ class Terminology:
             found = Members(
                 {one: found.codes[one] & other.codes[one] for one in systems},
                 found.unknown | other.unknown,
+                found.is_whole and other.is_whole,
             )
         return found
 
@@ -176,8 +180,10 @@ class _Collected:
     def __init__(self) -> None:
         self._codes: dict[str, set[str]] = {}
         self._unknown: set[str] = set()
+        self._is_whole = True
 
     def take(self, other: Members) -> None:
+        self._is_whole = self._is_whole and other.is_whole
         for system, codes in other.codes.items():
             self._codes.setdefault(system, set()).update(codes)
         self._unknown |= other.unknown
@@ -188,7 +194,7 @@ class _Collected:
 
     def members(self) -> Members:
         codes = {system: frozenset(codes) for system, codes in self._codes.items()}
-        return Members(codes, frozenset(self._unknown))
+        return Members(codes, frozenset(self._unknown), self._is_whole)
 
 
 def _code_system(resource: Mapping[str, Any]) -> CodeSystem:

@@ -38,6 +38,7 @@ async def test_without_consent_a_row_a_key_and_an_audit_entry_are_all_that_is_ke
     pharmacy: Caller, place: Place, service: str
 ) -> None:
     await pharmacy.get("/messages")
+    await place.settled()
     before = await sizes(place)
     body = consultation(service, consent_to_inform_gp=False)
     sent = taken(await pharmacy.post(PHARMACY.door, body))

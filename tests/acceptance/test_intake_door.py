@@ -467,6 +467,7 @@ async def test_an_urgent_referral_is_refused_in_the_same_words(optometrist: Call
 
 async def test_nothing_of_what_was_refused_is_kept(pharmacy: Caller, place: Place) -> None:
     tables = ("message", "event", "payload", "subject", "message_key", "idempotency_key")
+    await place.settled()  # what other tests sent is no longer being sent on
     sizes = [await place.rows(f"SELECT count(*) FROM {one}") for one in tables]  # noqa: S608
     body = reading(190, 80)
     body["patient"].pop("name")

@@ -5,25 +5,23 @@ ours alone call an error the official ones do too.
 """
 
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fhir_profiles import packages
 from fhir_profiles.profiles import Profiles, ours
-from tests.reference.validator import OFFICIAL, ROOT
+from tests.published import DATA, needed, profiles
 
 pytestmark = pytest.mark.slow
 
-PUBLISHED = ROOT.parent / "shared" / "data" / "bars"
-MISSING = [folder for folder in (*OFFICIAL, PUBLISHED) if not folder.is_dir()]
+PUBLISHED = DATA / "bars"
 
 
-@pytest.mark.skipif(bool(MISSING), reason="UK Core and BaRS are not at hand")
+@needed
 def test_what_ours_alone_refuse_the_official_definitions_refuse_too() -> None:
-    official = Profiles([official_definitions()])
+    official = profiles()
     seen, refused = 0, 0
     for path, content in published():
         seen += 1
@@ -36,16 +34,6 @@ def test_what_ours_alone_refuse_the_official_definitions_refuse_too() -> None:
 
 def errors(judge: Profiles, content: bytes) -> set[tuple[str, str]]:
     return {(one.path, one.code) for one in judge.check(content) if one.severity == "error"}
-
-
-def official_definitions() -> Iterator[Mapping[str, Any]]:
-    for folder in OFFICIAL:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in {".json", ".xml"} and path.name != "package.json":
-                try:
-                    yield from packages.definitions(path.read_bytes())
-                except packages.Unreadable:
-                    continue
 
 
 def published() -> Iterator[tuple[Path, bytes]]:

@@ -327,6 +327,14 @@ def test_what_cannot_be_told_is_said_and_is_no_error() -> None:
     ]
 
 
+def test_of_a_value_set_that_is_loaded_in_part_what_is_known_is_known() -> None:
+    part = value_set({"system": COLOURS["url"]}, {"valueSet": ["https://example.org/nowhere"]})
+    assert check(coded("blue"), COLOURS, part, bound("required")) == []
+    assert check(coded("1", "https://example.org/other"), COLOURS, part, bound("required")) == [
+        ("information", "Observation.code", "vs")
+    ]
+
+
 def test_a_code_that_its_own_system_does_not_have_is_an_error_wherever_it_stands() -> None:
     assert check(coded("green"), COLOURS, claims=()) == [
         ("error", "Observation.code.coding[0].code", "colours")
