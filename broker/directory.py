@@ -19,11 +19,13 @@ from broker.events import Destination, Kind
 from broker.ports import Endpoint, Party
 from fhir_profiles import codes
 from fhir_profiles.identifiers import ods_code
+from fhir_profiles.systems import Systems
 from fhir_profiles.working_days import is_working, is_working_day, london
 
 GENERAL_PRACTICE: Final = "general-practice"
 ALL: Final = "all"
 _LONGEST: Final = 200
+_TARGETS: Final = Systems([codes.DOS, codes.ODS, codes.SERVICE_ID])
 
 
 class Status(StrEnum):
@@ -62,6 +64,7 @@ Ods = Annotated[str, AfterValidator(_canonical)]
 Code = Annotated[str, _written("[A-Z0-9]+(-[A-Z0-9]+)*", "a code such as RXX01-SPA")]
 Pillar = Annotated[str, AfterValidator(_known_pillar)]
 Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as eye-casualty")]
+Dos = Annotated[str, _written("[0-9]{1,15}", "a DoS service id: digits")]
 Text = Annotated[str, _written(r"\S(.*\S)?", "one line of text, up to 200 characters")]
 Telephone = Annotated[str, _written(r"(\+44 |0)[0-9]+( [0-9]+)*", "a number such as 0113 496 0201")]
 Area = Annotated[str, _written("[A-Z]{1,2}", "a postcode area such as LS")]
@@ -70,6 +73,7 @@ Hour = Annotated[str, _written("(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)", "a time 
 Rank = Annotated[int, Field(ge=1, strict=False)]
 Flag = Annotated[bool, Field(strict=False)]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+Channel = Literal["inbox", "webhook", "bars"]
 _WEEKDAYS: Final[tuple[Weekday, ...]] = (
     "monday",
     "tuesday",
@@ -148,7 +152,10 @@ class Hours(_Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(_Entry):
-    """A part of an organisation that takes referrals of its own."""
+    """A part of an organisation that takes referrals of its own.
+
+    `dos` is the id under which the Directory of Services, and so every BaRS system, knows it.
+    """
 
     code: Code
     organisation: Ods
@@ -158,6 +165,7 @@ class Service(_Entry):
     offers: tuple[Offer, ...]
     opening_hours: tuple[Hours, ...]
     telephone: Telephone
+    dos: Dos = ""
 
     @property
     def key(self) -> str:
@@ -187,12 +195,18 @@ class Service(_Entry):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection(_Entry):
-    """How one destination is reached (an `endpoint` of the file) and what it takes."""
+    """How one destination is reached (an `endpoint` of the file) and what it takes.
+
+    A `bars` endpoint has the base URL of its FHIR API and, where it wants a token, the URL to get
+    it at and the client that the broker is there.
+    """
 
     organisation: Ods
     service: Code = ""
-    channel: Literal["inbox", "webhook"]
+    channel: Channel
     url: str = ""
+    token_url: str = ""
+    client: str = ""
     takes: tuple[Kind, ...]
     pathways: tuple[Slug, ...] = (ALL,)
 
@@ -206,7 +220,9 @@ class Connection(_Entry):
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.destination, self.channel, self.url)
+        return Endpoint(
+            self.destination, self.channel, self.url, token_url=self.token_url, client=self.client
+        )
 
     def accepts(self, kind: Kind, pathway: str | None = None) -> bool:
         """Tell whether it takes this kind, on this pathway if one is given."""
@@ -300,6 +316,30 @@ class Directory:
         if service is None or service.organisation != destination.ods:
             return None
         return service
+
+    def target(self, destination: Destination) -> tuple[str, str]:
+        """Return (system, value) by which BaRS names the place: its DoS service id, else its code.
+
+        A service without a DoS id is named by its own code in our system of them.
+        """
+        service = self.service(destination)
+        if service is not None and service.dos:
+            return codes.DOS, service.dos
+        if destination.service:
+            return codes.SERVICE_ID, destination.service
+        return codes.ODS, destination.ods
+
+    def by_target(self, system: str, value: str) -> Destination | None:
+        """Return the place that BaRS names so, the system in any spelling; None if it is nobody."""
+        meant = _TARGETS.meant_by(system)
+        if meant is None or meant.is_misspelt:
+            return None
+        if meant.system == codes.ODS:
+            return Destination(value) if value in self.organisations else None
+        for service in self.entries.services:
+            if value == (service.dos if meant.system == codes.DOS else service.code):
+                return service.destination
+        return None
 
     def services_of(self, ods: str) -> tuple[Service, ...]:
         """Return the services of one organisation, in the order of the file."""

@@ -29,6 +29,7 @@ from broker.directory import (
     Service,
 )
 from broker.errors import Problem, Refused
+from broker.events import Kind
 
 KINDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -238,6 +239,11 @@ def _repeated(directory: Directory) -> Iterator[Problem]:
                 detail = f"There is another {kind} {entry.key}."
                 yield Problem(_path(section, index), "duplicate", detail)
             seen.add(entry.key)
+    named = Counter(service.dos for service in directory.entries.services if service.dos)
+    for index, service in enumerate(directory.entries.services):
+        if named[service.dos] > 1:
+            detail = f"Several services have the DoS id {service.dos}."
+            yield Problem(_path("services", index, "dos"), "duplicate", detail)
 
 
 def _organisation(directory: Directory, entry: Organisation) -> Iterator[tuple[str, str]]:
@@ -283,8 +289,17 @@ def _endpoint(directory: Directory, entry: Connection) -> Iterator[tuple[str, st
         yield "pathways", f"write [{ALL}] for any pathway."
     if entry.channel == "inbox" and entry.url:
         yield "url", "an inbox is collected from; it has no url."
-    if entry.channel == "webhook" and not _is_plain_url(entry.url):
-        yield "url", "a webhook needs a http or https url without user, query or fragment."
+    if entry.channel != "inbox" and not _is_plain_url(entry.url):
+        yield "url", f"a {entry.channel} needs a http or https url without user, query or fragment."
+    if entry.channel == "bars":
+        if Kind.UPDATE in entry.takes:
+            yield "takes", "BaRS has no message for the record: a bars takes referral and notice."
+        if bool(entry.token_url) != bool(entry.client):
+            yield "token_url", "a token_url and a client go together."
+        if entry.token_url and not _is_plain_url(entry.token_url):
+            yield "token_url", "it needs a http or https url without user, query or fragment."
+    elif entry.token_url or entry.client:
+        yield "token_url", f"a {entry.channel} wants no token."
 
 
 def _contact(directory: Directory, entry: Contact) -> Iterator[tuple[str, str]]:

@@ -213,11 +213,18 @@ class Adapter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How a destination is reached: `inbox`, or `webhook` with a URL. Looked up at each attempt."""
+    """How a destination is reached: `inbox`; `webhook` or `bars` with a URL. Looked up at each
+    attempt.
+
+    A BaRS endpoint's `url` is the base of its FHIR API; where it wants a token, that is got at
+    `token_url` by the `client` that the broker is there.
+    """
 
     destination: Destination
     channel: str
     url: str = ""
+    token_url: str = ""
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)

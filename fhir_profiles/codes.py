@@ -109,6 +109,7 @@ _IDENTIFIERS: Final[dict[str, str]] = {
 
 NHS_NUMBER: Final = identifier_system("nhs-number")
 ODS: Final = identifier_system("ods-organization-code")
+DOS: Final = identifier_system("dos-service-id")
 GPHC: Final = identifier_system("gphc-number")
 GOC: Final = identifier_system("goc-number")
 MESSAGE_ID: Final = identifier_system("message")
