@@ -21,6 +21,9 @@ OPEN_ROUTES: Final = (
     "/oauth2/token",
     "/docs",
     "/openapi.json",
+    "/FHIR/R4/metadata",
+    "/FHIR/R4/{definition}",
+    "/FHIR/R4/{definition}/{id}",
 )
 """The only paths that answer without a token. A test holds every other route to `decide`."""
 

@@ -211,6 +211,9 @@ def test_the_open_routes_are_these_and_no_others() -> None:
         "/oauth2/token",
         "/docs",
         "/openapi.json",
+        "/FHIR/R4/metadata",
+        "/FHIR/R4/{definition}",
+        "/FHIR/R4/{definition}/{id}",
     }
 
 
