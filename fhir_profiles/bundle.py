@@ -287,6 +287,10 @@ class IndexRow:
     code: str = ""
     priority: str = ""
     requester: str = ""
+    codes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    identifiers: tuple[tuple[str, str], ...] = ()
+    authored: str = ""
 
 
 def index(content: bytes) -> list[IndexRow]:
@@ -296,7 +300,16 @@ def index(content: bytes) -> list[IndexRow]:
     return [_row(resource, held) for resource in held.values()]
 
 
+def find(content: bytes, resource_id: str) -> Entry | None:
+    """Return the entry of the resource that the index has under this id, or None."""
+    for row, entry in zip(index(content), entries(content), strict=True):
+        if row.resource_id == resource_id:
+            return entry
+    return None
+
+
 _REQUESTER: Final = ("requester", "sender", "author")
+_AUTHORED: Final = ("authoredOn", "sent", "lastModified")
 
 
 def _row(resource: Mapping[str, Any], held: Mapping[str, Any]) -> IndexRow:
@@ -308,17 +321,29 @@ def _row(resource: Mapping[str, Any], held: Mapping[str, Any]) -> IndexRow:
         code=_first_code(resource.get("code")) or _first_code(resource.get("category")),
         priority=resource.get("priority", ""),
         requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
+        codes=tuple(_codes(resource.get("code"))),
+        categories=tuple(_codes(resource.get("category"))),
+        identifiers=tuple(_identifiers(resource.get("identifier"))),
+        authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
     )
 
 
+def _identifiers(element: Any) -> Iterator[tuple[str, str]]:
+    for identifier in element if isinstance(element, list) else ():
+        if isinstance(identifier, Mapping) and "system" in identifier and "value" in identifier:
+            yield identifier["system"], identifier["value"]
+
+
 def _first_code(element: Any) -> str:
-    concepts = element if isinstance(element, list) else [element]
-    for concept in concepts:
+    return next(_codes(element), "")
+
+
+def _codes(element: Any) -> Iterator[str]:
+    for concept in element if isinstance(element, list) else [element]:
         if isinstance(concept, Mapping):
             for coding in concept.get("coding", ()):
                 if "code" in coding:
-                    return f"{coding.get('system', '')}|{coding['code']}"
-    return ""
+                    yield f"{coding.get('system', '')}|{coding['code']}"
 
 
 def _ods(reference: Mapping[str, Any], held: Mapping[str, Any]) -> str:

@@ -84,10 +84,12 @@ def outcome(told: Told) -> Response:
     return Response(_written(_issues(usual, told)), status, headers)
 
 
-def said(code: str, problems: Sequence[Problem], *, severity: str) -> bytes:
-    """Return an OperationOutcome that goes with an answer, and is none itself."""
-    issues = _issues(ANSWERS[code], Told(code, "", problems))
-    return _written([issue | {"severity": severity} for issue in issues])
+def warnings(problems: Sequence[Problem]) -> bytes:
+    """Return the OperationOutcome that goes with an answer which is no error."""
+    issues = _issues(_REFUSED, Told("", "", problems))
+    for issue in issues:
+        del issue["details"]  # NHS England's codes are of errors
+    return _written([issue | {"severity": "warning"} for issue in issues])
 
 
 def _written(issues: Sequence[Mapping[str, Any]]) -> bytes:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.api import outcomes
 from broker.api.fhir import negotiation
-from broker.api.outcomes import said
 from broker.errors import BadRequest, Problem
+from broker.search import shown_name
 from fhir_profiles import strict_json
 
 GENERAL: Final = frozenset({negotiation.FORMAT, "_pretty"})
@@ -83,15 +84,14 @@ def unread(request: Request, given: Iterable[str], known: Collection[str]) -> li
     for name in sorted(set(given) - set(names)):
         near = difflib.get_close_matches(name, names, n=1)
         todo = f"Did you mean {near[0]}?" if near else "Take it out."
-        # What stands there may be anything, also a patient's: only what can be a name is said.
-        shown = name if name.isascii() and len(name) <= 40 and "|" not in name else "a parameter"
+        shown = shown_name(name)
         detail = f"{shown} is not known here; nothing was read from it."
         problems.append(Problem(f"http.{shown}", "not-supported", detail, todo))
     if not problems:
         return []
     if is_strict(request):
         raise BadRequest("", problems)
-    return [Found("", said("bad-request", problems, severity="warning"), "outcome")]
+    return [Found("", outcomes.warnings(problems), "outcome")]
 
 
 def is_strict(request: Request) -> bool:

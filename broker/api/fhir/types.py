@@ -7,6 +7,8 @@ from typing import Annotated, Final
 from fastapi import Path
 from starlette.convertors import Convertor, register_url_convertor
 
+from broker.search import INCLUDES, PARAMETERS
+
 DEFINITIONS: Final = (
     "StructureDefinition",
     "ValueSet",
@@ -79,4 +81,10 @@ _BY_CONTEXT: Final = {"context": ("token", "A service and a use case; each syste
 SEARCHED: Final[Mapping[str, Searched]] = {
     type_: Searched(_BY_NAME | (_BY_CONTEXT if type_ == "MessageDefinition" else {}))
     for type_ in DEFINITIONS
+} | {
+    type_: Searched(
+        {name.partition(":")[0]: (one.type, one.words) for name, one in PARAMETERS[type_].items()},
+        tuple(INCLUDES[type_]),
+    )
+    for type_ in FOCUS
 }
