@@ -17,6 +17,12 @@ MEDIA_TYPE: Final = "application/fhir+json"
 _PROFILE: Final = f"{codes.UK_CORE}UKCore-OperationOutcome"
 _CODES: Final = codes.system("http-error-code")
 _ISSUE_TYPES: Final = codes.core("http://hl7.org/fhir/issue-type")
+# What our own codes of problems are called in FHIR; any other is told as the whole error is.
+_CALLED: Final = {
+    "missing": "required",
+    "unknown-code": "code-invalid",
+    **dict.fromkeys(("does-not-take", "not-connected", "closed"), "not-supported"),
+}
 _REFUSED: Final = Answer(400, "", "invalid", "REC_BAD_REQUEST")
 
 
@@ -44,7 +50,7 @@ def _issues(answer: Answer, told: Told) -> list[dict[str, Any]]:
     return [
         _issue(
             answer,
-            one.code if one.code in _ISSUE_TYPES else answer.fhir_issue,
+            one.code if one.code in _ISSUE_TYPES else _CALLED.get(one.code, answer.fhir_issue),
             " ".join(filter(None, [told.detail if number == 0 else "", one.detail, one.todo])),
             one.field,
         )
