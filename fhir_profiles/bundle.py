@@ -121,8 +121,17 @@ def lend(bundle: bytes, resource_type: str, message_id: str) -> list[Entry]:
         whole = raw[url][0]
         for old, new in renamed.items():
             whole = whole.replace(_uuid(old), _uuid(new))
-        lent.append(Entry(renamed[url], whole))
+        lent.append(Entry(renamed[url], _identified(whole, renamed[url])))
     return lent
+
+
+def _identified(entry: bytes, url: str) -> bytes:
+    """Return an entry whose resource has the uuid of its fullUrl as id, as ours all have."""
+    own = b'"' + _uuid(url) + b'"'
+    resource = dict(strict_json.members(entry))["resource"]
+    if dict(strict_json.members(resource)).get("id") == own:
+        return entry
+    return strict_json.with_member(entry, "resource", strict_json.with_member(resource, "id", own))
 
 
 def _uuid(url: str) -> bytes:

@@ -7,7 +7,7 @@ the proof that it arrived; a final refusal is repeated as it was; another body u
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker import routing
@@ -15,6 +15,7 @@ from broker.access import Caller
 from broker.addressing import SOURCE_NAME
 from broker.answers import BARS, Answer, Claimed
 from broker.bars import understanding
+from broker.bars.following import Following, follow
 from broker.bars.headers import Headers
 from broker.bars.understanding import NOTHING, Carried, Receiving, Understood, understand
 from broker.core import Core
@@ -95,7 +96,12 @@ class Bars:
         )
         if understood.meaning is Meaning.REFERRAL:
             return await self._refer(arrived, understood, findings, claimed)
-        raise NotOffered(f"{NOTHING} {understood.meaning}: not offered yet.")
+        said = Following(
+            arrived.caller, message, understood.meaning, understood.place, arrived.body
+        )
+        message_id = await follow(self._core, said, claimed)
+        by = Answering(message_id, datetime.now(UTC), SOURCE_NAME, self._core.source)
+        return Answer(OK, answering.answer(arrived.body, message, by))
 
     def _understand(
         self, arrived: Arrived, message: Message, findings: Sequence[Finding], known: Directory

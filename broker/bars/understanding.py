@@ -164,7 +164,7 @@ def _use_case(message: Message) -> UseCase | None:
     code = message.use_case(*_SYSTEMS)
     use_case = applications.use_cases().get(code)
     if not message.category or not code:
-        path = f"{path_of(message, message.request[0])}.category"
+        path = f"{bars.path_of(message, message.request[0])}.category"
         said = "A referral has one category with two codings: what it is, and its use case."
         _refuse([_wrong("invariant", path, said)])
     if use_case is None:
@@ -185,12 +185,6 @@ def _focus(message: Message) -> list[Finding]:
         said = f"It is no {' or '.join(sorted(kinds))} of this Bundle."
         return [_wrong("invariant", header_path("focus[0]"), said)]
     return []
-
-
-def path_of(message: Message, url: str) -> str:
-    """Return the FHIRPath of a resource by its fullUrl."""
-    urls = [text(entry.get("fullUrl")) for entry in each(message.bundle, "entry")]
-    return f"Bundle.entry[{urls.index(url)}].resource" if url in urls else "Bundle"
 
 
 # -- what intake must know -----------------------------------------------------------------------
