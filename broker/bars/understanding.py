@@ -140,13 +140,13 @@ def _own(message: Message, organisation: str) -> None:
 
 
 def _event(message: Message) -> list[Finding]:
-    if not message.event:
-        said = "It is no code of message-events-bars."
-        return [_wrong("value", header_path("eventCoding"), said)]
     if message.event == "booking-response":
         return [_wrong("invariant", header_path("eventCoding"), "BaRS has no booking-response.")]
+    if message.event == "booking-request":
+        raise NotOffered(f"{NOTHING} Bookings are not offered here.")
     if message.event not in OFFERED:
-        raise NotOffered(f"{NOTHING} {message.event} is not offered here.")
+        said = "It is no code of message-events-bars."
+        return [_wrong("value", header_path("eventCoding"), said)]
     if message.event == bars.RESPONSE and not message.response_to:
         return [_wrong("invariant", header_path("response"), "A response names what it answers.")]
     return []
