@@ -198,6 +198,63 @@ def response(
     }
 
 
+def broker_referral(
+    *, sender: str, broker: str, shortlist: list[str], priority: str = "U", use_case: str = "a8t1"
+) -> Body:
+    """Return a referral of Application 8: to a broker, which routes it by its shortlist.
+
+    `broker` is what the broker is called, as system|value; `shortlist` are DoS service ids.
+    """
+    system, _, value = broker.partition("|")
+    made = referral(
+        sender=sender, receiver="X26", service=value, system=system, use_case=use_case, hours=240
+    )
+    services = {f"urn:uuid:{uuid4()}": one for one in shortlist}
+    for entry in made["entry"]:
+        resource = entry["resource"]
+        if resource["resourceType"] == "CarePlan":
+            coded = _coded(f"{NHS_CODES}bars-broker-priority-status", priority)
+            resource["activity"] = [
+                {"outcomeCodeableConcept": [coded]},
+                {
+                    "detail": {
+                        "status": "not-started",
+                        "performer": [{"reference": url} for url in services],
+                    }
+                },
+            ]
+        elif resource["resourceType"] == "HealthcareService":
+            template = resource
+        elif resource["resourceType"] == "Patient":
+            resource["address"] = [
+                {
+                    "use": "home",
+                    "type": "both",
+                    "text": "1 Example Street, LS1 4AP",
+                    "line": ["1 Example Street"],
+                    "postalCode": "LS1 4AP",
+                }
+            ]
+    now = datetime.now(UTC)
+    device = f"urn:uuid:{uuid4()}"
+    for url, dos in services.items():
+        identifier = [{"system": DOS, "value": dos}]
+        made["entry"].append({"fullUrl": url, "resource": {**template, "identifier": identifier}})
+    made["entry"].append(
+        {
+            "fullUrl": device,
+            "resource": {
+                "resourceType": "Device",
+                "meta": {"lastUpdated": now.isoformat()},
+                "status": "active",
+                "deviceName": [{"name": "Broker", "type": "user-friendly-name"}],
+            },
+        }
+    )
+    made["entry"][1]["resource"]["performer"] = [{"reference": device}]
+    return made
+
+
 class _Urls(dict[str, str]):
     """The fullUrl of each entry by its name, made when it is first asked for."""
 

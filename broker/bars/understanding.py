@@ -73,6 +73,10 @@ def understand(message: Message, at_door: Receiving, findings: Sequence[Finding]
         raise AssertionError  # what _refuse was given, it raised
     if use_case is not None and use_case.is_to_broker != (place is None):
         raise NotOffered(f"{NOTHING} {use_case.code} is not for the service that it was sent to.")
+    if use_case is not None and use_case.is_to_broker:
+        if means is not Meaning.REFERRAL:
+            raise NotOffered(f"{NOTHING} Application 8 has no cancellation: telephone the service.")
+        _refuse(_identified(message))
     _refuse([one for one in findings if one.severity == "error"])
     return Understood(message, means, use_case, place)
 
@@ -185,6 +189,19 @@ def _focus(message: Message) -> list[Finding]:
         said = f"It is no {' or '.join(sorted(kinds))} of this Bundle."
         return [_wrong("invariant", header_path("focus[0]"), said)]
     return []
+
+
+def _identified(message: Message) -> list[Finding]:
+    """Application 8: who goes to a broker has a verified NHS number and an address."""
+    url, patient = next(message.all("Patient"), ("", {}))
+    path, found = bars.path_of(message, url), []
+    if not message.patient.is_verified:
+        said = "A referral to a broker needs an NHS number that is present and verified."
+        found.append(_wrong("required", f"{path}.identifier", said))
+    if not next(each(patient, "address"), None):
+        said = "A referral to a broker needs the patient's address."
+        found.append(_wrong("required", f"{path}.address", said))
+    return found
 
 
 # -- what intake must know -----------------------------------------------------------------------

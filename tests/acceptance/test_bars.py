@@ -10,7 +10,7 @@ import pytest
 
 from fhir_profiles.profiles import ours
 from sandbox import bars
-from tests.acceptance.place import Body, Caller, Place, taken
+from tests.acceptance.place import BROKER, Body, Caller, Place, taken
 from tests.acceptance.test_fhir_errors import outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -240,3 +240,60 @@ async def test_a_response_to_nothing_known_here_is_not_found(
             one["identifier"][0]["value"] = "TPX01"
     answer = await send(place.of("TPX01"), stranger, "G99001", bars.ODS)
     outcome(answer, 404, "REC_NOT_FOUND", "not-found")
+
+
+# -- to the broker itself ------------------------------------------------------------------------
+
+
+async def to_broker(caller: Caller, **changes: Any) -> tuple[Body, httpx2.Response]:
+    given: Body = {"shortlist": ["1", SERVICE], **changes}
+    message = bars.broker_referral(sender="G99001", broker=BROKER, **given)
+    system, _, value = BROKER.partition("|")
+    return message, await send(caller, message, value, system)
+
+
+async def test_a_referral_to_the_broker_goes_to_the_first_of_its_shortlist_that_takes_it(
+    practice: Caller, pharmacy: Caller, place: Place
+) -> None:
+    takes = ("pathways: [a5t1]", "pathways: [a5t1, a8t1]")
+    async with place.directory(takes):
+        message, answer = await to_broker(practice)
+        answered(answer, message)
+        sent = await sent_message(practice)
+        row = await pharmacy.arrived(sent["id"])
+    assert sent["priority"] == "urgent"
+    got = await pharmacy.collect(row)
+    bundle = json.loads(got.body)
+    assert resources(bundle, "CarePlan") and resources(bundle, "Device")
+
+
+@pytest.mark.parametrize(
+    ("code", "priority"), [("2WW", "urgent"), ("U", "urgent"), ("R", "routine")]
+)
+async def test_a_two_week_wait_never_stands_behind_what_is_urgent(
+    practice: Caller, place: Place, code: str, priority: str
+) -> None:
+    async with place.directory(("pathways: [a5t1]", "pathways: [a5t1, a8t1]")):
+        message, answer = await to_broker(practice, priority=code)
+        answered(answer, message)
+    assert (await sent_message(practice))["priority"] == priority
+
+
+async def test_without_a_service_that_takes_it_a_referral_to_the_broker_is_refused(
+    practice: Caller,
+) -> None:
+    _, answer = await to_broker(practice, shortlist=["1", "2"])
+    outcome(answer, 422, "REC_UNPROCESSABLE_ENTITY", "not-supported")
+
+
+async def test_who_is_referred_to_the_broker_is_verified_and_has_an_address(
+    practice: Caller,
+) -> None:
+    system, _, value = BROKER.partition("|")
+    message = bars.broker_referral(sender="G99001", broker=BROKER, shortlist=[SERVICE])
+    (patient,) = resources(message, "Patient")
+    del patient["identifier"], patient["address"]
+    answer = await send(practice, message, value, system)
+    outcome(answer, 400, "REC_BAD_REQUEST", "required")
+    paths = [one["expression"][0].rpartition(".")[2] for one in answer.json()["issue"]]
+    assert paths == ["identifier", "address"]
