@@ -7,7 +7,7 @@ by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fhir_profiles import strict_json
 
@@ -56,6 +56,12 @@ class CodeSystem:
 def system(name: str) -> CodeSystem:
     """Return the code system that `definitions/<name>.json` defines."""
     return _SYSTEMS[name]
+
+
+def concept_map(name: str) -> Mapping[str, Any]:
+    """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
+    (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
+    return cast("Mapping[str, Any]", group)
 
 
 def identifier_system(name: str) -> str:
