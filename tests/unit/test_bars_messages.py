@@ -17,6 +17,7 @@ from fhir_profiles.pathways import pharmacy
 from tests import made
 from tests.published import DATA, needed
 
+CANCEL = made.told()["move-cancelled"]
 REFERRALS = sorted(name for name in made.contents() if made.profile_of(name) == "referral-content")
 EYE = made.contents()["optometry-cataract-referral"]
 OURS, BARS = (
@@ -94,6 +95,18 @@ def test_what_is_carried_keeps_its_bytes_but_for_the_time_that_bars_demands(name
         assert sent[one.full_url].count(stamp) == 1
         assert sent[one.full_url].replace(stamp, b"") == one.raw
     assert {one.full_url for one in held(content)} <= sent.keys()
+
+
+def test_digits_are_kept_of_what_is_carried_and_of_what_is_written_anew() -> None:
+    content = EYE
+    for kind, said in (
+        ("Observation", b'"valueQuantity":{ "value" : 1.50 }'),
+        ("ServiceRequest", b'"quantityQuantity":{"value":37.40}'),
+    ):
+        raw = next(one.raw for one in held(EYE) if one.type == kind)
+        content = content.replace(raw, raw.replace(b'"status":', said + b',"status":', 1))
+    message = made.bars_request(content)
+    assert b'{ "value" : 1.50 }' in message and b'{"value":37.40}' in message
 
 
 @pytest.mark.parametrize("name", REFERRALS)
@@ -282,6 +295,25 @@ def test_it_keeps_the_version_of_the_rules_that_it_was_made_by_and_its_tool() ->
     assert header(sent)["extension"] == [tool]
 
 
+@needed
+@pytest.mark.parametrize("stem", ["REFREQ01", "REFREQ03", "REFREQ06"])
+def test_a_published_referral_is_told_on_cancelled_and_answered(stem: str) -> None:
+    (path,) = (DATA / "bars" / "bars-pkg-1.37.0-examples-json").glob(f"{stem}_*.json")
+    came = path.read_bytes()
+    facts = {"form": "bars", "addressed": "RXX01/RXX01-EYE"}
+    moved = made.told()["move-accepted"]
+    made_of_it = {
+        REQUEST: made.bars_request(came, ELSEWHERE, **facts),
+        CANCELLED: made.bars_notice(CANCEL, came, to=made.HOSPITAL, **facts),
+        RESPONSE: made.bars_notice(moved, came, **facts),
+    }
+    faults = {(one.code, one.text) for one in made.errors(came)}  # invented numbers and codes
+    for definition, message in made_of_it.items():
+        assert definitions.counts(definition, message) == []
+        assert {(one.code, one.text) for one in made.errors(message)} <= faults
+        assert json.loads(message)["meta"]["versionId"] == json.loads(came)["meta"]["versionId"]
+
+
 def test_what_is_there_in_another_spelling_is_not_added() -> None:
     came = CAME.replace(codes.DOS.encode(), b"http://fhir.nhs.uk/Id/dos-service-id").replace(
         codes.ODS.encode(), b"https://fhir.nhs.uk/id/ods-organization-code"
@@ -291,8 +323,6 @@ def test_what_is_there_in_another_spelling_is_not_added() -> None:
 
 
 # -- its end -------------------------------------------------------------------------------------
-
-CANCEL = made.told()["move-cancelled"]
 
 
 def test_a_cancellation_names_the_request_as_it_went_out_and_why_it_ends() -> None:
