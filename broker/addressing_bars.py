@@ -15,7 +15,7 @@ from broker.ports import Addressed, Bars, Original
 from broker.referral import STAGES, State
 from fhir_profiles.bars import request, response
 from fhir_profiles.bars.demanded import words
-from fhir_profiles.bars.message import Envelope, Place
+from fhir_profiles.bars.outgoing import Envelope, Place
 from fhir_profiles.bars.referral import Referral
 from fhir_profiles.codes import SUBJECT_ID
 

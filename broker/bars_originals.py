@@ -11,7 +11,7 @@ from broker.ports import Bars, Original
 from broker.store import ledger, messages
 from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
-from fhir_profiles.bars.message import Place
+from fhir_profiles.bars.outgoing import Place
 
 CHANNEL: Final = "bars"
 

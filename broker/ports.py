@@ -22,7 +22,7 @@ from broker.events import (
     Route,
     SubjectKind,
 )
-from fhir_profiles.bars.message import Place
+from fhir_profiles.bars.outgoing import Place
 
 # -- adapters ------------------------------------------------------------------------------------
 

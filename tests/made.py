@@ -26,7 +26,7 @@ from broker.events import (
 )
 from broker.ports import Adapter, Addressed, Bars, Consumer, Context, Original, Party
 from fhir_profiles import codes, focus, strict_json
-from fhir_profiles.bars.message import Place
+from fhir_profiles.bars.outgoing import Place
 from fhir_profiles.bundle import Site
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import ours

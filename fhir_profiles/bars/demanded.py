@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fhir_profiles import codes
 from fhir_profiles.bars.codes import CONSENTS
-from fhir_profiles.bars.message import Held, Place, identified, named, organization, reference
+from fhir_profiles.bars.outgoing import Held, Place, identified, named, organization, reference
 from fhir_profiles.bundle import entry_id
 
 _ACTS: Final = f"{codes.HL7}v3-ActCode"

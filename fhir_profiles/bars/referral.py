@@ -14,7 +14,7 @@ from typing import Any, Final
 from fhir_profiles import codes, strict_json, verification_status
 from fhir_profiles.bars import demanded
 from fhir_profiles.bars.codes import APPLICATION, REFERRAL, category
-from fhir_profiles.bars.message import Held, Place, held, made, reference
+from fhir_profiles.bars.outgoing import Held, Place, held, made, reference
 
 # Journeys are named by this for ever: an onward referral must bear the same one.
 JOURNEYS: Final = uuid.UUID("0f4f6b1e-3a43-5f0c-8a53-2c9a1d6e7b10")

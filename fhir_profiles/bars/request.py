@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fhir_profiles.bars import demanded
 from fhir_profiles.bars.codes import CANCELLED, REQUEST
-from fhir_profiles.bars.message import (
+from fhir_profiles.bars.outgoing import (
     Envelope,
     Purpose,
     ends,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fhir_profiles import codes
 from fhir_profiles.bars.codes import REJECTED, RESPONSE
 from fhir_profiles.bars.demanded import AMBULATORY
-from fhir_profiles.bars.message import (
+from fhir_profiles.bars.outgoing import (
     Envelope,
     Held,
     Purpose,

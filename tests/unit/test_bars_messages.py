@@ -12,7 +12,7 @@ import pytest
 from fhir_profiles import codes, verification_status
 from fhir_profiles.bars import definitions, response
 from fhir_profiles.bars.codes import CANCELLED, REQUEST, RESPONSE, use_case
-from fhir_profiles.bars.message import Place, held
+from fhir_profiles.bars.outgoing import Place, held
 from fhir_profiles.pathways import pharmacy
 from tests import made
 from tests.published import DATA, needed
