@@ -112,7 +112,7 @@ def lend(bundle: bytes, resource_type: str, message_id: str) -> list[Entry]:
         url for url, (_, entry) in raw.items() if resource_type_of(entry.resource) == resource_type
     ][:1]
     for url in wanted:  # grows while it is read: what is lent may refer to more
-        for target in _references(strict_json.loads(raw[url][1].resource)):
+        for target in references(strict_json.loads(raw[url][1].resource)):
             if target in raw and target not in wanted:
                 wanted.append(target)
     renamed = {url: entry_id(message_id, url) for url in wanted}
@@ -138,16 +138,17 @@ def _uuid(url: str) -> bytes:
     return url.removeprefix(_URN).encode("ascii")
 
 
-def _references(element: Any) -> Iterator[str]:
+def references(element: Any) -> Iterator[str]:
+    """Yield what an element refers to, at any depth."""
     if isinstance(element, list):
         for each in element:
-            yield from _references(each)
+            yield from references(each)
     elif isinstance(element, dict):
         for name, member in element.items():
             if name == "reference" and isinstance(member, str):
                 yield member
             else:
-                yield from _references(member)
+                yield from references(member)
 
 
 def _read(raw: bytes) -> Entry | None:

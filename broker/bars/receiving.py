@@ -30,8 +30,8 @@ from fhir_profiles import codes
 from fhir_profiles.bars import answer as answering
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.answer import Answering, Planned
-from fhir_profiles.bars.meaning import Meaning
 from fhir_profiles.bars.incoming import Message, Target
+from fhir_profiles.bars.meaning import Meaning
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import Profiles
 

@@ -17,8 +17,8 @@ from broker.ports import Clinical, Context, Draft, Endpoint, FieldPaths, Needs, 
 from fhir_profiles.bars import applications
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.applications import UseCase
-from fhir_profiles.bars.meaning import CATEGORY, OFFERED, Meaning, meaning
 from fhir_profiles.bars.incoming import Message, Target, at, code_in, each, header_path, text
+from fhir_profiles.bars.meaning import CATEGORY, OFFERED, Meaning, meaning
 from fhir_profiles.compiler.finding import Finding
 
 KEY: Final = "referral"
