@@ -38,7 +38,11 @@ SCHEMA: Final = "https://referral-broker.example/fhir/StructureDefinition/messag
 
 @dataclass(frozen=True, slots=True)
 class Composing:
-    """What is known of a message before it is sealed. Times aware, UTC."""
+    """What is known of a message before it is sealed. Times aware, UTC.
+
+    `correlation_id` joins what was posted together; `conversation` is what its sender calls the
+    whole case (BaRS's X-Correlation-Id), where it said so.
+    """
 
     id: str
     kind: Kind
@@ -57,6 +61,7 @@ class Composing:
     happened: datetime | date
     now: datetime
     subject_kind: SubjectKind | None = None
+    conversation: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
     replaces: str | None = None
@@ -105,8 +110,8 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
         payloads.append(seal(new.id, POSTED, JSON, new.posted))
     payloads += [seal(new.id, role, JSON, body) for role, body in new.extra.items()]
     key_id, pseudonym = new.patient or (None, None)
-    entries = bundle.index(new.content)
-    about = next((row for row in entries if new.focus.endswith(row.resource_id)), None)
+    entries = bundle.index(new.content, new.id)
+    about = next((row for row in entries if row.full_url == new.focus), None)
     # A Task tells one party of a move; where a referral stands is found by the referral's own.
     found = about if about is not None and about.type != "Task" else None
     return NewMessage(
@@ -151,7 +156,7 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
             time=new.now,
             dataschema=SCHEMA,
             message_id=new.id,
-            correlation_id=new.correlation_id,
+            correlation_id=new.conversation or new.correlation_id,
             causation_id=new.causation_id,
             traceparent=new.traceparent,
             priority=new.priority,

@@ -19,10 +19,10 @@ BrokerError
 └── Reject             a delivery failed for good, with a code            (raised by consumers)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BrokerError(Exception):
 class Refused(BrokerError):
     """The request is refused and has left no trace."""
 
-    code: ClassVar[str] = "invalid"
+    code = "invalid"
 
     def __init__(
         self, detail: str, problems: Sequence[Problem] = (), *, retry_after: int | None = None
@@ -58,6 +58,24 @@ class Refused(BrokerError):
         count = len(problems)
         counted = f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."
         return cls(" ".join([*before, counted]), problems)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all that `from_json` needs to say the same again."""
+        return {
+            "code": self.code,
+            "detail": self.detail,
+            "problems": [
+                {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
+                for one in self.problems
+            ],
+        }
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> "Refused":
+        """Return a refusal that was remembered; it is answered by its code, as it was then."""
+        again = Refused(said["detail"], [Problem(**one) for one in said["problems"]])
+        again.code = said["code"]
+        return again
 
     def after(self, sentence: str) -> Self:
         """Return the same refusal with a sentence to read first."""
@@ -93,6 +111,12 @@ class NotFound(Refused):
     """There is nothing here for this caller. Whether it exists is not said."""
 
     code = "not-found"
+
+
+class UnknownTarget(NotFound):
+    """No service of the directory is called so, and nobody received it."""
+
+    code = "unknown-target"
 
 
 class Gone(Refused):
@@ -257,6 +281,9 @@ ANSWERS: dict[str, Answer] = {
     "unauthenticated": Answer(401, "Sign in first", "login", "SEND_UNAUTHORIZED"),
     "not-yours": Answer(401, "Not in this name", "forbidden", "REC_UNAUTHORIZED", is_native=False),
     "forbidden": Answer(403, "Not allowed", "forbidden", "SEND_FORBIDDEN"),
+    "unknown-target": Answer(
+        404, "No such service", "not-found", "PROXY_NOT_FOUND", is_native=False
+    ),
     "not-found": Answer(404, "Not found", "not-found", "REC_NOT_FOUND"),
     "method-not-allowed": Answer(
         405, "Not with this method", "not-supported", "REC_METHOD_NOT_ALLOWED", is_native=False

@@ -97,7 +97,7 @@ class Finding:
         )
         if opened is None:
             raise Gone("This has been erased under the retention rules.")
-        return _as_read(row, row.id, _entry(row, row.id, opened).resource)
+        return _as_read(row, row.id, _resource(row, row.id, opened))
 
     async def page(self, caller: Caller, search: Search, after: Place | None = None) -> Page:
         """Return a page of what the caller may see."""
@@ -165,20 +165,16 @@ def _name(caller: Caller, type_: str) -> str:
     return f"page|{caller.organisation}|{type_}"
 
 
-def _entry(row: Any, resource_id: str, content: Opened) -> bundle.Entry:
-    """Return the entry that a row of the index is of. A referral's Task is the only one in the
-    content of its move, under an id of that telling."""
-    if row.type == resources.TASK and resource_id == row.subject_id:
-        found = (
-            one
-            for one in bundle.entries(content.body)
-            if bundle.resource_type_of(one.resource) == resources.TASK
-        )
-        return next(found)
-    entry = bundle.find(content.body, resource_id)
-    if entry is None:
-        raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
-    return entry
+def _resource(row: Any, resource_id: str, content: Opened) -> bytes:
+    """Return what a row of the index is of, as it stands in the content. A referral's Task is the
+    only one in the content of its move, under an id of that telling."""
+    if row.type == resources.TASK:
+        found = (entry.resource for entry in bundle.entries(content.body))
+        return next(one for one in found if bundle.resource_type_of(one) == resources.TASK)
+    for known, resource in bundle.held(content.body, row.message_id).values():
+        if known == resource_id:
+            return resource
+    raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
 
 
 def _as_read(row: Any, resource_id: str, resource: bytes, summary: str = "false") -> bytes:
@@ -194,19 +190,14 @@ def _as_read(row: Any, resource_id: str, resource: bytes, summary: str = "false"
 
 
 def _match(row: Any, content: Opened, search: Search) -> Match:
-    resource = _entry(row, row.resource_id, content).resource
+    resource = _resource(row, row.resource_id, content)
     included: dict[str, bytes] = {}
-    if search.includes:
-        ids = [one.resource_id for one in bundle.index(content.body)]
-        held = {
-            entry.full_url: (resource_id, entry.resource)
-            for resource_id, entry in zip(ids, bundle.entries(content.body), strict=True)
-        }
-        for name in search.includes:
-            for url in stored.references(resource, INCLUDES[row.type][name]):
-                if url in held:
-                    resource_id, body = held[url]
-                    included[url] = stored.as_read(body, resource_id, 1, row.updated_at)
+    held = bundle.held(content.body, row.message_id) if search.includes else {}
+    for name in search.includes:
+        for url in stored.references(resource, INCLUDES[row.type][name]):
+            if url in held:
+                resource_id, body = held[url]
+                included[url] = stored.as_read(body, resource_id, 1, row.updated_at)
     return Match(
         row.resource_id,
         _as_read(row, row.resource_id, resource, search.summary),

@@ -22,6 +22,7 @@ from broker.events import (
     Route,
     SubjectKind,
 )
+from fhir_profiles.bars.outgoing import Place
 
 # -- adapters ------------------------------------------------------------------------------------
 
@@ -166,7 +167,21 @@ class Draft:
     focus: str
 
 
-class Adapter(Protocol):
+class Translator(Protocol):
+    """What makes messages of a request that was understood. Pure: same input, same bytes."""
+
+    @property
+    def paths(self) -> FieldPaths: ...
+
+    def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
+
+    def danger(self, raw: Mapping[str, Any]) -> str | None:
+        """Say in a sentence whom to telephone, if a body that is refused speaks of a red flag, an
+        escalation or an urgent priority. Reads what it can of any body and never raises."""
+        ...
+
+
+class Adapter(Translator, Protocol):
     """Pure translation between one pillar's own words and FHIR. The same input, the same bytes.
 
     `door` is the path it is posted to, `examples` complete bodies by name, which the OpenAPI page
@@ -185,22 +200,12 @@ class Adapter(Protocol):
     @property
     def accepts(self) -> type[BaseModel]: ...
 
-    @property
-    def paths(self) -> FieldPaths: ...
-
     def needs(self, request: Any, now: datetime) -> Needs:
         """Return what it needs; `now` is when it is sent, or that which it corrects first was."""
         ...
 
-    def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
-
     def withheld(self, raw: Mapping[str, Any]) -> Withheld | None:
         """Read the few fields that are still looked at where the patient refused; else None."""
-        ...
-
-    def danger(self, raw: Mapping[str, Any]) -> str | None:
-        """Say in a sentence whom to telephone, if a body that is refused speaks of a red flag, an
-        escalation or an urgent priority. Reads what it can of any body and never raises."""
         ...
 
     def sought(self, raw: Mapping[str, Any]) -> Seek | None:
@@ -269,14 +274,47 @@ class Outlet(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """The referral that a notice tells of, with what came or went out of it.
+
+    `went_as` is the id of the message Bundle by which the service that must act got it.
+    """
+
+    event: Recorded
+    content: bytes = field(repr=False)
+    sender: Destination
+    performer: Place
+    went_as: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What is known of a delivery to a place that speaks BaRS: what both ends are called there.
+
+    `original` is the referral that is told of, where there is one. `given_id` is the id that the
+    receiver gave its request, where it gave one.
+    """
+
+    sender: Place
+    receiver: Place
+    pathway: str
+    original: Original | None = None
+    given_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Addressed:
-    """To whom a content Bundle is composed, and by whom and why it was sent."""
+    """To whom a content Bundle is composed, and by whom and why it was sent.
+
+    With `bars`, it is composed as a message of BaRS, where BaRS has one for it.
+    """
 
     delivery: str
     receiver: Party
     role: Role
     sender: Party
     kind: Kind
+    bars: Bars | None = None
 
 
 class Consumer(Protocol):

@@ -7,7 +7,7 @@ by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fhir_profiles import strict_json
 from fhir_profiles.compiler import r4
@@ -65,6 +65,12 @@ def core(url: str) -> Collection[str]:
     return known
 
 
+def concept_map(name: str) -> Mapping[str, Any]:
+    """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
+    (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
+    return cast("Mapping[str, Any]", group)
+
+
 def identifier_system(name: str) -> str:
     """Return the URL of an identifier system of `definitions/identifier-systems.json`."""
     return _IDENTIFIERS[name]
@@ -120,6 +126,7 @@ DOS: Final = identifier_system("dos-service-id")
 GPHC: Final = identifier_system("gphc-number")
 GOC: Final = identifier_system("goc-number")
 MESSAGE_ID: Final = identifier_system("message")
+CASE_REFERENCE: Final = identifier_system("case-reference")
 SUBJECT_ID: Final = identifier_system("subject")
 SERVICE_ID: Final = identifier_system("service")
 SENDER_REFERENCE: Final = identifier_system("sender-reference")

@@ -22,6 +22,7 @@ from broker.api import (
     native,
     organisations,
     problems,
+    process_message,
     referrals,
     token,
 )
@@ -67,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (messages, referrals, inbox, organisations):
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)
-    fhir = (capability.router, definitions.router, resources.router)
+    fhir = [one.router for one in (capability, definitions, process_message, resources)]
     for router in fhir:
         app.include_router(router, dependencies=FHIR)
     app.state.fhir_routes = [route for router in fhir for route in router.routes]

@@ -1,7 +1,7 @@
 """What every route needs: who calls, whether it may, and its body within limits."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -86,31 +86,24 @@ async def only_known_parameters(request: Request) -> None:
         raise Refused("A parameter is wrong.", problems)
 
 
-async def body_of(request: Request, *, empty: bool = False) -> bytes:
-    """Return the body, JSON by its content type, whole and within the limit.
+async def body_of(
+    request: Request, *, empty: bool = False, types: Collection[str] = (JSON,)
+) -> bytes:
+    """Return the body, of one of these content types, whole and within the limit.
 
     Raises UnsupportedMediaType, TooLarge before anything is read from it.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_empty = empty and request.headers.get("content-length", "") in {"", "0"}
-
-    def check() -> None:
-        if content_type != JSON and not is_empty:
-            raise UnsupportedMediaType(f"Send {JSON}; this was {content_type or 'nothing'}.")
-
-    return await whole_body(request, check)
-
-
-async def whole_body(request: Request, check: Callable[[], None]) -> bytes:
-    """Return the body, whole and within the limit. Raises TooLarge or what `check`, which looks at
-    the headers, raises, before anything is read from it."""
     limit = broker_of(request).settings.max_body
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = request.headers.get("content-length", "")
     if _is_number(length) and int(length) > limit:
         raise _too_large(limit)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
-    check()
+    if content_type not in types and not (empty and length in {"", "0"}):
+        raise UnsupportedMediaType(
+            f"Send {next(iter(types))}; this was {content_type or 'nothing'}."
+        )
     parts = bytearray()
     async for part in request.stream():
         parts += part

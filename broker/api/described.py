@@ -27,6 +27,17 @@ OPEN: Final[Schema] = {"security": []}
 """For a door that asks for no token."""
 
 
+def header(name: str, description: str, *, required: bool = True, **schema: Any) -> Schema:
+    """Return the words for a header."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "schema": {"type": "string", **schema},
+        "description": description,
+    }
+
+
 def takes(*headers: Schema, body: Schema | None = None, required: bool = True) -> Schema:
     """Return the `openapi_extra` of a door that demands these headers and reads this body."""
     extra: Schema = {"parameters": list(headers)} if headers else {}

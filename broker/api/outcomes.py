@@ -19,8 +19,9 @@ from broker.errors import ANSWERS, Answer, Problem
 from fhir_profiles import codes, strict_json
 
 BASE: Final = "/FHIR/R4"
+MEDIA_TYPE: Final = "application/fhir+json"
 # FHIR demands that the encoding is said: R4, section 3.1.0.1.11.
-CONTENT_TYPE: Final = "application/fhir+json; charset=utf-8"
+CONTENT_TYPE: Final = f"{MEDIA_TYPE}; charset=utf-8"
 _PROFILE: Final = f"{codes.UK_CORE}UKCore-OperationOutcome"
 _CODES: Final = codes.system("http-error-code")
 _ISSUE_TYPES: Final = codes.core("http://hl7.org/fhir/issue-type")
@@ -38,6 +39,12 @@ _INTERACTIONS: Final = tuple(
         ("GET", "/(?P<type>[A-Za-z]+)/[^/$_]+/_history(/[^/]+)?"),
     )
 )
+# What our own codes of problems are called in FHIR; any other is told as the whole error is.
+_CALLED: Final = {
+    "missing": "required",
+    "unknown-code": "code-invalid",
+    **dict.fromkeys(("does-not-take", "not-connected", "closed"), "not-supported"),
+}
 _REFUSED: Final = Answer(400, "", "invalid", "REC_BAD_REQUEST")
 
 
@@ -104,7 +111,7 @@ def _issues(answer: Answer, told: Told) -> list[dict[str, Any]]:
     return [
         _issue(
             answer,
-            one.code if one.code in _ISSUE_TYPES else answer.fhir_issue,
+            one.code if one.code in _ISSUE_TYPES else _CALLED.get(one.code, answer.fhir_issue),
             " ".join(filter(None, [told.detail if number == 0 else "", one.detail, one.todo])),
             one.field,
         )

@@ -91,7 +91,7 @@ def versions(connection: Connection, type_: str, resource_id: str) -> Sequence[A
     ).all()
 
 
-def seen_as(connection: Connection, row: Row[Any], codes: Collection[str]) -> Sequence[Row[Any]]:
+def seen_as(connection: Connection, row: Row[Any], codes: Collection[str]) -> Sequence[Any]:
     """Return what these organisations are to what a resource stands in: (relation, label) rows."""
     focus = select(r.id).where(and_(r.message_id == row.message_id, r.authored_at.is_not(None)))
     found = v.resource_id == row.id if row.type == TASK else v.resource_id.in_(focus)

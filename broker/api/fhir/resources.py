@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.access import Action
-from broker.api.calling import allow, broker_of, caller_of, whole_body
+from broker.api.calling import allow, body_of, broker_of, caller_of
 from broker.api.described import takes
 from broker.api.fhir import bundles, negotiation
 from broker.api.fhir.bundles import Found
 from broker.api.fhir.types import FOCUS, Focus, Party
 from broker.api.outcomes import BASE
-from broker.errors import BadRequest, NotFound, Problem, UnsupportedMediaType
+from broker.errors import BadRequest, NotFound, Problem
 from broker.finding import Page, Version
 from broker.search import PARAMETERS, RESULT, Search
 
@@ -144,14 +144,7 @@ async def search(request: Request, focus: Focus) -> Response:
 async def search_by_post(request: Request, focus: Focus) -> Response:
     caller = await caller_of(request)
     allow(caller, Action.SEARCH_RESOURCES)
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_empty = request.headers.get("content-length", "") in {"", "0"}
-
-    def check() -> None:
-        if given != negotiation.FORM and not is_empty:
-            raise UnsupportedMediaType(f"Send the parameters as {negotiation.FORM}.")
-
-    body = await whole_body(request, check)
+    body = await body_of(request, empty=True, types=(negotiation.FORM,))
     try:
         text = body.decode()
     except UnicodeDecodeError:
