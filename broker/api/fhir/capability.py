@@ -92,7 +92,7 @@ def offered(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
         classed = _CLASS.fullmatch(below)
         if classed is not None:
             for type_ in CLASSES[classed[1]]:
-                yield type_, _SHAPES[method, classed[2]]
+                yield type_, _SHAPES[method, classed[2].replace(":id}", "}")]
         elif below == "":
             yield "", "transaction"
         elif below.startswith("/$"):

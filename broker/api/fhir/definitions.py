@@ -68,7 +68,7 @@ async def search(
 
 
 @router.get(
-    "/{definition:definition}/{id}", summary="Read a definition of ours", openapi_extra=OPEN
+    "/{definition:definition}/{id:id}", summary="Read a definition of ours", openapi_extra=OPEN
 )
 async def read(request: Request, definition: Definition, id: str) -> Response:  # noqa: A002
     found = served.definitions().get((definition, id))

@@ -58,13 +58,13 @@ async def _answered(request: Request, version: Version) -> Response:
     return bundles.fresh(request, body, version.number, modified)
 
 
-@router.get("/{focus:focus}/{id}", summary="Read what was asked for or told")
+@router.get("/{focus:focus}/{id:id}", summary="Read what was asked for or told")
 async def read(request: Request, focus: Focus, id: str) -> Response:  # noqa: A002 - FHIR's word
     """As it was sent, with `id` and `meta` put in. A Task says where its referral stands now."""
     return await _answered(request, (await _versions(request, focus, id))[0])
 
 
-@router.get("/{focus:focus}/{id}/_history", summary="Every version, newest first")
+@router.get("/{focus:focus}/{id:id}/_history", summary="Every version, newest first")
 async def history(request: Request, focus: Focus, id: str) -> Response:  # noqa: A002
     found = await _versions(request, focus, id)
     broker = broker_of(request)
@@ -74,7 +74,7 @@ async def history(request: Request, focus: Focus, id: str) -> Response:  # noqa:
     return negotiation.answer(bundles.history(bodies, versions, f"{url}/_history"))
 
 
-@router.get("/{focus:focus}/{id}/_history/{version}", summary="Read one version")
+@router.get("/{focus:focus}/{id:id}/_history/{version:id}", summary="Read one version")
 async def vread(request: Request, focus: Focus, id: str, version: str) -> Response:  # noqa: A002
     for one in await _versions(request, focus, id):
         if str(one.number) == version:
@@ -82,7 +82,7 @@ async def vread(request: Request, focus: Focus, id: str, version: str) -> Respon
     raise NotFound("There is nothing here for this caller.")
 
 
-@router.get("/{party:party}/{id}", summary="Read who or what a message speaks of")
+@router.get("/{party:party}/{id:id}", summary="Read who or what a message speaks of")
 async def read_party(request: Request, party: Party, id: str) -> Response:  # noqa: A002
     """As it stood in that message: the same person in two messages is two resources."""
     return await _answered(request, (await _versions(request, party, id))[0])

@@ -44,8 +44,8 @@ PARTIES: Final = (
 CLASSES: Final = {"definition": DEFINITIONS, "focus": FOCUS, "party": PARTIES}
 
 
-class _Types(Convertor[str]):
-    """Matches the types of one class and no others."""
+class _Matching(Convertor[str]):
+    """Matches the types of one class, or what can be an id, and nothing else."""
 
     def convert(self, value: str) -> str:
         return value
@@ -54,9 +54,13 @@ class _Types(Convertor[str]):
         return value
 
 
-for _name, _types in CLASSES.items():
-    _convertor = _Types()
-    _convertor.regex = "|".join(_types)  # type: ignore[misc]
+_PATTERNS: Final = {
+    **{name: "|".join(types) for name, types in CLASSES.items()},
+    "id": r"[A-Za-z0-9.-]{1,64}",
+}
+for _name, _pattern in _PATTERNS.items():
+    _convertor = _Matching()
+    _convertor.regex = _pattern  # type: ignore[misc]
     register_url_convertor(_name, _convertor)
 
 Definition = Annotated[str, Path(json_schema_extra={"enum": list(DEFINITIONS)})]
