@@ -171,10 +171,10 @@ def _resource(row: Any, resource_id: str, content: Opened) -> bytes:
     if row.type == resources.TASK:
         found = (entry.resource for entry in bundle.entries(content.body))
         return next(one for one in found if bundle.resource_type_of(one) == resources.TASK)
-    for known, resource in bundle.held(content.body, row.message_id).values():
-        if known == resource_id:
-            return resource
-    raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
+    resource = bundle.resource_of(content.body, row.message_id, resource_id)
+    if resource is None:
+        raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
+    return resource
 
 
 def _as_read(row: Any, resource_id: str, resource: bytes, summary: str = "false") -> bytes:

@@ -53,6 +53,7 @@ _EVERYBODY: Final = (
     Scope.REFERRALS_READ,
     Scope.REFERRALS_WRITE,
     Scope.DIRECTORY_READ,
+    Scope.FHIR_READ,
 )
 
 
