@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Final, cast
 
 from fhir_profiles import strict_json
+from fhir_profiles.compiler import r4
 
 BASE: Final = "https://referral-broker.example/fhir/"
 
@@ -62,6 +63,12 @@ def concept_map(name: str) -> Mapping[str, Any]:
     """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
     (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
     return cast("Mapping[str, Any]", group)
+
+
+def core(url: str) -> Collection[str]:
+    """Return the codes of a code system of FHIR R4 itself."""
+    known: Collection[str] = r4.codes()["codeSystems"][url]
+    return known
 
 
 def identifier_system(name: str) -> str:
@@ -119,6 +126,7 @@ DOS: Final = identifier_system("dos-service-id")
 GPHC: Final = identifier_system("gphc-number")
 GOC: Final = identifier_system("goc-number")
 MESSAGE_ID: Final = identifier_system("message")
+CASE_REFERENCE: Final = identifier_system("case-reference")
 SUBJECT_ID: Final = identifier_system("subject")
 SERVICE_ID: Final = identifier_system("service")
 SENDER_REFERENCE: Final = identifier_system("sender-reference")

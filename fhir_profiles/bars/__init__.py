@@ -1,5 +1,5 @@
-"""BaRS, the booking and referral standard: what its messages hold, made of what the broker holds.
+"""Booking and Referral Standard (BaRS): its messages, what they mean, and how they are answered.
 
-Pure. A message is a Bundle whose clinical entries keep their bytes; only what BaRS demands
-otherwise is written anew, and what a native message lacks is added.
+What goes out is composed of what the broker holds (`referral`, `request`, `response`): clinical
+entries keep their bytes, only what BaRS demands otherwise is written anew or added.
 """

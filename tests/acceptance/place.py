@@ -34,6 +34,7 @@ from broker.api.app import create_app
 from broker.assertion import ASSERTION_TYPE, signed_assertion
 from broker.directory_file import parse
 from broker.dispatch import GROUP
+from broker.errors import ANSWERS
 from broker.events import uuid7
 from broker.main import Broker
 from broker.settings import Settings
@@ -46,6 +47,8 @@ from sandbox.process import free_port
 Body = dict[str, Any]
 Row = Mapping[str, Any]
 BASE = "http://broker.test"
+FHIR = "application/fhir+json"
+BROKER = "https://fhir.nhs.uk/Id/ers-dos-service-id|1"
 PATIENCE = 10.0
 EVERYTHING = tuple(scopes(("optometry", "pharmacy")))
 CALLERS = (
@@ -67,6 +70,7 @@ class Place:
             public_url=BASE,
             allow_plain_http=True,
             send_timeout=2.0,
+            bars_target=BROKER,
         )
         self.app = create_app(self.settings)
         self.http = httpx2.AsyncClient(
@@ -437,8 +441,15 @@ def by(message: Body, kind: str) -> datetime:
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> Body:
-    """Return the problem that an answer tells, which has this status and code."""
+    """Return the problem that an answer tells, which has this status and code.
+
+    A FHIR door tells it as an OperationOutcome; what that says is returned as its detail.
+    """
     assert answer.status_code == status, f"{answer.status_code}: {answer.text}"
+    if answer.headers["content-type"] == FHIR:
+        (first, *_) = answer.json()["issue"]
+        assert first["details"]["coding"][0]["code"] == ANSWERS[code].nhs_code, answer.text
+        return {"detail": first["diagnostics"]}
     assert answer.headers["content-type"] == "application/problem+json"
     said: Body = answer.json()
     assert (said["status"], said["code"]) == (status, code), said
