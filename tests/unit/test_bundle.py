@@ -455,3 +455,19 @@ def test_dates_may_stand_where_times_do() -> None:
     assert resources.period(date(2026, 10, 1), datetime(2026, 10, 8, tzinfo=UTC)).start == date(
         2026, 10, 1
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "written"),
+    [
+        (NOW, NOW.date(), NOW.date()),
+        (datetime(2026, 9, 30, 23, 30, tzinfo=UTC), NOW.date(), NOW.date()),  # in London
+        (NOW, date(2026, 10, 2), NOW),
+        (NOW, None, NOW),
+    ],
+)
+def test_a_period_that_ends_with_the_day_on_which_it_starts_is_that_day(
+    start: datetime, end: date | None, written: date
+) -> None:
+    period = resources.period(start, end)
+    assert (period.start, period.end) == (written, end)
