@@ -38,6 +38,7 @@ class Scope(StrEnum):
     REFERRALS_READ = "referrals:read"
     REFERRALS_WRITE = "referrals:write"
     DIRECTORY_READ = "directory:read"
+    BARS = "bars:process-message"
 
 
 class Action(StrEnum):
@@ -58,6 +59,7 @@ class Action(StrEnum):
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
     READ_ORGANISATION = "organisation.read"
+    PROCESS_MESSAGE = "bars.process-message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
+        # What a message may do to a referral is asked of the referral's own table.
+        Action.PROCESS_MESSAGE: Rule(_S.BARS, starts=True),
     }
 )
 

@@ -1,28 +1,33 @@
 """Remembered answers: the same key and body get the same answer again, for ever.
 
-A key belongs to (organisation, family of doors). It is used up only by success, in the same
-transaction as what it did. In-flight keys are told to wait; another process's are caught by the
-key's row.
+A key belongs to (organisation, family of doors). It is used up by success, in the same transaction
+as what it did; at the BaRS door also by a final refusal. In-flight keys are told to wait; another
+process's are caught by the key's row.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker.composition import JSON
-from broker.errors import Conflict, Gone, KeyRequired, TooEarly
-from broker.events import digest
+from broker.errors import ANSWERS, Conflict, Gone, KeyRequired, Refused, TooEarly
+from broker.events import digest, uuid7
 from broker.store import keys, messages
 from broker.store.keys import Scope, Used
 from broker.store.store import Store
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding, MessageKey, Vault
+from fhir_profiles import strict_json
 
 NATIVE: Final = "native"
+BARS: Final = "bars"
+# The header by which each family of doors knows a request again.
+HEADERS: Final = {NATIVE: "Idempotency-Key", BARS: "X-Request-Id"}
 ROLE: Final = "answer"
 LONGEST_KEY: Final = 255
+FIRST_REFUSAL: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A key that this request may use up, or the answer that it already got."""
+    """A key that this request may use up, or what was made of it before.
+
+    `known` is the answer that it got, where that is said again; `refused` its final refusal, where
+    its family remembers those; `used` what it was used for.
+    """
 
     scope: Scope
     request_hmac: str
-    known: Answer | None
+    known: Answer | None = None
+    used: Used | None = None
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +72,23 @@ class Answers:
 
     @asynccontextmanager
     async def claim(
-        self, organisation: str, key: str | None, request: str, body: bytes
+        self, organisation: str, key: str | None, request: str, body: bytes, family: str = NATIVE
     ) -> AsyncIterator[Claimed]:
         """Hold a key while a request is worked on; `request` is its method and path.
 
         Raises KeyRequired, TooEarly, Conflict for another request under the same key, Gone.
         """
-        scope = self._scope(organisation, key)
+        scope = self._scope(organisation, key, family)
         if scope in self._in_flight:
             raise TooEarly(
-                "A request with this Idempotency-Key is still being worked on. Wait, then send "
-                "it again with the same key.",
+                f"A request with this {HEADERS[family]} is still being worked on. Wait, then send "
+                "it again with the same one.",
                 retry_after=1,
             )
         self._in_flight.add(scope)
         try:
             request_hmac = self._vault.mac(f"request|{request}", body)
-            known = await self._store.look_up(lambda c: self._recall(c, scope, request_hmac))
-            yield Claimed(scope, request_hmac, known)
+            yield await self._store.look_up(lambda c: self._recall(c, scope, request_hmac))
         finally:
             self._in_flight.discard(scope)
 
@@ -97,33 +107,54 @@ class Answers:
             messages.put_payloads(tx, [kept.row])
         keys.put(tx, claimed.scope, Used(claimed.request_hmac, kept.owner, kept.status))
 
-    def _scope(self, organisation: str, key: str | None) -> Scope:
+    async def remember_refusal(self, claimed: Claimed, refused: Refused, organisation: str) -> None:
+        """Use a key up with a refusal that a repeat gets again. Durable on return."""
+        owner = uuid7()
+        key = self._vault.new_key(owner)
+        said = strict_json.dumps(refused.as_json())
+        kept = self.seal(
+            key, owner, organisation, Answer(ANSWERS[refused.code].status, said), datetime.now(UTC)
+        )
+
+        def write(tx: Tx) -> None:
+            messages.put_key(tx, key)
+            self.keep(tx, claimed, kept)
+
+        await self._store.write(write)
+
+    def _scope(self, organisation: str, key: str | None, family: str) -> Scope:
         if key is None or not 1 <= len(key) <= LONGEST_KEY or not _is_visible(key):
             raise KeyRequired(
-                "Send an Idempotency-Key header of 1 to 255 visible ASCII characters: a new one "
+                f"Send an {HEADERS[family]} header of 1 to 255 visible ASCII characters: a new one "
                 "for each new message, the same one when you send the same message again."
             )
-        key_hmac = self._vault.mac(f"key|{organisation}|{NATIVE}", key.encode())
-        return Scope(organisation, NATIVE, key_hmac)
+        key_hmac = self._vault.mac(f"key|{organisation}|{family}", key.encode())
+        return Scope(organisation, family, key_hmac)
 
-    def _recall(self, connection: Connection, scope: Scope, request_hmac: str) -> Answer | None:
+    def _recall(self, connection: Connection, scope: Scope, request_hmac: str) -> Claimed:
         used = keys.find(connection, scope)
         if used is None:
-            return None
+            return Claimed(scope, request_hmac)
+        header = HEADERS[scope.family]
         if used.body_hmac != request_hmac:
             raise Conflict(
-                f"This Idempotency-Key was used for another request ({used.owner_id}). Use a new "
-                "key for a new message."
+                f"This {header} was used for another request ({used.owner_id}). Use a new one for "
+                "a new message."
             )
-        answer = messages.payload(connection, self._vault, used.owner_id, ROLE)
-        if answer is not None:
-            return Answer(used.status, answer.body)
+        kept = messages.payload(connection, self._vault, used.owner_id, ROLE)
+        if kept is not None and used.status < FIRST_REFUSAL:
+            return Claimed(scope, request_hmac, Answer(used.status, kept.body), used)
+        if kept is not None:
+            refused = Refused.from_json(strict_json.loads(kept.body))
+            return Claimed(scope, request_hmac, used=used, refused=refused)
+        if scope.family == BARS and used.status < FIRST_REFUSAL:
+            return Claimed(scope, request_hmac, used=used)  # nobody is told twice what it was told
         message = messages.get(connection, used.owner_id)
         if message is not None and message.status == "withheld":
             # Nothing of it was kept, its answer included: the same body gives the same again.
-            return None
+            return Claimed(scope, request_hmac)
         raise Gone(
-            f"What this key was used for ({used.owner_id}) has since been erased under the "
+            f"What this {header} was used for ({used.owner_id}) has since been erased under the "
             "retention rules. It is not taken again."
         )
 

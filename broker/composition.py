@@ -38,7 +38,11 @@ SCHEMA: Final = "https://referral-broker.example/fhir/StructureDefinition/messag
 
 @dataclass(frozen=True, slots=True)
 class Composing:
-    """What is known of a message before it is sealed. Times aware, UTC."""
+    """What is known of a message before it is sealed. Times aware, UTC.
+
+    `correlation_id` joins what was posted together; `conversation` is what its sender calls the
+    whole case (BaRS's X-Correlation-Id), where it said so.
+    """
 
     id: str
     kind: Kind
@@ -57,6 +61,7 @@ class Composing:
     happened: datetime | date
     now: datetime
     subject_kind: SubjectKind | None = None
+    conversation: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
     replaces: str | None = None
@@ -147,7 +152,7 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
             time=new.now,
             dataschema=SCHEMA,
             message_id=new.id,
-            correlation_id=new.correlation_id,
+            correlation_id=new.conversation or new.correlation_id,
             causation_id=new.causation_id,
             traceparent=new.traceparent,
             priority=new.priority,
@@ -199,8 +204,8 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
 def _index(new: Composing, pseudonym: str | None) -> list[dict[str, Any]]:
     performer = next((r.destination.ods for r in new.routes if r.role is Role.ACTING), None)
     rows = []
-    for row in bundle.index(new.content):
-        is_focus = new.focus.endswith(row.resource_id)
+    for row in bundle.index(new.content, new.id):
+        is_focus = row.full_url == new.focus
         rows.append(
             {
                 "id": row.resource_id,

@@ -11,16 +11,18 @@ BrokerError
 │   ├── Unauthenticated    no valid token
 │   ├── Forbidden          a valid token that may not do this
 │   ├── TooEarly           the same key is in flight
-│   └── TooLarge · UnsupportedMediaType
+│   ├── TooLarge · UnsupportedMediaType · TimedOut
+│   └── BadRequest · NotYours · MethodNotAllowed · NotAcceptable · Duplicate · NotOffered
+│       NotImplementedHere                 at FHIR's doors only
 ├── Unavailable        the store cannot take it now; safe to send again; says if anything was kept
 ├── Retry              a delivery failed and may succeed later            (raised by consumers)
 └── Reject             a delivery failed for good, with a code            (raised by consumers)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class BrokerError(Exception):
 class Refused(BrokerError):
     """The request is refused and has left no trace."""
 
-    code: ClassVar[str] = "invalid"
+    code = "invalid"
 
     def __init__(
         self, detail: str, problems: Sequence[Problem] = (), *, retry_after: int | None = None
@@ -56,6 +58,24 @@ class Refused(BrokerError):
         count = len(problems)
         counted = f"{count} problem{'s' if count != 1 else ''} found; nothing was stored."
         return cls(" ".join([*before, counted]), problems)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all that `from_json` needs to say the same again."""
+        return {
+            "code": self.code,
+            "detail": self.detail,
+            "problems": [
+                {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
+                for one in self.problems
+            ],
+        }
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> "Refused":
+        """Return a refusal that was remembered; it is answered by its code, as it was then."""
+        again = Refused(said["detail"], [Problem(**one) for one in said["problems"]])
+        again.code = said["code"]
+        return again
 
     def after(self, sentence: str) -> Self:
         """Return the same refusal with a sentence to read first."""
@@ -93,6 +113,12 @@ class NotFound(Refused):
     code = "not-found"
 
 
+class UnknownTarget(NotFound):
+    """No service of the directory is called so, and nobody received it."""
+
+    code = "unknown-target"
+
+
 class Gone(Refused):
     """It was here and has been erased under the retention rules."""
 
@@ -127,6 +153,57 @@ class UnsupportedMediaType(Refused):
     """The body is not of a type that this door reads."""
 
     code = "unsupported-media-type"
+
+
+class BadRequest(Refused):
+    """A header or parameter is missing or wrong, or what was sent does not fit together.
+
+    Each problem's code is the FHIR issue type: `required`, `value`, `invariant` …
+    """
+
+    code = "bad-request"
+
+
+class NotYours(Refused):
+    """A header names another organisation than the one that the token is for."""
+
+    code = "not-yours"
+
+
+class NotAcceptable(Refused):
+    """The answer cannot be given in the form or version that was asked for."""
+
+    code = "not-acceptable"
+
+
+class Duplicate(Conflict):
+    """This very request was taken before: to a BaRS sender the proof that it arrived."""
+
+    code = "duplicate"
+
+
+class NotOffered(Refused):
+    """The use case or the version is none that the service addressed takes."""
+
+    code = "not-offered"
+
+
+class NotImplementedHere(Refused):
+    """FHIR or BaRS knows this; the broker does not offer it."""
+
+    code = "not-implemented"
+
+
+class MethodNotAllowed(Refused):
+    """There is something here, but not for this method."""
+
+    code = "method-not-allowed"
+
+
+class TimedOut(Refused):
+    """The place that it is for has not answered in time. Safe to send again as it was."""
+
+    code = "timed-out"
 
 
 class Unavailable(BrokerError):
@@ -181,28 +258,63 @@ class Reject(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one error is told: HTTP status, the native problem's title, the FHIR issue type."""
+    """How one error is told: HTTP status, the native problem's title; at FHIR's doors the issue
+    type and the code of `http-error-codes`, whose prefix says whose fault it is: SEND_ the
+    sender's, that was seen before the request was looked at; REC_ found by who received it.
+
+    `is_native` is false for what only FHIR's doors say.
+    """
 
     status: int
     title: str
     fhir_issue: str
+    nhs_code: str
+    is_native: bool = True
 
 
 ANSWERS: dict[str, Answer] = {
-    "malformed": Answer(400, "The body cannot be read", "structure"),
-    "key-required": Answer(400, "An Idempotency-Key is needed", "required"),
-    "invalid": Answer(422, "The request is refused", "invalid"),
-    "unauthenticated": Answer(401, "Sign in first", "login"),
-    "forbidden": Answer(403, "Not allowed", "forbidden"),
-    "not-found": Answer(404, "Not found", "not-found"),
-    "conflict": Answer(409, "This contradicts what is already known", "conflict"),
-    "gone": Answer(410, "Erased", "deleted"),
-    "stale": Answer(412, "Someone else was first", "conflict"),
-    "too-large": Answer(413, "The body is too large", "too-long"),
-    "unsupported-media-type": Answer(415, "Wrong content type", "not-supported"),
-    "too-early": Answer(425, "The same request is still being worked on", "duplicate"),
-    "precondition-required": Answer(428, "An If-Match is needed", "required"),
-    "unavailable": Answer(503, "Not available now; send it again", "transient"),
+    "malformed": Answer(400, "The body cannot be read", "structure", "REC_BAD_REQUEST"),
+    "key-required": Answer(400, "An Idempotency-Key is needed", "required", "REC_BAD_REQUEST"),
+    "bad-request": Answer(
+        400, "The request does not fit together", "invalid", "REC_BAD_REQUEST", is_native=False
+    ),
+    "unauthenticated": Answer(401, "Sign in first", "login", "SEND_UNAUTHORIZED"),
+    "not-yours": Answer(401, "Not in this name", "forbidden", "REC_UNAUTHORIZED", is_native=False),
+    "forbidden": Answer(403, "Not allowed", "forbidden", "SEND_FORBIDDEN"),
+    "unknown-target": Answer(
+        404, "No such service", "not-found", "PROXY_NOT_FOUND", is_native=False
+    ),
+    "not-found": Answer(404, "Not found", "not-found", "REC_NOT_FOUND"),
+    "method-not-allowed": Answer(
+        405, "Not with this method", "not-supported", "REC_METHOD_NOT_ALLOWED", is_native=False
+    ),
+    "not-acceptable": Answer(
+        406, "Not to be had in this form", "processing", "REC_NOT_ACCEPTABLE", is_native=False
+    ),
+    "timed-out": Answer(408, "It took too long", "timeout", "REC_TIMEOUT"),
+    "conflict": Answer(409, "This contradicts what is already known", "conflict", "REC_CONFLICT"),
+    "duplicate": Answer(409, "It was taken before", "duplicate", "REC_CONFLICT", is_native=False),
+    "gone": Answer(410, "Erased", "deleted", "REC_NOT_FOUND"),
+    "stale": Answer(412, "Someone else was first", "conflict", "REC_CONFLICT"),
+    "too-large": Answer(413, "The body is too large", "too-long", "REC_BAD_REQUEST"),
+    "unsupported-media-type": Answer(
+        415, "Wrong content type", "not-supported", "REC_UNSUPPORTED_MEDIA_TYPE"
+    ),
+    "invalid": Answer(422, "The request is refused", "invalid", "REC_UNPROCESSABLE_ENTITY"),
+    "not-offered": Answer(
+        422, "Not offered here", "not-supported", "REC_UNPROCESSABLE_ENTITY", is_native=False
+    ),
+    "too-early": Answer(
+        425, "The same request is still being worked on", "duplicate", "REC_TOO_EARLY"
+    ),
+    "precondition-required": Answer(428, "An If-Match is needed", "required", "REC_BAD_REQUEST"),
+    "internal": Answer(500, "The broker failed", "exception", "REC_SERVER_ERROR"),
+    "not-implemented": Answer(
+        501, "Not offered here", "not-supported", "REC_NOT_IMPLEMENTED", is_native=False
+    ),
+    "unavailable": Answer(
+        503, "Not available now; send it again", "transient", "REC_SERVICE_UNAVAILABLE"
+    ),
 }
 
 

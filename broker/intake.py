@@ -4,7 +4,7 @@ A request is read, understood, routed, translated and sealed; then one transacti
 messages, events, payloads, referrals, deadlines and audit entries together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,9 +17,10 @@ from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
+from broker.directory import Directory
 from broker.errors import Conflict, Problem, Refused
 from broker.events import Kind, digest, uuid7
-from broker.ports import Adapter, Withheld
+from broker.ports import Adapter, Needs, Translator, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
@@ -41,6 +42,36 @@ class Posted:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a door has made of a request, before it is known where it goes.
+
+    `read` understands it by the directory of the moment and may refuse it. `answer` is what its
+    sender is told, and gets again if it `repeats`. `posted` is kept where the content is not itself
+    what was posted; `facts` stand in the event.
+    """
+
+    caller: Caller
+    door: str
+    translator: Translator
+    raw: Mapping[str, Any] = field(repr=False)
+    read: Callable[[Directory, datetime], tuple[Any, Needs]]
+    answer: Callable[[Prepared], Answer]
+    repeats: bool = True
+    posted: bytes | None = field(default=None, repr=False)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    conversation: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a submission, and what its sender is told."""
+
+    prepared: Prepared
+    answer: Answer
+
+
 class Intake:
     """Takes requests in. One per process; any number of processes."""
 
@@ -52,46 +83,53 @@ class Intake:
 
         Raises Refused with nothing stored, or Unavailable, after which it may be sent again.
         """
-        organisation, door = posted.caller.organisation, f"POST {posted.adapter.door}"
+        adapter, organisation = posted.adapter, posted.caller.organisation
+        door = f"POST {adapter.door}"
         async with self._core.answers.claim(organisation, posted.key, door, posted.body) as claimed:
             if claimed.known is not None:
                 return claimed.known
             raw = read_object(posted.body)
             crashpoint("intake.parsed")
-            withheld = posted.adapter.withheld(raw)
+            withheld = adapter.withheld(raw)
             if withheld is not None:
                 return await self._withhold(posted, withheld, claimed)
-            return await self._take(posted, raw, claimed)
+            submission = Submission(
+                caller=posted.caller,
+                door=adapter.name,
+                translator=adapter,
+                raw=raw,
+                read=lambda known, now: understand(adapter, raw, organisation, known, now),
+                answer=_told,
+                posted=posted.body,
+                traceparent=posted.traceparent,
+            )
+            return (await self.take(submission, claimed)).answer
 
     # -- taking ----------------------------------------------------------------------------------
 
-    async def _take(self, posted: Posted, raw: Mapping[str, Any], claimed: Claimed) -> Answer:
+    async def take(self, submission: Submission, claimed: Claimed) -> Taken:
+        """Route, translate and store what a door has read; durable on return.
+
+        Uses the key up. Raises Refused with nothing stored.
+        """
+        caller = submission.caller
         while True:
             now = datetime.now(UTC)
-            organisation = posted.caller.organisation
             directory = await self._core.directory.current()
-            request, needs = understand(posted.adapter, raw, organisation, directory, now)
+            request, needs = submission.read(directory, now)
             version = self._core.directory.version
-            planned = plan(posted.adapter, raw, needs, directory, now)
-            origin = Origin(
-                organisation=organisation,
-                client=posted.caller.client_id,
-                door=posted.adapter.name,
-                correlation_id=uuid7(),
-                source=self._core.source,
-                reference_hmac=self.reference(organisation, needs.reference),
-                body_hmac=claimed.request_hmac,
-                posted=posted.body,
-                patient=self._core.vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
-                traceparent=posted.traceparent,
-            )
-            slots = {one.want.key: new_slot(one.want, needs.subject) for one in planned.planned}
+            translator = submission.translator
+            planned = plan(translator, submission.raw, needs, directory, now)
+            origin = self._origin(submission, needs, claimed)
+            slots = {
+                one.want.key: new_slot(one.want, needs.subject, submission.facts)
+                for one in planned.planned
+            }
             prepared = prepare(
-                posted.adapter, request, planned, slots, origin, directory, self._core.vault, now
+                translator, request, planned, slots, origin, directory, self._core.vault, now
             )
-            answer = Answer(ACCEPTED, strict_json.dumps(prepared.answer))
-            first = prepared.messages[0]
-            kept = self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)
+            answer = submission.answer(prepared)
+            kept = self._kept(submission, prepared, answer, now)
             crashpoint("intake.sealed")
 
             def write(
@@ -102,7 +140,7 @@ class Intake:
             ) -> None:
                 self._core.directory.check(tx, version)
                 self._core.answers.keep(tx, claimed, kept)
-                self._write(tx, posted, prepared)
+                self._write(tx, caller, prepared)
 
             try:
                 await self._core.store.write(write)
@@ -117,15 +155,40 @@ class Intake:
                     kind=new.row["kind"],
                     priority=new.row["priority"],
                     door=new.row["door"],
-                    organisation=organisation,
+                    organisation=caller.organisation,
                 )
-            return answer
+            return Taken(prepared, answer)
+
+    def _origin(self, submission: Submission, needs: Needs, claimed: Claimed) -> Origin:
+        caller, vault = submission.caller, self._core.vault
+        return Origin(
+            organisation=caller.organisation,
+            client=caller.client_id,
+            door=submission.door,
+            correlation_id=uuid7(),
+            conversation=submission.conversation,
+            source=self._core.source,
+            reference_hmac=self.reference(caller.organisation, needs.reference),
+            body_hmac=claimed.request_hmac,
+            posted=submission.posted,
+            patient=vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+            traceparent=submission.traceparent,
+        )
+
+    def _kept(
+        self, submission: Submission, prepared: Prepared, answer: Answer, now: datetime
+    ) -> Kept:
+        first = prepared.messages[0]
+        if not submission.repeats:
+            return Kept(first.row["id"], answer.status, None)
+        organisation = submission.caller.organisation
+        return self._core.answers.seal(first.key, first.row["id"], organisation, answer, now)
 
     def reference(self, organisation: str, reference: str) -> str:
         """Return the HMAC under which a sender's own reference is kept."""
         return self._core.vault.mac(f"reference|{organisation}", reference.encode())
 
-    def _write(self, tx: Tx, posted: Posted, prepared: Prepared) -> None:
+    def _write(self, tx: Tx, caller: Caller, prepared: Prepared) -> None:
         first = prepared.messages[0].row
         _refuse_known_reference(tx, first["sender"], first["reference_hmac"])
         for new in prepared.messages:
@@ -133,8 +196,8 @@ class Intake:
             tx.audit(
                 Entry(
                     "message.accepted",
-                    posted.caller.client_id,
-                    posted.caller.organisation,
+                    caller.client_id,
+                    caller.organisation,
                     "message",
                     new.row["id"],
                     {
@@ -200,6 +263,10 @@ class Intake:
             "warnings": [],
         }
         return Answer(ACCEPTED, strict_json.dumps(body))
+
+
+def _told(prepared: Prepared) -> Answer:
+    return Answer(ACCEPTED, strict_json.dumps(prepared.answer))
 
 
 def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:

@@ -9,10 +9,11 @@ from typing import Final
 
 import structlog
 
-from broker import registry
+from broker import profile_packages, registry
 from broker.acknowledging import Acknowledging
 from broker.answers import Answers
 from broker.auth import Authority
+from broker.bars.receiving import Bars
 from broker.calls import Calls
 from broker.core import Core
 from broker.correcting import Correcting
@@ -33,6 +34,7 @@ from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
+from fhir_profiles.bars.message import Target
 
 DRAIN_SECONDS: Final = 6.0
 SHORTEST_PAUSE: Final = 0.02
@@ -54,6 +56,8 @@ class Broker:
         answers = Answers(store, self.vault)
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
         self.intake = Intake(core)
+        self.profiles = profile_packages.profiles(settings.data_dir)
+        self.bars = Bars(core, self.intake, self.profiles, Target.read(settings.bars_target))
         self.moving = Moving(core)
         self.correcting = Correcting(core)
         self.retracting = Retracting(core)

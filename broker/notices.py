@@ -64,6 +64,7 @@ def prepare(
             client=DOOR,
             door=DOOR,
             correlation_id=about.correlation_id,
+            conversation=about.conversation,
             content=content,
             focus=focus,
             routes=(Route(to, Role.NOTICE, reason),),

@@ -166,7 +166,21 @@ class Draft:
     focus: str
 
 
-class Adapter(Protocol):
+class Translator(Protocol):
+    """What makes messages of a request that was understood. Pure: same input, same bytes."""
+
+    @property
+    def paths(self) -> FieldPaths: ...
+
+    def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
+
+    def danger(self, raw: Mapping[str, Any]) -> str | None:
+        """Say in a sentence whom to telephone, if a body that is refused speaks of a red flag, an
+        escalation or an urgent priority. Reads what it can of any body and never raises."""
+        ...
+
+
+class Adapter(Translator, Protocol):
     """Pure translation between one pillar's own words and FHIR. The same input, the same bytes.
 
     `door` is the path it is posted to, `examples` complete bodies by name, which the OpenAPI page
@@ -185,22 +199,12 @@ class Adapter(Protocol):
     @property
     def accepts(self) -> type[BaseModel]: ...
 
-    @property
-    def paths(self) -> FieldPaths: ...
-
     def needs(self, request: Any, now: datetime) -> Needs:
         """Return what it needs; `now` is when it is sent, or that which it corrects first was."""
         ...
 
-    def translate(self, request: Any, context: Context) -> Sequence[Draft]: ...
-
     def withheld(self, raw: Mapping[str, Any]) -> Withheld | None:
         """Read the few fields that are still looked at where the patient refused; else None."""
-        ...
-
-    def danger(self, raw: Mapping[str, Any]) -> str | None:
-        """Say in a sentence whom to telephone, if a body that is refused speaks of a red flag, an
-        escalation or an urgent priority. Reads what it can of any body and never raises."""
         ...
 
     def sought(self, raw: Mapping[str, Any]) -> Seek | None:

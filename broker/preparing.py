@@ -6,6 +6,7 @@ Routes each wanted message, translates, composes. Reads nothing but what it is g
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from broker import deadlines, routing
@@ -24,7 +25,7 @@ from broker.events import (
     SubjectKind,
     uuid7,
 )
-from broker.ports import Adapter, Context, Draft, Needs, Want
+from broker.ports import Context, Draft, Needs, Translator, Want
 from broker.reading import refusal
 from broker.referral import State
 from broker.store.messages import NewMessage
@@ -77,7 +78,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """By whom, through which door and under which correlation a request came."""
+    """By whom, through which door and under which correlation a request came.
+
+    `posted` is what was posted, where the content is not that itself. `conversation` is what its
+    sender calls the whole case.
+    """
 
     organisation: str
     client: str
@@ -86,13 +91,14 @@ class Origin:
     source: str
     reference_hmac: str | None
     body_hmac: str
-    posted: bytes = field(repr=False)
+    posted: bytes | None = field(repr=False)
+    conversation: str | None = None
     patient: tuple[str, str] | None = None
     traceparent: str | None = None
 
 
 def plan(
-    adapter: Adapter,
+    translator: Translator,
     raw: Mapping[str, Any],
     needs: Needs,
     directory: Directory,
@@ -112,7 +118,7 @@ def plan(
             directory,
             now,
             purpose=needs.purpose,
-            paths=adapter.paths,
+            paths=translator.paths,
         )
         problems += routed.problems
         telephone = telephone or routed.telephone
@@ -123,7 +129,7 @@ def plan(
         elif routed.routes:
             planned.append(Planned(want, routed.routes, routed.agreement or None))
     if problems:
-        raise refusal(adapter, raw, problems, telephone)
+        raise refusal(translator, raw, problems, telephone)
     if unasked:
         # What still goes is the only word of it, so it is itself same-day and the call a duty.
         planned = [replace(one, want=replace(one.want, priority=Priority.STAT)) for one in planned]
@@ -131,7 +137,7 @@ def plan(
 
 
 def prepare(
-    adapter: Adapter,
+    translator: Translator,
     request: Any,
     plan: Plan,
     slots: Mapping[str, Slot],
@@ -143,7 +149,7 @@ def prepare(
     """Translate and compose every planned message, and draw up the answer."""
     ids = {one.want.key: uuid7() for one in plan.planned}
     context = _context(plan, ids, origin, directory, now)
-    drafts = {draft.key: draft for draft in adapter.translate(request, context)}
+    drafts = {draft.key: draft for draft in translator.translate(request, context)}
     made: list[NewMessage] = []
     opened: list[dict[str, Any]] = []
     for number, one in enumerate(plan.planned):
@@ -204,6 +210,7 @@ def _composing(
         client=origin.client,
         door=origin.door,
         correlation_id=origin.correlation_id,
+        conversation=origin.conversation,
         content=draft.content,
         focus=draft.focus,
         routes=one.routes,
@@ -232,11 +239,17 @@ def _composing(
     )
 
 
-def new_slot(want: Want, subject_kind: SubjectKind) -> Slot:
-    """Return a place of its own for a message: a referral is always a subject to itself."""
+def new_slot(
+    want: Want, subject_kind: SubjectKind, facts: Mapping[str, str] = MappingProxyType({})
+) -> Slot:
+    """Return a place of its own for a message: a referral is always a subject to itself.
+
+    `facts` is what the event says beside that it is new.
+    """
+    said = {"reason": "new", **facts}
     if want.kind is Kind.REFERRAL:
-        return Slot(uuid7(), SubjectKind.REFERRAL, REFERRAL_SUBMITTED, facts={"reason": "new"})
-    return Slot(uuid7(), subject_kind, UPDATE_SUBMITTED, facts={"reason": "new"})
+        return Slot(uuid7(), SubjectKind.REFERRAL, REFERRAL_SUBMITTED, facts=said)
+    return Slot(uuid7(), subject_kind, UPDATE_SUBMITTED, facts=said)
 
 
 def _referral(one: Planned, slot: Slot, message_id: str, needs: Needs) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from broker import routing
 from broker.directory import Directory
 from broker.errors import Forbidden, Malformed, Problem, Refused, TooEarly
-from broker.ports import Adapter, Needs
+from broker.ports import Adapter, Needs, Translator
 from fhir_profiles import faults, strict_json
 
 # How the refusal of anything urgent begins.
@@ -140,14 +140,14 @@ async def _danger(
 
 
 def refusal(
-    adapter: Adapter, raw: Mapping[str, Any], problems: list[Problem], telephone: str
+    translator: Translator, raw: Mapping[str, Any], problems: list[Problem], telephone: str
 ) -> Refused:
     """Return the refusal of a body; one that spoke of danger begins "Nothing was sent.".
 
     Whom to telephone is then said as the pillar's words have it, 999 and A&E with it, and after
     that with the number that `telephone` knows.
     """
-    danger = adapter.danger(raw)
+    danger = translator.danger(raw)
     if danger is None:
         return Refused.all_of(problems)
     return Refused.all_of(problems, NOTHING, danger, *filter(None, [telephone]))

@@ -98,6 +98,7 @@ class Retractor:
                 client=client,
                 door=door,
                 correlation_id=old.correlation_id,
+                conversation=old.conversation,
                 content=content.body,
                 focus=content.focus,
                 routes=tuple(

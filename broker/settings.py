@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.addresses import UrlRefused, read_url
 from broker.errors import BrokerError
+from fhir_profiles.bars.message import Target
 
 PREFIX = "BROKER_"
 # Read by the test suite, not by the broker.
@@ -29,6 +30,13 @@ def _extensible(url: str) -> str:
     if "?" in url:
         raise ValueError("write it without a query")
     return url
+
+
+def _target(text: str) -> str:
+    """Return an identifier as BaRS writes it."""
+    if text and Target.read(text) is None:
+        raise ValueError("write it as system|value")
+    return text
 
 
 class Settings(BaseSettings):
@@ -61,6 +69,14 @@ class Settings(BaseSettings):
     source: Annotated[
         str, Field(description="The CloudEvents source: this deployment's name as a URI.")
     ] = "urn:referral-broker"
+    bars_target: Annotated[
+        str,
+        Field(
+            description="What BaRS senders call this broker itself, as system|value: referrals to "
+            "it go to the first service of their shortlist (Application 8)."
+        ),
+        AfterValidator(_target),
+    ] = ""
     max_body: Annotated[
         int, Field(description="Largest request body, in bytes.", ge=1_024, le=26_214_400)
     ] = 1_048_576

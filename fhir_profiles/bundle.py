@@ -3,7 +3,8 @@
 `content` writes the Bundle (type collection) of an event that is not yet addressed to anybody;
 `address` makes of it the message that one destination gets: new Bundle id and MessageHeader, the
 clinical entries untouched. Entry ids are UUIDv5 of the message id, so the same message always has
-the same bytes.
+the same bytes. What came in as a message (BaRS) is itself the content of its event, as it came: its
+own MessageHeader goes no further, and its resources' ids are given by us.
 """
 
 import json
@@ -36,6 +37,11 @@ def entry_id(message_id: str, name: str) -> str:
 
 def _entry_id(message: uuid.UUID, name: str) -> str:
     return f"{_URN}{uuid.uuid5(message, name)}"
+
+
+def given_id(message_id: str, full_url: str) -> str:
+    """Return the id that the broker gives a resource of a message that came in."""
+    return str(uuid.uuid5(uuid.UUID(message_id), full_url))
 
 
 class Entries:
@@ -219,12 +225,21 @@ def address(content: bytes, header: Header) -> bytes:
 
 
 def _carried(content: bytes) -> tuple[bytes, dict[str, str]]:
-    """Return all entries of a content as they stand there, and where its organisations are."""
+    """Return all entries of a content as they stand there, and where its organisations are.
+
+    The header of a message that came in is not among them.
+    """
     bundle = json.loads(content)  # checked when it came in, so it is read without suspicion
-    known = organizations(bundle.get("entry", ()))
+    held = bundle.get("entry", ())
+    known = organizations(held)
     if content.startswith(_OPENING) and list(bundle) == ["resourceType", "type", "entry"]:
         return content[len(_OPENING) : -len(_CLOSING)], known
-    return b",".join(_raw_entries(content)), known
+    kept = (
+        raw
+        for raw, entry in zip(_raw_entries(content), held, strict=True)
+        if entry.get("resource", {}).get("resourceType") != "MessageHeader"
+    )
+    return b",".join(kept), known
 
 
 def organizations(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
@@ -287,9 +302,10 @@ def _replaces(message_id: str) -> Extension:
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """What one entry can be found by."""
+    """What one entry can be found by: the id of its resource, and its fullUrl in the Bundle."""
 
     resource_id: str
+    full_url: str
     type: str
     status: str = ""
     code: str = ""
@@ -297,20 +313,31 @@ class IndexRow:
     requester: str = ""
 
 
-def index(content: bytes) -> list[IndexRow]:
-    """Return one row per entry, in order. Codes only; nothing that a person typed."""
-    bundle = json.loads(content)  # our own, so it need not be read with suspicion
+def index(content: bytes, message_id: str = "") -> list[IndexRow]:
+    """Return one row per entry, in order. Codes only; nothing that a person typed.
+
+    Resources of a message that came in get ids of the message that it is here; its header has none.
+    """
+    bundle = json.loads(content)  # checked already, so it need not be read with suspicion
     held = {entry["fullUrl"]: entry["resource"] for entry in bundle.get("entry", ())}
-    return [_row(resource, held) for resource in held.values()]
+    came_in = bundle["type"] == "message"
+    return [
+        _row(url, given_id(message_id, url) if came_in else resource["id"], resource, held)
+        for url, resource in held.items()
+        if resource["resourceType"] != "MessageHeader"
+    ]
 
 
 _REQUESTER: Final = ("requester", "sender", "author")
 
 
-def _row(resource: Mapping[str, Any], held: Mapping[str, Any]) -> IndexRow:
+def _row(
+    url: str, resource_id: str, resource: Mapping[str, Any], held: Mapping[str, Any]
+) -> IndexRow:
     status = resource.get("status", "")
     return IndexRow(
-        resource_id=resource["id"],
+        resource_id=resource_id,
+        full_url=url,
         type=resource["resourceType"],
         status=status if isinstance(status, str) else "",
         code=_first_code(resource.get("code")) or _first_code(resource.get("category")),

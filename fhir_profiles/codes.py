@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from fhir_profiles import strict_json
+from fhir_profiles.compiler import r4
 
 BASE: Final = "https://referral-broker.example/fhir/"
 
@@ -56,6 +57,12 @@ class CodeSystem:
 def system(name: str) -> CodeSystem:
     """Return the code system that `definitions/<name>.json` defines."""
     return _SYSTEMS[name]
+
+
+def core(url: str) -> Collection[str]:
+    """Return the codes of a code system of FHIR R4 itself."""
+    known: Collection[str] = r4.codes()["codeSystems"][url]
+    return known
 
 
 def identifier_system(name: str) -> str:
@@ -113,6 +120,7 @@ DOS: Final = identifier_system("dos-service-id")
 GPHC: Final = identifier_system("gphc-number")
 GOC: Final = identifier_system("goc-number")
 MESSAGE_ID: Final = identifier_system("message")
+CASE_REFERENCE: Final = identifier_system("case-reference")
 SUBJECT_ID: Final = identifier_system("subject")
 SERVICE_ID: Final = identifier_system("service")
 SENDER_REFERENCE: Final = identifier_system("sender-reference")

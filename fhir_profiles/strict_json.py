@@ -77,6 +77,18 @@ def members(document: bytes) -> Iterator[tuple[str, bytes]]:
             at = _skip(text, at + 1)
 
 
+def with_member(document: bytes, name: str, value: bytes) -> bytes:
+    """Return a JSON object with this member, in the place of one of its name or as the first.
+
+    Every other value keeps its bytes.
+    """
+    held = list(members(document))
+    if name not in dict(held):
+        held.insert(0, (name, value))
+    parts = (_quote(one).encode() + b":" + (value if one == name else was) for one, was in held)
+    return b"{" + b",".join(parts) + b"}"
+
+
 def elements(array: bytes) -> Iterator[bytes]:
     """Yield each element of a JSON array as its own bytes, unchanged."""
     text = array.decode("utf-8")

@@ -22,6 +22,7 @@ from broker.api import (
     native,
     organisations,
     problems,
+    process_message,
     referrals,
     token,
 )
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(native.router_for(adapter))
     for module in (messages, referrals, inbox, organisations):
         app.include_router(module.router, dependencies=NATIVE)
+    app.include_router(process_message.router)
     app.include_router(health.router)
     _document(app, adapters)
     problems.install(app)

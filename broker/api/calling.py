@@ -1,6 +1,7 @@
 """What every route needs: who calls, whether it may, and its body within limits."""
 
 import difflib
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -85,8 +86,10 @@ async def only_known_parameters(request: Request) -> None:
         raise Refused("A parameter is wrong.", problems)
 
 
-async def body_of(request: Request, *, empty: bool = False) -> bytes:
-    """Return the body, JSON by its content type, whole and within the limit.
+async def body_of(
+    request: Request, *, empty: bool = False, types: Collection[str] = (JSON,)
+) -> bytes:
+    """Return the body, of one of these content types, whole and within the limit.
 
     Raises UnsupportedMediaType, TooLarge before anything is read from it.
     """
@@ -97,8 +100,10 @@ async def body_of(request: Request, *, empty: bool = False) -> bytes:
         raise _too_large(limit)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
-    if content_type != JSON and not (empty and length in {"", "0"}):
-        raise UnsupportedMediaType(f"Send {JSON}; this was {content_type or 'nothing'}.")
+    if content_type not in types and not (empty and length in {"", "0"}):
+        raise UnsupportedMediaType(
+            f"Send {next(iter(types))}; this was {content_type or 'nothing'}."
+        )
     parts = bytearray()
     async for part in request.stream():
         parts += part

@@ -27,6 +27,17 @@ OPEN: Final[Schema] = {"security": []}
 """For a door that asks for no token."""
 
 
+def header(name: str, description: str, *, required: bool = True, **schema: Any) -> Schema:
+    """Return the words for a header."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "schema": {"type": "string", **schema},
+        "description": description,
+    }
+
+
 def takes(*headers: Schema, body: Schema | None = None, required: bool = True) -> Schema:
     """Return the `openapi_extra` of a door that demands these headers and reads this body."""
     extra: Schema = {"parameters": list(headers)} if headers else {}
@@ -119,18 +130,19 @@ _CORRECTED: Final = closed(
     cancelled=_listed(text(), "The referrals that were cancelled with it."),
     version={"type": "integer", "description": "As the ETag has it."},
 )
+_NATIVE: Final = {code: answer for code, answer in ANSWERS.items() if answer.is_native}
 _PROBLEM: Final = closed(
     type=text(),
     title=text(),
     status={"type": "integer"},
-    code=one_of([*ANSWERS, "refused", "timed-out", "internal"]),
+    code=one_of([*_NATIVE, "refused"]),
     detail=text("One that begins “Nothing was sent. Telephone …” is to be shown to the clinician."),
     problems=_listed(_FINDING, "Everything that is wrong, at once."),
 )
 _SCHEMAS: Final = {"Accepted": _ACCEPTED, "Corrected": _CORRECTED, "Problem": _PROBLEM}
 _REFUSED: Final[Schema] = {
     "description": "Refused, or not available now: "
-    + ", ".join(f"{answer.status} `{code}`" for code, answer in ANSWERS.items())
+    + ", ".join(f"{answer.status} `{code}`" for code, answer in _NATIVE.items())
     + ". After 408, 425, 429 and 5xx send it again as it was, with the same key.",
     "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }

@@ -1,6 +1,6 @@
-"""The outermost layer: a correlation id for every request, security headers, counts, no query
-strings and nothing of a body in any log line. No body is waited for longer than BODY_SECONDS, and
-who is cut off because the process stops is told so. Pure ASGI."""
+"""The outermost layer: a correlation id for every request, a request's own id said back, security
+headers, counts, no query strings and nothing of a body in any log line. No body is waited for
+longer than BODY_SECONDS, and who is cut off because the process stops is told so. Pure ASGI."""
 
 import asyncio
 import re
@@ -16,6 +16,7 @@ from broker.events import uuid7
 from broker.telemetry import REQUESTS
 
 HEADER: Final = b"x-correlation-id"
+OWN: Final = b"x-request-id"
 BODY_SECONDS: Final = 60.0
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # What a caller makes up is counted as one: each label's value is kept for good, and logged.
@@ -43,9 +44,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        correlation = given.decode() if _PLAIN.fullmatch(given) else uuid7()
-        structlog.contextvars.bind_contextvars(request_id=correlation)
+        correlation = _plain(scope, HEADER) or uuid7().encode()
+        own = _plain(scope, OWN)
+        structlog.contextvars.bind_contextvars(request_id=correlation.decode())
         started = time.perf_counter()
         status = 500
         is_answered = False
@@ -56,7 +57,8 @@ class Edge:
                 status, is_answered = message["status"], True
                 message["headers"] = [
                     *message["headers"],
-                    (HEADER, correlation.encode()),
+                    (HEADER, correlation),
+                    *([(OWN, own)] if own else []),
                     *_SECURITY,
                 ]
             await send(message)
@@ -66,7 +68,7 @@ class Edge:
         except asyncio.CancelledError:  # the server has no more patience: it stops
             if is_answered:
                 raise
-            await problems.stopping()(scope, receive, answer)
+            await problems.stopping(scope)(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -79,6 +81,12 @@ class Edge:
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
             structlog.contextvars.unbind_contextvars("request_id")
+
+
+def _plain(scope: Scope, header: bytes) -> bytes:
+    """Return a header that may be repeated in an answer and in a log, or nothing."""
+    given: bytes = next((value for name, value in scope["headers"] if name == header), b"")
+    return given if _PLAIN.fullmatch(given) else b""
 
 
 def _in_time(receive: Receive) -> Receive:

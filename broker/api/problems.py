@@ -1,116 +1,124 @@
-"""How errors are told at the native doors: RFC 9457, with every problem at once."""
+"""How errors are told: at the native doors by RFC 9457, under `/FHIR/R4` as an OperationOutcome;
+with every problem at once."""
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
-from broker.errors import ANSWERS, BrokerError, Refused, Unavailable
+from broker.api import outcomes
+from broker.api.told import Told
+from broker.errors import ANSWERS, BrokerError, Problem, Refused, Unavailable
 from fhir_profiles import faults, strict_json
 
 log = structlog.get_logger()
-MEDIA_TYPE = "application/problem+json"
-TODO = "See /docs for what may be sent."
-_CODES = {
+MEDIA_TYPE: Final = "application/problem+json"
+TODO: Final = "See /docs for what may be sent."
+_AGAIN: Final = "Send it again as it was, with the same"
+_CODES: Final = {
     400: "malformed",
     404: "not-found",
+    405: "method-not-allowed",
     408: "timed-out",
     413: "too-large",
     415: "unsupported-media-type",
 }
 
 
-def problem(
-    status: int,
-    title: str,
-    detail: str,
-    code: str,
-    problems: list[dict[str, str]] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
+def answer(scope: Scope, told: Told) -> Response:
+    """Tell it in the words of the door that was knocked at."""
+    return outcomes.outcome(told) if outcomes.is_fhir(scope["path"]) else problem(told)
+
+
+def problem(told: Told) -> Response:
     """Return a problem document."""
+    usual = ANSWERS.get(told.code)
+    status = told.status or (usual.status if usual else 500)
+    native = told.code if usual is None or usual.is_native else "refused"
     body: dict[str, Any] = {
-        "type": f"https://referral-broker.example/problems/{code}",
-        "title": title,
+        "type": f"https://referral-broker.example/problems/{native}",
+        "title": told.title or (usual.title if usual else ""),
         "status": status,
-        "code": code,
-        "detail": detail,
-        "problems": problems or [],
+        "code": native,
+        "detail": told.detail,
+        "problems": [
+            {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
+            for one in told.problems
+        ],
     }
-    return Response(strict_json.dumps(body), status, headers, media_type=MEDIA_TYPE)
+    return Response(strict_json.dumps(body), status, dict(told.headers), media_type=MEDIA_TYPE)
 
 
-async def refused(_: Request, error: Exception) -> Response:
+async def refused(request: Request, error: Exception) -> Response:
     """Answer a Refused by the one table in `broker.errors`."""
     assert isinstance(error, Refused)  # noqa: S101  the handler is registered for this class
-    answer = ANSWERS[error.code]
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    if answer.status == 401:
+    if ANSWERS[error.code].status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    found = [
-        {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
-        for one in error.problems
-    ]
-    return problem(answer.status, answer.title, error.detail, error.code, found, headers)
+    told = Told(error.code, error.detail, error.problems, headers)
+    return answer(request.scope, told)
 
 
-async def unavailable(_: Request, error: Exception) -> Response:
+async def unavailable(request: Request, error: Exception) -> Response:
     """Answer that it cannot be taken now and when to try again; the detail says what was kept."""
     assert isinstance(error, Unavailable)  # noqa: S101  the handler is registered for this class
-    return _unavailable(error)
+    return answer(request.scope, _unavailable(error.detail, error.retry_after))
 
 
-def stopping() -> Response:
+def stopping(scope: Scope) -> Response:
     """Answer what the end of the process cuts off: perhaps before its body came, perhaps after."""
-    return _unavailable(
-        Unavailable(
-            "The broker is stopping. Send it again as it was, with the same Idempotency-Key: it is "
-            "not taken twice."
-        )
-    )
+    key = _key(scope)
+    detail = f"The broker is stopping. {_AGAIN} {key}: it is not taken twice."
+    return answer(scope, _unavailable(detail, 5))
 
 
-def _unavailable(error: Unavailable) -> Response:
-    answer = ANSWERS["unavailable"]
-    headers = {"Retry-After": str(error.retry_after)}
-    return problem(answer.status, answer.title, error.detail, error.code, headers=headers)
+def _unavailable(detail: str, retry_after: int) -> Told:
+    return Told("unavailable", detail, headers={"Retry-After": str(retry_after)})
 
 
-async def http(_: Request, error: Exception) -> Response:
+async def http(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException)  # noqa: S101  the handler is registered for this class
-    code = _CODES.get(error.status_code, "refused")
-    detail = f"{error.detail}. The doors are listed at /docs."
-    headers = dict(error.headers or {})
-    return problem(error.status_code, str(error.detail), detail, code, headers=headers)
+    said = str(error.detail)
+    told = Told(
+        _CODES.get(error.status_code, "refused"),
+        f"{said}. The doors are listed at /docs.",
+        headers=dict(error.headers or {}),
+        status=error.status_code,
+        title=said,
+    )
+    return answer(request.scope, told)
 
 
-async def parameters(_: Request, error: Exception) -> Response:
+async def parameters(request: Request, error: Exception) -> Response:
     """Answer query parameters and path parts that cannot be read."""
     assert isinstance(error, RequestValidationError)  # noqa: S101  registered for this class
     found = [
-        {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo or TODO}
+        Problem(one.field, one.code, one.detail, one.todo or TODO)
         for one in (faults.to_fault({**line, "loc": line["loc"][1:]}) for line in error.errors())
     ]
-    answer = ANSWERS["invalid"]
-    return problem(answer.status, answer.title, "A parameter is wrong.", "invalid", found)
+    return answer(request.scope, Told("invalid", "A parameter is wrong.", found))
 
 
-async def failed(_: Request, error: Exception) -> Response:
+async def failed(request: Request, error: Exception) -> Response:
     """Answer a bug of ours without a word of what was being worked on."""
     log.error("request.failed", error=type(error).__name__)
-    return problem(
-        500,
-        "The broker failed",
+    detail = (
         "This is a fault of the broker; it has been logged. Send the request again with the same "
-        "Idempotency-Key: if it was taken, you get its answer.",
-        "internal",
+        f"{_key(request.scope)}: if it was taken, you get its answer."
     )
+    return answer(request.scope, Told("internal", detail))
+
+
+def _key(scope: Scope) -> str:
+    """Return the header by which a repeat is known at this door."""
+    return "X-Request-Id" if outcomes.is_fhir(scope["path"]) else "Idempotency-Key"
 
 
 def install(app: FastAPI) -> None:

@@ -17,7 +17,12 @@ from broker.vault import Binding, MessageKey, Tampered, Vault
 m, p = t.message.c, t.payload.c
 
 # What is asked for every message, built once: building costs more than asking.
-_GET: Final = select(t.message).where(m.id == bindparam("message"))
+# `conversation` is the correlation id of its event: what its sender calls the whole case.
+_GET: Final = (
+    select(t.message, t.event.c.correlation_id.label("conversation"))
+    .outerjoin(t.event, t.event.c.id == m.event_id)
+    .where(m.id == bindparam("message"))
+)
 _BY_ID: Final = select(t.message).where(m.id.in_(bindparam("messages", expanding=True)))
 _OF_REFERENCE: Final = select(m.id).where(
     and_(m.sender == bindparam("sender"), m.reference_hmac == bindparam("reference_hmac"))

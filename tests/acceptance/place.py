@@ -34,6 +34,7 @@ from broker.api.app import create_app
 from broker.assertion import ASSERTION_TYPE, signed_assertion
 from broker.directory_file import parse
 from broker.dispatch import GROUP
+from broker.errors import ANSWERS
 from broker.events import uuid7
 from broker.main import Broker
 from broker.settings import Settings
@@ -46,6 +47,7 @@ from sandbox.process import free_port
 Body = dict[str, Any]
 Row = Mapping[str, Any]
 BASE = "http://broker.test"
+FHIR = "application/fhir+json"
 PATIENCE = 10.0
 EVERYTHING = tuple(scopes(("optometry", "pharmacy")))
 CALLERS = (
@@ -437,8 +439,15 @@ def by(message: Body, kind: str) -> datetime:
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> Body:
-    """Return the problem that an answer tells, which has this status and code."""
+    """Return the problem that an answer tells, which has this status and code.
+
+    A FHIR door tells it as an OperationOutcome; what that says is returned as its detail.
+    """
     assert answer.status_code == status, f"{answer.status_code}: {answer.text}"
+    if answer.headers["content-type"] == FHIR:
+        (first, *_) = answer.json()["issue"]
+        assert first["details"]["coding"][0]["code"] == ANSWERS[code].nhs_code, answer.text
+        return {"detail": first["diagnostics"]}
     assert answer.headers["content-type"] == "application/problem+json"
     said: Body = answer.json()
     assert (said["status"], said["code"]) == (status, code), said

@@ -51,6 +51,7 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "/messages/{}/telephone-calls"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/messages/{}/withdrawal"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/messages/{}/closure"): (Scope.MESSAGES_WRITE, "message"),
+    ("POST", "/FHIR/R4/$process-message"): (Scope.BARS, ""),
     ("GET", "/organisations/{}"): (Scope.DIRECTORY_READ, ""),
     ("POST", "/pharmacy/consultations"): (submit_scope("pharmacy"), ""),
     ("PUT", "/pharmacy/consultations/{}"): (submit_scope("pharmacy"), "message"),

@@ -44,6 +44,7 @@ OWN = {
     Action.LIST_OVERDUE: "messages:read",
     Action.LIST_INBOX: "inbox:read",
     Action.READ_ORGANISATION: "directory:read",
+    Action.PROCESS_MESSAGE: "bars:process-message",
 }
 
 

@@ -1,0 +1,145 @@
+"""The synchronous answer to a BaRS message: what was sent, with the ids that its resources have.
+
+BaRS Core 1.5.0, the receiver's response and Encounter: the ids of resources are given by who
+receives them, and a second Encounter, planned, says under which reference a person finds the case.
+No entry's bytes change but for its id.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Any, Final
+
+from fhir_profiles import codes, strict_json
+from fhir_profiles.bars import message as bars
+from fhir_profiles.bars.message import Message, at, text
+from fhir_profiles.bundle import entries, given_id
+
+PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
+SHORT: Final = (
+    "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-response-referral-short"
+)
+_XHTML: Final = "http://www.w3.org/1999/xhtml"
+_CLASS: Final = {
+    "system": f"{codes.HL7}v3-ActCode",
+    "code": "VR",
+    "display": "virtual",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the second Encounter says: the reference to read out, whose it is, and how far it is."""
+
+    system: str
+    reference: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """By whom and when a message is answered; `message_id` is what it is here."""
+
+    message_id: str
+    at: datetime
+    source_name: str
+    source_endpoint: str
+
+
+def spoken(message_id: str) -> str:
+    """Return what a person reads out to name a message: the last twelve digits of its id."""
+    digits = message_id[-12:].upper()
+    return f"{digits[:4]}-{digits[4:8]}-{digits[8:]}"
+
+
+def answer(
+    content: bytes, message: Message, by: Answering, planned: Planned | None = None
+) -> bytes:
+    """Return the answer to a message: its entries with their ids, and `planned` where it begins
+    something. The same message gives the same bytes."""
+    header_url = _url(by, "answer header")
+    encounter_url = _url(by, "answer encounter")
+    parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
+    for one in entries(content):
+        if one.full_url in message.resources and one.full_url != _header_url(message):
+            given = strict_json.dumps(given_id(by.message_id, one.full_url))
+            resource = strict_json.with_member(one.resource, "id", given)
+            parts.append(_raw(one.full_url, resource))
+    if planned is not None:
+        parts.append(_entry(encounter_url, _encounter(message, by, planned)))
+    opening = strict_json.dumps(
+        {
+            "resourceType": "Bundle",
+            "id": str(uuid.uuid5(uuid.UUID(by.message_id), "answer")),
+            "meta": {
+                "versionId": message.version,
+                "lastUpdated": by.at.isoformat(),
+                "profile": [f"{PROFILES}BARSBundleMessage"],
+            },
+            "type": "message",
+            "timestamp": by.at.isoformat(),
+        }
+    )
+    return opening[:-1] + b',"entry":[' + b",".join(parts) + b"]}"
+
+
+def _header_url(message: Message) -> str:
+    return text(at(message.bundle, "entry", 0, "fullUrl"))
+
+
+def _url(by: Answering, name: str) -> str:
+    return f"urn:uuid:{uuid.uuid5(uuid.UUID(by.message_id), name)}"
+
+
+def _entry(url: str, resource: Mapping[str, Any]) -> bytes:
+    return _raw(url, strict_json.dumps({**resource, "id": url.removeprefix("urn:uuid:")}))
+
+
+def _raw(url: str, resource: bytes) -> bytes:
+    return b'{"fullUrl":' + strict_json.dumps(url) + b',"resource":' + resource + b"}"
+
+
+def _header(message: Message, by: Answering, encounter: str | None) -> dict[str, Any]:
+    header = message.header
+    sender = at(header, "sender")
+    destination: dict[str, Any] = {"endpoint": str(message.source)}
+    if message.referred(sender):
+        destination["receiver"] = {"reference": sender["reference"]}
+    made: dict[str, Any] = {
+        "resourceType": "MessageHeader",
+        "meta": {
+            "lastUpdated": by.at.isoformat(),
+            "profile": [f"{PROFILES}BARSMessageHeader-servicerequest-response"],
+        },
+        "eventCoding": {"system": bars.EVENTS, "code": bars.RESPONSE},
+        "destination": [destination],
+        "source": {"name": by.source_name, "endpoint": by.source_endpoint},
+        "reason": {"coding": [{"system": bars.REASONS, "code": "new"}]},
+        "response": {"identifier": message.id, "code": "ok"},
+        "focus": [{"reference": encounter or message.focus}],
+    }
+    responsible = at(header, "destination", 0, "receiver")
+    if message.referred(responsible):
+        made["sender"] = {"reference": responsible["reference"]}
+    return {**made, "definition": SHORT} if encounter else made
+
+
+def _encounter(message: Message, by: Answering, planned: Planned) -> dict[str, Any]:
+    first = message.one("Encounter")
+    words = f"{planned.words} Reference {planned.reference}."
+    made: dict[str, Any] = {
+        "resourceType": "Encounter",
+        "meta": {
+            "lastUpdated": by.at.isoformat(),
+            "profile": [f"{codes.UK_CORE}UKCore-Encounter"],
+        },
+        "text": {"status": "generated", "div": f'<div xmlns="{_XHTML}">{escape(words)}</div>'},
+        "identifier": [{"system": planned.system, "value": planned.reference}],
+        "status": "planned",
+        "class": first.get("class", _CLASS),
+        "period": {"start": by.at.isoformat()},
+    }
+    carried = {name: first[name] for name in ("subject", "episodeOfCare") if name in first}
+    return {**made, **carried}
