@@ -1,7 +1,7 @@
-"""What brokers composed while tests ran, read back from the databases that they left behind.
+"""What brokers composed while tests ran, read back from what they left behind.
 
-Whatever FHIR stands there that nobody posted is the broker's own work: the content of each event,
-and what each destination was sent.
+Whatever FHIR stands in their databases that nobody posted is a broker's own work: the content of
+each event, and what each destination was sent. Answers are not kept by a broker: `keep` does it.
 """
 
 import json
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.exc import DBAPIError
 
-from broker.composition import FHIR_JSON, POSTED
+from broker.composition import CONTENT, FHIR_JSON, POSTED
 from broker.dispatch import SENT
-from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, UPDATE_SUBMITTED
+from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, UPDATE_SUBMITTED, digest
 from broker.store import messages
 from broker.store import tables as t
 from broker.store.database import sqlite_url
@@ -25,7 +26,9 @@ from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import ours
 from tests import samples
 
+ANSWER: Final = "answer"
 BARS: Final = "bars"
+_ANSWERED: Final = "answered"
 _CONTENTS: Final = {
     UPDATE_SUBMITTED: "update-content",
     REFERRAL_SUBMITTED: "referral-content",
@@ -35,7 +38,10 @@ _CONTENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """One piece of FHIR that a broker made: of which event, and by which channel it was sent."""
+    """One piece of FHIR that a broker made: of which event, and by which channel it was sent.
+
+    `role` is that of its payload; an answer has no event.
+    """
 
     body: bytes = field(repr=False)
     role: str
@@ -44,13 +50,20 @@ class Composed:
     where: str
 
     @property
+    def type(self) -> str:
+        """The type of the resource."""
+        return str(json.loads(self.body)["resourceType"])
+
+    @property
     def is_towards_bars(self) -> bool:
-        """Whether it was made for a receiver that is called as BaRS says."""
-        return self.role == SENT and self.channel == BARS
+        """Whether it was made for somebody who speaks BaRS."""
+        return self.channel == BARS
 
     @property
     def profile(self) -> str:
         """The name of our profile that it is to follow as a whole."""
+        if self.type == "OperationOutcome":
+            return self.type
         if self.is_towards_bars:
             return "BARSBundleMessage"
         return "message" if self.role == SENT else _CONTENTS.get(self.event, "notice-content")
@@ -79,31 +92,48 @@ def left_in(folder: Path) -> Left:
             left.unreadable.append(str(database))
         finally:
             engine.dispose()
+    for path in sorted(folder.rglob(f"{_ANSWERED}/*.json")):
+        left.composed.append(Composed(path.read_bytes(), ANSWER, "", BARS, str(path)))
     return left
+
+
+async def keep(folder: Path, answer: httpx2.Response) -> None:
+    """Keep an answer that a broker composed: to a message, or that it refuses something.
+
+    What is collected or read stands in its database, or is its sender's.
+    """
+    if answer.headers.get("content-type", "").startswith(FHIR_JSON):
+        body = await answer.aread()
+        if answer.request.method == "POST" or answer.status_code >= 400:
+            (folder / _ANSWERED).mkdir(exist_ok=True)
+            (folder / _ANSWERED / f"{digest(body)}.json").write_bytes(body)
 
 
 def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
     p, d, e, k = t.payload.c, t.delivery.c, t.event.c, t.message_key.c
-    is_fhir = p.content_type == FHIR_JSON
-    posted = set(connection.scalars(select(p.digest).where(is_fhir, p.role == POSTED)))
+    as_it_came = set(connection.scalars(select(p.digest).where(p.role == POSTED)))
     rows = connection.execute(
         select(t.payload, k.kek_id, k.wrapped, d.channel, e.type, e.source)
         .join(t.message_key, k.id == p.key_id)
         .outerjoin(t.delivery, d.id == p.owner_id)
         .outerjoin(t.event, e.id.in_((p.owner_id, d.event_id)))
-        .where(is_fhir, p.role != POSTED)
+        .where(p.content_type == FHIR_JSON, p.role != POSTED)
+        .order_by(p.role)
     )
     for row in rows:
-        if row.digest in posted or row.source == samples.SOURCE:
-            continue  # passed on as it came; or laid down by a test
+        if row.source == samples.SOURCE:
+            continue  # laid down by a test
         where = f"{name}, {row.role} of {row.owner_id}"
         try:
             body = messages.open_row(vault, row).body
         except Tampered:
             left.unreadable.append(where)
             continue
-        made = Composed(body, row.role, row.type or "", row.channel or "", where)
-        left.composed.append(made)
+        if row.role == CONTENT and json.loads(body)["type"] == "message":
+            as_it_came.add(row.digest)  # its sender's message is the content of its event
+        if row.digest not in as_it_came:
+            made = Composed(body, row.role, row.type or "", row.channel or "", where)
+            left.composed.append(made)
 
 
 def errors(one: Composed) -> list[Finding]:

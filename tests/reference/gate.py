@@ -80,7 +80,7 @@ def claiming(one: Composed, *, is_official: bool) -> bytes:
     resource = strict_json.loads(one.body)
     claimed = resource.setdefault("meta", {}).setdefault("profile", [])
     canonical = f"{published.OURS}{one.profile}"
-    if resource["resourceType"] == "Bundle" and canonical not in claimed:
+    if canonical not in claimed:
         claimed.append(canonical)
     content = strict_json.dumps(resource)
     return content if is_official else published.by_ours_alone(content)
@@ -89,8 +89,8 @@ def claiming(one: Composed, *, is_official: bool) -> bytes:
 def problems(named: Mapping[str, Composed], verdicts: Verdicts, *, is_official: bool) -> list[str]:
     """Return what stands against a run: errors, bad files let pass, and a leave that is not used.
 
-    What goes towards a BaRS receiver may have one error: it says how far the NHS number was traced
-    in codes that UK Core has retired and BaRS demands. Ours know both.
+    What goes to somebody who speaks BaRS may have one error: it says how far the NHS number was
+    traced in codes that UK Core has retired and BaRS demands. Ours know both.
     """
     said = [
         f"{name}: {wrong.place}: {wrong.text} ({wrong.rule}; by the reference validator)"
@@ -114,7 +114,7 @@ def problems(named: Mapping[str, Composed], verdicts: Verdicts, *, is_official: 
 
 
 def is_allowed(one: Composed, wrong: Issue) -> bool:
-    """Whether it is the one error that may be: BaRS's own codes, towards a BaRS receiver."""
+    """Whether it is the one error that may be: BaRS's own codes, to somebody who speaks BaRS."""
     return one.is_towards_bars and RETIRED_STATUS in wrong.text
 
 

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from broker import registry
@@ -51,7 +53,7 @@ def test_a_bad_file_that_is_let_pass_stands_against_the_run(name: str) -> None:
 
 def test_retired_codes_of_tracing_are_let_pass_towards_bars_and_nowhere_else() -> None:
     assert against(TOWARDS_BARS, STATUS) == []
-    for one in (SENT, MADE, replace(TOWARDS_BARS, role="content")):
+    for one in (SENT, MADE):
         assert len(against(one, STATUS)) == 1
     other = Issue("Patient.identifier[0]", "rule", "Another error.")
     assert len(against(TOWARDS_BARS, STATUS, other)) == 1
@@ -137,3 +139,31 @@ def test_another_element_code_or_reference_makes_another_shape(
 
 def test_the_same_bytes_by_another_profile_are_judged_too() -> None:
     assert len(composed.distinct([SENT, TOWARDS_BARS])) == 2
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "kept"),
+    [("POST", 200, True), ("POST", 422, True), ("GET", 404, True), ("GET", 200, False)],
+)
+async def test_an_answer_is_kept_unless_it_is_what_was_asked_for(
+    tmp_path: Path, method: str, status: int, kept: bool
+) -> None:
+    body = json.dumps({"resourceType": "OperationOutcome"}).encode()
+    answer = httpx2.Response(
+        status,
+        content=body,
+        headers={"content-type": "application/fhir+json; fhirVersion=4.0"},
+        request=httpx2.Request(method, "http://broker.test/FHIR/R4/x"),
+    )
+    await composed.keep(tmp_path, answer)
+    found = [(one.body, one.profile) for one in composed.left_in(tmp_path).composed]
+    assert found == ([(body, "OperationOutcome")] if kept else [])
+
+
+async def test_an_answer_that_is_no_fhir_is_not_kept(tmp_path: Path) -> None:
+    request = httpx2.Request("POST", "http://broker.test/")
+    await composed.keep(tmp_path, httpx2.Response(200, json={}, request=request))
+    assert composed.left_in(tmp_path).composed == []
