@@ -1,12 +1,9 @@
 """One event's content as the FHIR message that one destination gets: for consumers to compose."""
 
-from typing import Final
-
+from broker import addressing_bars
 from broker.events import Recorded
 from broker.ports import Addressed
 from fhir_profiles.bundle import Header, Site, address, entry_id
-
-SOURCE_NAME: Final = "Referral Broker"
 
 
 def message(
@@ -21,16 +18,18 @@ def message(
     """Return the message Bundle of a delivery. The same delivery gives the same bytes for ever.
 
     `code` is of the system `message-event`, `reason` of `message-reason`; `replaces` is the id of
-    the message that this one takes the place of.
+    the message that this one takes the place of. What BaRS has no message for is the same to a
+    place that speaks it as to everybody else: it stands in its inbox.
     """
-    return address(
+    by_bars = addressing_bars.message(event, content, to) if to.bars is not None else None
+    return by_bars or address(
         content,
         Header(
             bundle_id=to.delivery,
             header_id=entry_id(to.delivery, "header"),
             event=code,
             timestamp=event.time,
-            source_name=SOURCE_NAME,
+            source_name=addressing_bars.SOFTWARE,
             source_endpoint=event.source,
             sender=Site(to.sender.ods, to.sender.name),
             receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),

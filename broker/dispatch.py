@@ -6,12 +6,13 @@ repeated: what is there already is skipped.
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 
+from broker import bars_originals
 from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON
 from broker.core import Core
@@ -19,7 +20,7 @@ from broker.crashpoints import crashpoint
 from broker.directory import Directory
 from broker.errors import NotFound
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
-from broker.ports import Addressed, Consumer
+from broker.ports import Addressed, Consumer, Original
 from broker.store import deliveries, ledger, messages, work
 from broker.store.messages import Opened
 from broker.store.tx import Connection, Tx
@@ -34,11 +35,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What is needed of one event to make its deliveries."""
+    """What is needed of one event to make its deliveries; `original` is what a notice tells of,
+    where somebody is told who speaks BaRS."""
 
     event: Recorded
     message: Any
     content: Opened | None
+    original: Original | None = None
 
 
 @dataclass(slots=True)
@@ -97,14 +100,13 @@ class Dispatch:
         if event is None:
             raise NotFound(f"There is no event {event_id}.")
         await self.fan_out({event.subject: event.subject_seq})  # nothing before it is passed over
-        (source,) = await store.read(lambda connection: self._sources(connection, [event]))
-        prepared = self._prepare(source, await self._core.directory.current())
+        sources = await store.read(lambda connection: self._sources(connection, [event]))
+        (prepared,) = await self._drawn_up(sources)
         made = await store.write(lambda tx: _write_again(tx, prepared, actor))
         return FannedOut(made, prepared.trouble)
 
     async def _make(self, sources: Sequence[_Source], up_to: int | None = None) -> int:
-        directory = await self._core.directory.current()
-        prepared = [self._prepare(source, directory) for source in sources]
+        prepared = await self._drawn_up(sources)
         crashpoint("dispatch.composed")
 
         def write(tx: Tx) -> int:
@@ -125,6 +127,32 @@ class Dispatch:
                     count=len(one.rows),
                 )
         return made
+
+    async def _drawn_up(self, sources: Sequence[_Source]) -> list[_Prepared]:
+        directory = await self._core.directory.current()
+        whole = await self._with_originals(sources, directory)
+        return [self._prepare(source, directory) for source in whole]
+
+    async def _with_originals(
+        self, sources: Sequence[_Source], directory: Directory
+    ) -> Sequence[_Source]:
+        """Return the sources with what their notices tell of, where BaRS must repeat it."""
+        told = [one.event for one in sources if bars_originals.is_wanted(one.event, directory)]
+        if not told:
+            return sources
+        vault = self._core.vault
+        found = await self._core.store.read(
+            lambda connection: bars_originals.find(
+                connection, vault, directory, told, self._went_as
+            )
+        )
+        return [replace(one, original=found.get(one.event.id)) for one in sources]
+
+    def _went_as(self, event: Recorded, route: Route) -> str | None:
+        """Return the id of the delivery of an event to one place."""
+        takers = (consumer for consumer, taken in self._takers(event) if taken == route)
+        taker = next(takers, None)
+        return None if taker is None else delivery_id(taker.name, event.id, route.destination)
 
     def _next(self, connection: Connection) -> tuple[int, list[Recorded], list[_Source]]:
         position = ledger.cursor(connection, GROUP)
@@ -210,6 +238,9 @@ class Dispatch:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         event, message = source.event, source.message
         kind = delivered_as(Kind(message.kind), route.role)
+        bars = None
+        if directory.channel(route.destination) == bars_originals.CHANNEL:
+            bars = bars_originals.ends(directory, message, route.destination, source.original)
         body = consumer.compose(
             event,
             content.body,
@@ -219,6 +250,7 @@ class Dispatch:
                 role=route.role,
                 sender=directory.party(Destination(message.sender)),
                 kind=kind,
+                bars=bars,
             ),
         )
         sent = messages.sealed(

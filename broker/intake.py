@@ -270,7 +270,7 @@ def _told(prepared: Prepared) -> Answer:
 
 
 def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
-    known = messages.of_reference(tx, sender, reference_hmac)
+    known = messages.of_reference(tx.connection, sender, reference_hmac)
     if known is None:
         return
     todo = "To correct what was sent, PUT its new body; anything else needs a reference of its own."

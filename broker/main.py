@@ -34,7 +34,7 @@ from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
-from fhir_profiles.bars.message import Target
+from fhir_profiles.bars.incoming import Target
 
 DRAIN_SECONDS: Final = 6.0
 SHORTEST_PAUSE: Final = 0.02

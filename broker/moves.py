@@ -124,7 +124,9 @@ class Ready:
     @property
     def row_after(self) -> Any:
         """The referral's row as it is once this is written."""
-        return SimpleNamespace(**{**self.found.row._asdict(), **self._changes()})
+        row = self.found.row
+        before = vars(row) if isinstance(row, SimpleNamespace) else row._asdict()
+        return SimpleNamespace(**{**before, **self._changes()})
 
     def write(self, tx: Tx) -> None:
         """Write the move and all that follows from it. Raises Stale if another was first."""

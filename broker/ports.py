@@ -22,6 +22,7 @@ from broker.events import (
     Route,
     SubjectKind,
 )
+from fhir_profiles.bars.outgoing import Place
 
 # -- adapters ------------------------------------------------------------------------------------
 
@@ -273,14 +274,47 @@ class Outlet(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """The referral that a notice tells of, with what came or went out of it.
+
+    `went_as` is the id of the message Bundle by which the service that must act got it.
+    """
+
+    event: Recorded
+    content: bytes = field(repr=False)
+    sender: Destination
+    performer: Place
+    went_as: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """What is known of a delivery to a place that speaks BaRS: what both ends are called there.
+
+    `original` is the referral that is told of, where there is one. `given_id` is the id that the
+    receiver gave its request, where it gave one.
+    """
+
+    sender: Place
+    receiver: Place
+    pathway: str
+    original: Original | None = None
+    given_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Addressed:
-    """To whom a content Bundle is composed, and by whom and why it was sent."""
+    """To whom a content Bundle is composed, and by whom and why it was sent.
+
+    With `bars`, it is composed as a message of BaRS, where BaRS has one for it.
+    """
 
     delivery: str
     receiver: Party
     role: Role
     sender: Party
     kind: Kind
+    bars: Bars | None = None
 
 
 class Consumer(Protocol):

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.addresses import UrlRefused, read_url
 from broker.errors import BrokerError
-from fhir_profiles.bars.message import Target
+from fhir_profiles.bars.incoming import Target
 
 PREFIX = "BROKER_"
 # Read by the test suite, not by the broker.

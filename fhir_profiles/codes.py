@@ -7,7 +7,7 @@ by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fhir_profiles import strict_json
 from fhir_profiles.compiler import r4
@@ -63,6 +63,12 @@ def core(url: str) -> Collection[str]:
     """Return the codes of a code system of FHIR R4 itself."""
     known: Collection[str] = r4.codes()["codeSystems"][url]
     return known
+
+
+def concept_map(name: str) -> Mapping[str, Any]:
+    """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
+    (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
+    return cast("Mapping[str, Any]", group)
 
 
 def identifier_system(name: str) -> str:

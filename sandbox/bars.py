@@ -25,10 +25,8 @@ DEFINITIONS: Final = "https://fhir.nhs.uk/MessageDefinition/bars-message-"
 _STATUS: Final = "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-"
 
 
-def headers(
-    message: Body, target: str, *, system: str = DOS, organisation: str | None = None
-) -> dict[str, str]:
-    """Return the headers that go with a message: new ids, and the service that it is for."""
+def headers(target: str, *, system: str = DOS, organisation: str | None = None) -> dict[str, str]:
+    """Return the headers that go with a new message to a service."""
     found = {
         "X-Request-Id": str(uuid4()),
         "X-Correlation-Id": str(uuid4()),
@@ -135,6 +133,125 @@ def cancellation(
             resource["meta"]["lastUpdated"] = now.isoformat()
             for name in ("basedOn", "encounter", "requester", "performer"):
                 del resource[name]
+    return made
+
+
+def response(
+    message: Body,
+    *,
+    encounter: str,
+    reason: Body | None = None,
+    status: str = "active",
+    bundle: str | None = None,
+) -> Body:
+    """Return what a receiver says of a referral that it got: how its own Encounter stands.
+
+    `bundle` is the id of the Bundle that it got, where that was not the sender's own; `reason` is
+    the Encounter's reasonCode.
+    """
+    now = datetime.now(UTC)
+    kept = {
+        *("ServiceRequest", "Patient", "Organization", "Practitioner", "PractitionerRole"),
+        *("HealthcareService", "Encounter"),
+    }
+    entries = {one["fullUrl"]: copy.deepcopy(one["resource"]) for one in message["entry"]}
+    first = next(iter(entries.values()))
+    held = {url: one for url, one in entries.items() if one["resourceType"] in kept}
+    for one in held.values():
+        if one["resourceType"] == "ServiceRequest":
+            one["status"] = status
+            del one["basedOn"]
+    own = f"urn:uuid:{uuid4()}"
+    sent = next(one for one in held.values() if one["resourceType"] == "Encounter")
+    held[own] = {
+        **{name: sent[name] for name in ("resourceType", "class", "subject", "episodeOfCare")},
+        "meta": _meta(f"{UK_CORE}Encounter", now),
+        "identifier": [{"system": "https://pharmacy.example/Id/case", "value": "P-77"}],
+        "status": encounter,
+        "period": {"start": now.isoformat()},
+        **({"reasonCode": [reason]} if reason else {}),
+    }
+    header = {
+        "resourceType": "MessageHeader",
+        "meta": _meta(f"{BARS}MessageHeader-servicerequest-response", now),
+        "eventCoding": {**first["eventCoding"], "code": "servicerequest-response"},
+        "destination": [{"endpoint": first["source"]["endpoint"], "receiver": first["sender"]}],
+        "sender": first["destination"][0]["receiver"],
+        "source": {
+            "name": "Example pharmacy system",
+            "endpoint": first["destination"][0]["endpoint"],
+        },
+        "reason": {"coding": [{"system": f"{NHS_CODES}message-reason-bars", "code": "new"}]},
+        "response": {"identifier": bundle or message["id"], "code": "ok"},
+        "focus": [{"reference": own}],
+        "definition": f"{DEFINITIONS}servicerequest-response-referral-short",
+    }
+    return {
+        **{name: message[name] for name in ("resourceType", "type")},
+        "id": str(uuid4()),
+        "meta": {**message["meta"], "lastUpdated": now.isoformat()},
+        "timestamp": now.isoformat(),
+        "entry": [
+            {"fullUrl": f"urn:uuid:{uuid4()}", "resource": header},
+            *({"fullUrl": url, "resource": one} for url, one in held.items()),
+        ],
+    }
+
+
+def broker_referral(
+    *, sender: str, broker: str, shortlist: list[str], priority: str = "U", use_case: str = "a8t1"
+) -> Body:
+    """Return a referral of Application 8: to a broker, which routes it by its shortlist.
+
+    `broker` is what the broker is called, as system|value; `shortlist` are DoS service ids.
+    """
+    system, _, value = broker.partition("|")
+    made = referral(
+        sender=sender, receiver="X26", service=value, system=system, use_case=use_case, hours=240
+    )
+    services = {f"urn:uuid:{uuid4()}": one for one in shortlist}
+    for entry in made["entry"]:
+        resource = entry["resource"]
+        if resource["resourceType"] == "CarePlan":
+            coded = _coded(f"{NHS_CODES}bars-broker-priority-status", priority)
+            resource["activity"] = [
+                {"outcomeCodeableConcept": [coded]},
+                {
+                    "detail": {
+                        "status": "not-started",
+                        "performer": [{"reference": url} for url in services],
+                    }
+                },
+            ]
+        elif resource["resourceType"] == "HealthcareService":
+            template = resource
+        elif resource["resourceType"] == "Patient":
+            resource["address"] = [
+                {
+                    "use": "home",
+                    "type": "both",
+                    "text": "1 Example Street, LS1 4AP",
+                    "line": ["1 Example Street"],
+                    "postalCode": "LS1 4AP",
+                }
+            ]
+    now = datetime.now(UTC)
+    device = f"urn:uuid:{uuid4()}"
+    for url, dos in services.items():
+        identifier = [{"system": DOS, "value": dos}]
+        made["entry"].append({"fullUrl": url, "resource": {**template, "identifier": identifier}})
+    made["entry"].append(
+        {
+            "fullUrl": device,
+            "resource": {
+                "resourceType": "Device",
+                "meta": {"lastUpdated": now.isoformat()},
+                "status": "active",
+                "deviceName": [{"name": "Broker", "type": "user-friendly-name"}],
+            },
+        }
+    )
+    made["entry"][1]["resource"]["performer"] = [{"reference": device}]
     return made
 
 

@@ -3,6 +3,7 @@ their own examples, the notices and moves that tell of it, and the messages that
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -23,13 +24,15 @@ from broker.events import (
     Role,
     Route,
 )
-from broker.ports import Adapter, Addressed, Consumer, Context, Party
+from broker.ports import Adapter, Addressed, Bars, Consumer, Context, Original, Party
 from fhir_profiles import codes, focus, strict_json
+from fhir_profiles.bars.outgoing import Place
 from fhir_profiles.bundle import Site
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import ours
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+LATER = datetime(2026, 11, 24, 8, tzinfo=UTC)
 PRACTICE = Party("Y90001", "Riverside Medical Practice", "0113 496 0201")
 SENDER = Party("FPH01", "Riverside Pharmacy", "0113 496 0101")
 CORRELATION = "0199a000-0000-7000-8000-000000000009"
@@ -114,6 +117,87 @@ _CARRIES = {
 }
 
 
+@cache
+def by_bars() -> Mapping[str, bytes]:
+    """Return what places that speak BaRS get of all those: each referral as a request, and what
+    its sender and its receiver are told of two of them."""
+    found = {}
+    for name, content in contents().items():
+        if profile_of(name) == "referral-content":
+            found[f"bars-request-{name}"] = bars_request(content)
+    for whose in BARS_TOLD:
+        for name, content in told().items():
+            if name.endswith("-Communication"):  # of an update, of which BaRS knows nothing
+                continue
+            found[f"bars-response-{name}-{whose}"] = bars_notice(content, contents()[whose])
+            if name in BARS_ENDS:
+                found[f"bars-cancellation-{name}-{whose}"] = bars_notice(
+                    content, contents()[whose], to=HOSPITAL
+                )
+    return found
+
+
+BARS_TOLD = ("optometry-cataract-referral", "pharmacy-blood-pressure-check-referral")
+BARS_ENDS = ("move-cancelled", "move-declined-by-patient", "move-deceased", "move-expired")
+HOSPITAL = Place(
+    ods="RXX01",
+    system=codes.DOS,
+    value="2000099999",
+    name="Northfield Hospital",
+    service="Eye clinic",
+    telephone="0113 496 0401",
+)
+REFERRER = Place(SENDER.ods, codes.ODS, SENDER.ods, SENDER.name, "", SENDER.telephone)
+WENT_AS = "0199a000-0000-7000-8000-000000000005"
+
+
+def bars_request(content: bytes, to: Place = HOSPITAL, **facts: str) -> bytes:
+    """Return a referral as the hospital's clinic gets it, which speaks BaRS."""
+    return _by_bars(_asked(content, facts), content, to, Bars(REFERRER, to, _pathway(content)))
+
+
+def bars_notice(
+    content: bytes,
+    asked: bytes | None,
+    to: Place = REFERRER,
+    given_id: str | None = None,
+    **facts: str,
+) -> bytes:
+    """Return a notice about a referral as its sender gets it, or the hospital that it went to."""
+    event = replace(_asked(content, {}), type=NOTICE_ISSUED, time=LATER)
+    original = None
+    if asked is not None:
+        at = _asked(asked, facts)
+        original = Original(at, asked, Destination(SENDER.ods), HOSPITAL, went_as=WENT_AS)
+    sender = HOSPITAL if to == REFERRER else REFERRER
+    bars = Bars(sender, to, _pathway(asked or content), original, given_id)
+    return _by_bars(event, content, to, bars)
+
+
+def _pathway(content: bytes) -> str:
+    return "blood-pressure-check" if b"pharmacy-service" in content else "eye-conditions"
+
+
+def _asked(content: bytes, facts: Mapping[str, str]) -> Recorded:
+    about = ("ServiceRequest", "Task", "Communication")
+    focus = next(
+        entry["fullUrl"]
+        for entry in json.loads(content)["entry"]
+        if entry["resource"]["resourceType"] in about
+    )
+    return _event(REFERRAL_SUBMITTED, {"focus": focus, **facts}, IDS["referral"])
+
+
+def _by_bars(event: Recorded, content: bytes, to: Place, bars: Bars) -> bytes:
+    receiver = Party(to.ods, to.name, to.telephone, "RXX01-EYE" if to == HOSPITAL else "")
+    sender = Party(bars.sender.ods, bars.sender.name)
+    role, kind = (
+        (Role.NOTICE, Kind.NOTICE) if event.type == NOTICE_ISSUED else (Role.ACTING, Kind.REFERRAL)
+    )
+    consumer = next(one for one in registry.load().consumers.values() if event.type in one.types)
+    return consumer.compose(event, content, Addressed(DELIVERY, receiver, role, sender, kind, bars))
+
+
 def profile_of(name: str) -> str:
     """Return the name of the profile that a Bundle of any of these is to follow, by its name."""
     ends = {"-update": "update-content", "-referral": "referral-content"}
@@ -135,7 +219,20 @@ def resources() -> Iterator[Mapping[str, Any]]:
 def _sent(consumer: Consumer, kind: str, role: Role, content: bytes) -> bytes:
     about = ("Communication", "ServiceRequest", "Task")
     entries = json.loads(content)["entry"]
-    event = Recorded(
+    focus = next(
+        entry["fullUrl"] for entry in entries if entry["resource"]["resourceType"] in about
+    )
+    facts = {"focus": focus, "reason": "update", "about": IDS["referral"]}
+    event = _event(kind, facts, IDS["update"])
+    # A receiver that is not among the organisations of the content, and one service of it.
+    receiver = Party("RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA")
+    return consumer.compose(
+        event, content, Addressed(DELIVERY, receiver, role, SENDER, Kind.UPDATE)
+    )
+
+
+def _event(kind: str, facts: dict[str, str], message_id: str) -> Recorded:
+    return Recorded(
         position=7,
         id=TOLD,
         type=kind,
@@ -144,24 +241,13 @@ def _sent(consumer: Consumer, kind: str, role: Role, content: bytes) -> bytes:
         subject_seq=1,
         time=NOW,
         dataschema="",
-        message_id=IDS["update"],
+        message_id=message_id,
         correlation_id=CORRELATION,
         causation_id=None,
         traceparent=None,
         priority=Priority.ROUTINE,
-        facts={
-            "focus": next(
-                entry["fullUrl"] for entry in entries if entry["resource"]["resourceType"] in about
-            ),
-            "reason": "update",
-            "about": IDS["referral"],
-        },
+        facts=facts,
         routes=(Route(Destination(PRACTICE.ods), Role.ACTING, "The registered practice."),),
-    )
-    # A receiver that is not among the organisations of the content, and one service of it.
-    receiver = Party("RXX01", "Northfield Hospital", "0113 496 0401", "RXX01-SPA")
-    return consumer.compose(
-        event, content, Addressed(DELIVERY, receiver, role, SENDER, Kind.UPDATE)
     )
 
 

@@ -15,10 +15,11 @@ from broker.errors import BadRequest, NotOffered, NotYours, Problem, UnknownTarg
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, Context, Draft, Endpoint, FieldPaths, Needs, Seek, Want
 from fhir_profiles.bars import applications
-from fhir_profiles.bars import message as bars
+from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.applications import UseCase
+from fhir_profiles.bars.definitions import counts
+from fhir_profiles.bars.incoming import Message, Target, at, code_in, each, header_path, text
 from fhir_profiles.bars.meaning import CATEGORY, OFFERED, Meaning, meaning
-from fhir_profiles.bars.message import Message, Target, at, code_in, each, header_path, text
 from fhir_profiles.compiler.finding import Finding
 
 KEY: Final = "referral"
@@ -66,6 +67,7 @@ def understand(message: Message, at_door: Receiving, findings: Sequence[Finding]
     _own(message, at_door.organisation)
     _refuse(_event(message))
     use_case = _use_case(message)
+    _refuse(_counts(message))
     _refuse(_focus(message))
     means = meaning(message)
     if isinstance(means, Finding):
@@ -73,6 +75,10 @@ def understand(message: Message, at_door: Receiving, findings: Sequence[Finding]
         raise AssertionError  # what _refuse was given, it raised
     if use_case is not None and use_case.is_to_broker != (place is None):
         raise NotOffered(f"{NOTHING} {use_case.code} is not for the service that it was sent to.")
+    if use_case is not None and use_case.is_to_broker:
+        if means is not Meaning.REFERRAL:
+            raise NotOffered(f"{NOTHING} Application 8 has no cancellation: telephone the service.")
+        _refuse(_identified(message))
     _refuse([one for one in findings if one.severity == "error"])
     return Understood(message, means, use_case, place)
 
@@ -140,13 +146,13 @@ def _own(message: Message, organisation: str) -> None:
 
 
 def _event(message: Message) -> list[Finding]:
-    if not message.event:
-        said = "It is no code of message-events-bars."
-        return [_wrong("value", header_path("eventCoding"), said)]
     if message.event == "booking-response":
         return [_wrong("invariant", header_path("eventCoding"), "BaRS has no booking-response.")]
+    if message.event == "booking-request":
+        raise NotOffered(f"{NOTHING} Bookings are not offered here.")
     if message.event not in OFFERED:
-        raise NotOffered(f"{NOTHING} {message.event} is not offered here.")
+        said = "It is no code of message-events-bars."
+        return [_wrong("value", header_path("eventCoding"), said)]
     if message.event == bars.RESPONSE and not message.response_to:
         return [_wrong("invariant", header_path("response"), "A response names what it answers.")]
     return []
@@ -164,7 +170,7 @@ def _use_case(message: Message) -> UseCase | None:
     code = message.use_case(*_SYSTEMS)
     use_case = applications.use_cases().get(code)
     if not message.category or not code:
-        path = f"{path_of(message, message.request[0])}.category"
+        path = f"{bars.path_of(message, message.request[0])}.category"
         said = "A referral has one category with two codings: what it is, and its use case."
         _refuse([_wrong("invariant", path, said)])
     if use_case is None:
@@ -172,10 +178,28 @@ def _use_case(message: Message) -> UseCase | None:
     if not use_case.takes_version(message.version):
         versions = ", ".join(f"{one}.x" for one in sorted(use_case.versions))
         raise NotOffered(
-            f"{NOTHING} Version {versions} of application {use_case.application} is understood.",
+            f"{NOTHING} Version {versions} of {use_case.application} is understood.",
             [Problem("Bundle.meta.versionId", "not-supported", "Not this version.")],
         )
     return use_case
+
+
+def _counts(message: Message) -> list[Finding]:
+    """Check the message against the definition that it names: how many of each resource it has.
+
+    One of the published cancellations, with reason `delete`, names none (trap 1).
+    """
+    path = header_path("definition")
+    if not message.definition:
+        if message.reason == "delete":
+            return []
+        return [_wrong("required", path, "A message names its MessageDefinition.")]
+    try:
+        return [
+            _wrong("invariant", path, one) for one in counts(message.definition, message.bundle)
+        ]
+    except LookupError:
+        return [_wrong("invariant", path, "There is no such MessageDefinition.")]
 
 
 def _focus(message: Message) -> list[Finding]:
@@ -187,10 +211,17 @@ def _focus(message: Message) -> list[Finding]:
     return []
 
 
-def path_of(message: Message, url: str) -> str:
-    """Return the FHIRPath of a resource by its fullUrl."""
-    urls = [text(entry.get("fullUrl")) for entry in each(message.bundle, "entry")]
-    return f"Bundle.entry[{urls.index(url)}].resource" if url in urls else "Bundle"
+def _identified(message: Message) -> list[Finding]:
+    """Application 8: who goes to a broker has a verified NHS number and an address."""
+    url, patient = next(message.all("Patient"), ("", {}))
+    path, found = bars.path_of(message, url), []
+    if not message.patient.is_verified:
+        said = "A referral to a broker needs an NHS number that is present and verified."
+        found.append(_wrong("required", f"{path}.identifier", said))
+    if not next(each(patient, "address"), None):
+        said = "A referral to a broker needs the patient's address."
+        found.append(_wrong("required", f"{path}.address", said))
+    return found
 
 
 # -- what intake must know -----------------------------------------------------------------------

@@ -177,10 +177,19 @@ def put_withheld(tx: Tx, row: dict[str, Any]) -> None:
     tx.execute(t.into(t.message), row | {"clinical_at": tx.now, "accepted_at": tx.now})
 
 
-def of_reference(tx: Tx, sender: str, reference_hmac: str | None) -> str | None:
+def of_reference(connection: Connection, sender: str, reference_hmac: str | None) -> str | None:
     """Return the message that stands for a sender's own reference, or None."""
     values = {"sender": sender, "reference_hmac": reference_hmac}
-    found: str | None = tx.execute(_OF_REFERENCE, values).scalar()
+    found: str | None = connection.execute(_OF_REFERENCE, values).scalar()
+    return found
+
+
+def of_resource(connection: Connection, resource_id: str) -> str | None:
+    """Return the message that a FHIR resource came with, by the id that it was given."""
+    wanted = t.resource_index.c.id == resource_id
+    found: str | None = connection.execute(
+        select(t.resource_index.c.message_id).where(wanted).limit(1)
+    ).scalar()
     return found
 
 

@@ -13,8 +13,8 @@ from html import escape
 from typing import Any, Final
 
 from fhir_profiles import codes, strict_json
-from fhir_profiles.bars import message as bars
-from fhir_profiles.bars.message import Message, at, text
+from fhir_profiles.bars import incoming as bars
+from fhir_profiles.bars.incoming import Message, at, text
 from fhir_profiles.bundle import entries, given_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
@@ -59,7 +59,7 @@ def answer(
 ) -> bytes:
     """Return the answer to a message: its entries with their ids, and `planned` where it begins
     something. The same message gives the same bytes."""
-    header_url = _url(by, "answer header")
+    header_url = _url(by, f"answer header {message.id}")
     encounter_url = _url(by, "answer encounter")
     parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
     for one in entries(content):
@@ -72,7 +72,7 @@ def answer(
     opening = strict_json.dumps(
         {
             "resourceType": "Bundle",
-            "id": str(uuid.uuid5(uuid.UUID(by.message_id), "answer")),
+            "id": str(uuid.uuid5(uuid.UUID(by.message_id), f"answer {message.id}")),
             "meta": {
                 "versionId": message.version,
                 "lastUpdated": by.at.isoformat(),

@@ -50,6 +50,7 @@ Body = dict[str, Any]
 Row = Mapping[str, Any]
 BASE = "http://broker.test"
 FHIR = "application/fhir+json"
+BROKER = "https://fhir.nhs.uk/Id/ers-dos-service-id|1"
 PATIENCE = 10.0
 EVERYTHING = tuple(scopes(("optometry", "pharmacy")))
 CALLERS = (
@@ -71,6 +72,7 @@ class Place:
             public_url=BASE,
             allow_plain_http=True,
             send_timeout=2.0,
+            bars_target=BROKER,
         )
         self.app = create_app(self.settings)
         self.http = httpx2.AsyncClient(

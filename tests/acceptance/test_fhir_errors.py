@@ -19,7 +19,7 @@ def outcome(answer: httpx2.Response, status: int, nhs_code: str, issue: str) -> 
     first: Body = answer.json()["issue"][0]
     (coding,) = first["details"]["coding"]
     assert (coding["system"], coding["code"]) == (SYSTEM, nhs_code)
-    assert coding["display"] == f"{status} - {nhs_code}"
+    assert coding["display"].endswith(f" - {nhs_code}")
     assert (first["severity"], first["code"]) == ("error", issue)
     return first
 

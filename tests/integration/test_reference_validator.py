@@ -7,7 +7,6 @@ where the definitions of UK Core and BaRS are at hand, as it is.
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +37,8 @@ def bundles() -> dict[str, bytes]:
     """Every Bundle that we make, each with the profile that it is to follow."""
     found = {**made.contents(), **made.told()}
     named = {name: claiming(content, made.profile_of(name)) for name, content in found.items()}
-    return named | {name: claiming(sent, "message") for name, sent in made.addressed().items()}
+    sent = {name: claiming(one, "message") for name, one in made.addressed().items()}
+    return named | sent | made.by_bars()
 
 
 def claiming(bundle: bytes, profile: str) -> bytes:
@@ -250,12 +250,41 @@ def test_the_reference_validator_refuses_what_is_bad_and_says_why(
         assert any(why in f"{one.place} {one.rule} {one.text}" for one in found), (name, found)
 
 
-@pytest.mark.skipif(bool(MISSING), reason="the definitions of UK Core and BaRS are not at hand")
-def test_the_reference_validator_finds_no_fault_by_the_official_definitions(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture(scope="module")
+def by_official(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[validator.Issue]]:
+    """The verdict on each file by the definitions of UK Core and BaRS."""
+    if MISSING:
+        pytest.skip("the definitions of UK Core and BaRS are not at hand")
     folders = [validator.DEFINITIONS, *validator.OFFICIAL]
-    assert faults(validator.judge(definitions() | bundles(), tmp_path, folders)) == {}
+    folder = tmp_path_factory.mktemp("official")
+    return validator.judge(definitions() | bundles(), folder, folders)
+
+
+# BaRS demands the words of a list that UK Core, on which it is built, has since replaced.
+TRACED = "https://fhir.hl7.org.uk/ValueSet/UKCore-NHSNumberVerificationStatus"
+
+
+def test_the_reference_validator_finds_no_fault_by_the_official_definitions(
+    by_official: Mapping[str, list[validator.Issue]],
+) -> None:
+    left = {
+        name: [one for one in found if not (name in made.by_bars() and TRACED in one.text)]
+        for name, found in by_official.items()
+    }
+    assert faults(left) == {}
+
+
+def test_the_one_fault_that_is_let_pass_towards_bars_is_still_one(
+    by_official: Mapping[str, list[validator.Issue]],
+) -> None:
+    traced = {
+        name
+        for name, message in made.by_bars().items()
+        if b"NHSNumberVerificationStatus" in message
+    }
+    assert traced
+    for name in traced:
+        assert any(TRACED in one.text for one in by_official[name]), name
 
 
 def faults(verdicts: Mapping[str, list[validator.Issue]]) -> dict[str, list[validator.Issue]]:

@@ -16,7 +16,8 @@ FOLDER = Path(profiles.__file__).parent / "definitions"
 FILES = {path.name: json.loads(path.read_bytes()) for path in sorted(FOLDER.glob("*.json"))}
 OURS = profiles.own()
 PROFILES = [one for one in OURS if one["resourceType"] == "StructureDefinition"]
-MESSAGES = [one for one in OURS if one["resourceType"] == "MessageDefinition"]
+DEFINED = [one for one in OURS if one["resourceType"] == "MessageDefinition"]
+MESSAGES = [one for one in DEFINED if "base" not in one]
 ROUTED = (
     *("Bundle", "MessageHeader", "ServiceRequest", "Communication", "Task", "Patient"),
     *("RelatedPerson", "Organization", "Practitioner", "PractitionerRole", "HealthcareService"),
@@ -25,7 +26,7 @@ ROUTED = (
     *("QuestionnaireResponse", "DocumentReference", "Appointment", "Consent", "Flag"),
     *("CarePlan", "Provenance", "AuditEvent", "OperationOutcome"),
 )
-BUNDLES = {**made.contents(), **made.told(), **made.addressed()}
+BUNDLES = {**made.contents(), **made.told(), **made.addressed(), **made.by_bars()}
 
 
 def test_every_definition_says_what_it_is_and_whose_rules_it_shares() -> None:
@@ -86,11 +87,22 @@ def test_ours_alone_know_every_profile_and_extension_of_what_we_make() -> None:
 def test_there_is_one_message_definition_for_each_event_of_ours_and_no_other() -> None:
     events = Counter(one["eventCoding"]["code"] for one in MESSAGES)
     assert events == Counter(codes.system("message-event").displays.keys())
-    types = {one["url"]: one["type"] for one in PROFILES}
     for one in MESSAGES:
         assert one["eventCoding"]["system"] == codes.system("message-event").url
+
+
+def test_a_message_definition_names_profiles_of_the_types_that_it_counts() -> None:
+    types = {one["url"]: one["type"] for one in PROFILES}
+    for one in DEFINED:
         for focus in one["focus"]:
             assert types[focus["profile"]] == focus["code"], one["url"]
+
+
+def test_a_message_definition_that_restates_one_of_bars_names_it_and_no_two_the_same() -> None:
+    named = [one["base"] for one in DEFINED if "base" in one]
+    assert len(set(named)) == len(named) == 9
+    for base in named:
+        assert base.startswith("https://fhir.nhs.uk/MessageDefinition/bars-message-")
 
 
 # -- what we make --------------------------------------------------------------------------------

@@ -199,6 +199,12 @@ def header_path(element: str) -> str:
     return f"Bundle.entry[0].resource.{element}"
 
 
+def path_of(message: Message, url: str) -> str:
+    """Return the FHIRPath of a resource by its fullUrl."""
+    urls = [text(entry.get("fullUrl")) for entry in each(message.bundle, "entry")]
+    return f"Bundle.entry[{urls.index(url)}].resource" if url in urls else "Bundle"
+
+
 def _wrong(code: str, path: str, said: str) -> Finding:
     return Finding("error", code, path, _RULE, said)
 

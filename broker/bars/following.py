@@ -1,0 +1,233 @@
+"""What a BaRS message does to a referral that is there: its sender cancels it, or its receiver says
+how it goes on. Every move is one of the referral's own table, told to whom that table says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from broker import moves, referral
+from broker.access import Caller
+from broker.answers import Claimed, Kept
+from broker.composition import FHIR_JSON, POSTED
+from broker.core import Core
+from broker.directory import Directory
+from broker.errors import BadRequest, Conflict, NotFound, Problem, Stale
+from broker.events import Destination, digest, uuid7
+from broker.moves import Found, Mover, Ready
+from broker.referral import MOVES, Move, Relation, State
+from broker.store import deliveries, messages
+from broker.store.tx import Connection, Tx
+from broker.vault import Binding
+from fhir_profiles import strict_json
+from fhir_profiles.bars import incoming as bars
+from fhir_profiles.bars.incoming import Message, at, each, text
+from fhir_profiles.bars.meaning import Meaning, responder, words
+
+OK: Final = 200
+NOT_HERE: Final = "There is no such referral for this organisation."
+# FHIR's statuses of the responder's Encounter, and the move that each tells. App4's text says
+# `complete`, which FHIR does not have (trap 14).
+_TELLS: Final[Mapping[str, str | None]] = {
+    "planned": None,
+    "arrived": "accept",
+    "triaged": "accept",
+    "in-progress": "accept",
+    "onleave": "accept",
+    "finished": "complete",
+    "complete": "complete",
+    "cancelled": "reject",
+}
+# Who has decided has received, and who has finished had accepted: what was not told is caught up.
+_BEFORE: Final = {
+    "accept": ("receive", "accept"),
+    "complete": ("receive", "accept", "complete"),
+    "reject": ("receive", "reject"),
+}
+# Codes of rejected-reasons-bars and dos-rejected-reasons-bars in the words of our own list.
+_REASONS: Final = {
+    "RRNA": "no-capacity",
+    "22": "no-capacity",
+    "31": "no-capacity",
+    "32": "no-capacity",
+    "23": "not-clinically-appropriate",
+    "40": "criteria-not-met",
+    "42": "out-of-area",
+}
+_DID_NOT_ATTEND: Final = "The patient did not attend."
+_NO_WORDS: Final = "The service gave no words with it."
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A message about a referral: by whom, what it is, and its bytes."""
+
+    caller: Caller
+    message: Message
+    meaning: Meaning
+    place: Destination | None
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A move that a message asks for, with what it carries."""
+
+    name: str
+    content: Mapping[str, str]
+
+
+async def follow(core: Core, said: Following, claimed: Claimed) -> str:
+    """Move the referral as the message says; durable on return. Returns its message's id.
+
+    Raises BadRequest, NotFound, and Conflict where the referral's table forbids it.
+    """
+    while True:
+        now = datetime.now(UTC)
+        directory = await core.directory.current()
+        found = await core.store.read(lambda c, known=directory: _find(core, c, said, known))  # type: ignore[misc]
+        if found is None:
+            raise NotFound(NOT_HERE)
+        if said.meaning is Meaning.CANCELLATION:
+            _check_newer(found, said.message)
+            wanted: Wanted | None = _cancel(said.message)
+        else:
+            wanted = _progress(said)
+        mover = Mover(core.vault, directory, core.source, now)
+        steps = _steps(mover, found, wanted, said.caller)
+        owner = steps[-1].event_id if steps else uuid7()
+        binding = Binding(owner, POSTED, 1, said.caller.organisation, FHIR_JSON)
+        posted = messages.sealed(core.vault, found.key, binding, said.body, digest(said.body), now)
+
+        def write(
+            tx: Tx, steps: Sequence[Ready] = steps, owner: str = owner, posted: Any = posted
+        ) -> None:
+            for step in steps:
+                step.write(tx)
+            messages.put_payloads(tx, [posted])
+            core.answers.keep(tx, claimed, Kept(owner, OK, None))
+
+        try:
+            await core.store.write(write)
+        except Stale:  # somebody else moved it meanwhile: judged anew
+            continue
+        return str(found.row.message_id)
+
+
+# -- finding -------------------------------------------------------------------------------------
+
+
+def _find(core: Core, connection: Connection, said: Following, known: Directory) -> Found | None:
+    """Return the referral that a message is about, if its sender may say this of it."""
+    if said.meaning is Meaning.CANCELLATION:
+        message_id, by = _named(connection, said.message), Relation.SENDER
+    else:
+        message_id, by = _answered(core, connection, said, known), Relation.ACTING
+    message = messages.get(connection, message_id) if message_id else None
+    if message is None or message.subject_id is None:
+        return None
+    found = moves.find(connection, core.vault, message.subject_id)
+    if found is None or moves.relation(found.row, said.caller.organisation, known) is not by:
+        return None
+    return found
+
+
+def _named(connection: Connection, message: Message) -> str | None:
+    """Return the message of the ServiceRequest that is cancelled, by the id that we gave it."""
+    url, request = message.request
+    given = text(request.get("id"))
+    if not given:
+        said = "What is cancelled is named by the id that the answer to the referral gave it."
+        path = f"{bars.path_of(message, url)}.id"
+        raise BadRequest(f"{NOT_HERE} {said}", [Problem(path, "required", said)])
+    return messages.of_resource(connection, given)
+
+
+def _answered(core: Core, connection: Connection, said: Following, known: Directory) -> str | None:
+    """Return the message that a response answers: it names the Bundle that the responder got.
+
+    That is the delivery's own or, where the sender's bytes were passed on, the sender's.
+    """
+    bundle = said.message.response_to
+    delivery = deliveries.get(connection, bundle)
+    if delivery is not None:
+        return str(delivery.message_id)
+    senders = known.stands_for(said.place.ods) if said.place is not None else ()
+    for ods in senders:
+        hmac = core.vault.mac(f"reference|{ods}", bundle.encode())
+        message_id = messages.of_reference(connection, ods, hmac)
+        if message_id is not None:
+            return message_id
+    return None
+
+
+def _check_newer(found: Found, message: Message) -> None:
+    """Raise Conflict unless the message knows the referral as it stands: update guard of Core."""
+    if found.about.content is None:
+        return
+    stored = bars.read(strict_json.loads(found.about.content)).request[1]
+    was, now = (text(at(one, "meta", "lastUpdated")) for one in (stored, message.request[1]))
+    if was and now and datetime.fromisoformat(now) <= datetime.fromisoformat(was):
+        raise Conflict("The ServiceRequest is no newer than the one that is stored. Read it again.")
+
+
+# -- moving --------------------------------------------------------------------------------------
+
+
+def _cancel(message: Message) -> Wanted:
+    request = message.request[1]
+    if text(request.get("status")) == "entered-in-error":
+        reason = "entered-in-error"
+    else:
+        reason = "other" if words(request) else "no-longer-needed"
+    note = words(request)
+    return Wanted("cancel", {"reason": reason} | ({"note": note} if note else {}))
+
+
+def _progress(said: Following) -> Wanted | None:
+    """Return the move that a response tells, or None where it tells of nothing new."""
+    message = said.message
+    if said.meaning is Meaning.NOT_ATTENDED:
+        return Wanted("reject", {"reason": "other", "advice": _DID_NOT_ATTEND})
+    encounter = responder(message)
+    if message.request[1].get("status") == "completed":
+        name: str | None = "complete"
+    else:
+        name = _TELLS.get(text(encounter.get("status")))
+    reasons = _said_codes(encounter)
+    spoken = words(encounter)
+    match name:
+        case "accept":
+            return Wanted(name, {"note": spoken} if spoken else {})
+        case "complete":
+            return Wanted(name, {"outcome": spoken or _NO_WORDS})
+        case "reject":
+            reason = next((_REASONS[one] for one in reasons if one in _REASONS), "other")
+            return Wanted(name, {"reason": reason, "advice": spoken or _NO_WORDS})
+        case _:
+            return None
+
+
+def _said_codes(encounter: Mapping[str, Any]) -> list[str]:
+    return [
+        text(coding.get("code"))
+        for concept in each(encounter, "reasonCode")
+        for coding in each(concept, "coding")
+    ]
+
+
+def _steps(mover: Mover, found: Found, wanted: Wanted | None, caller: Caller) -> list[Ready]:
+    """Draw up the moves that lead to what is wanted: none where it stands so already."""
+    state = State(found.row.state)
+    if wanted is None or (wanted.name == "accept" and referral.needs_receivers_eye(state)):
+        return []
+    steps: list[Ready] = []
+    for name in _BEFORE.get(wanted.name, (wanted.name,)):
+        move: Move = MOVES[name]
+        if name == wanted.name or state in move.sources:
+            content = wanted.content if name == wanted.name else {}
+            step = mover.ready(found, move, content, caller.organisation, caller.client_id)
+            steps.append(step)
+            found, state = Found(step.row_after, found.about, found.key), step.state
+    return steps

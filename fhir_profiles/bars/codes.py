@@ -1,0 +1,53 @@
+"""BaRS by name: its code systems, profiles and message definitions, and how a pathway is coded."""
+
+from typing import Any, Final
+
+from fhir_profiles import codes
+
+_BASE: Final = "https://fhir.nhs.uk/"
+_PROFILES: Final = f"{_BASE}StructureDefinition/"
+_CODES: Final = f"{_BASE}CodeSystem/"
+_MESSAGES: Final = f"{_BASE}MessageDefinition/"
+
+EVENTS: Final = f"{_CODES}message-events-bars"
+REASONS: Final = f"{_CODES}message-reason-bars"
+CATEGORIES: Final = f"{_CODES}message-category-servicerequest"
+REJECTED: Final = f"{_CODES}rejected-reasons-bars"
+CONSENTS: Final = f"{_CODES}consent-categories-bars"
+
+BUNDLE: Final = f"{_PROFILES}BARSBundleMessage"
+REFERRAL: Final = f"{_PROFILES}BARSServiceRequest-request-referral"
+HEADERS: Final = {
+    event: f"{_PROFILES}BARSMessageHeader-{event}"
+    for event in ("servicerequest-request", "servicerequest-response")
+}
+
+REQUEST: Final = f"{_MESSAGES}bars-message-servicerequest-request-referral"
+CANCELLED: Final = f"{_MESSAGES}bars-message-servicerequest-request-cancelled"
+RESPONSE: Final = f"{_MESSAGES}bars-message-servicerequest-response-referral-short"
+
+APPLICATION: Final = "1.0.0"
+"""Bundle.meta.versionId of messages of our own use cases: the version of that application."""
+
+_USE_CASES: Final = codes.system("use-case")
+_OF_PATHWAY: Final = {
+    pathway: code
+    for code, properties in _USE_CASES.properties.items()
+    for pathway in properties["pathways"].split()
+}
+
+
+def use_case(pathway: str) -> str:
+    """Return the code of our own system for a pathway; one of no group is simply a referral."""
+    return _OF_PATHWAY.get(pathway, "referral")
+
+
+def category(pathway: str) -> dict[str, Any]:
+    """Return the one category that BaRS allows: that it is a referral, and of which use case."""
+    code = use_case(pathway)
+    return {
+        "coding": [
+            {"system": CATEGORIES, "code": "referral", "display": "Transfer of Care"},
+            {"system": _USE_CASES.url, "code": code, "display": _USE_CASES.display(code)},
+        ]
+    }

@@ -1,0 +1,124 @@
+"""What a place gets that speaks BaRS: composed like any delivery, and collectable like any."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from fhir_profiles import codes
+from fhir_profiles.bars import definitions
+from fhir_profiles.profiles import ours
+from tests.acceptance.place import Body, Caller, Place, eventually, first, reading, referral, taken
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOSPITAL = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
+OPTICIAN = "{organisation: TPX01, channel: inbox, takes: [notice]}"
+
+
+def speaking_bars(endpoint: str, port: int) -> tuple[str, str]:
+    url = f"channel: bars, url: 'http://127.0.0.1:{port}/FHIR/R4'"
+    return endpoint, endpoint.replace("channel: inbox", url)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bars(place: Place) -> AsyncIterator[None]:
+    """The hospital's single point of access and the optician speak BaRS."""
+    changes = [speaking_bars(one, place.webhook_port) for one in (HOSPITAL, OPTICIAN)]
+    async with place.directory(*changes):
+        yield
+
+
+async def body_of(caller: Caller, row: Body) -> Body:
+    """Return the message of a delivery, which is as BaRS and our profiles have it."""
+    answer = await caller.get(f"/inbox/{row['id']}")
+    message: Body = answer.json()
+    assert [one for one in ours().check(answer.content) if one.severity == "error"] == []
+    header = message["entry"][0]["resource"]
+    assert header["resourceType"] == "MessageHeader" and message["id"] == row["id"]
+    if "definition" in header:
+        assert definitions.counts(header["definition"], message) == []
+    return message
+
+
+async def notice(caller: Caller, event: str, reason: str) -> Body:
+    """Return the newest message of BaRS of this event and reason that tells of something."""
+
+    async def look() -> Body | None:
+        for row in reversed(await caller.inbox()):
+            if row["kind"] == "notice":
+                message = await body_of(caller, row)
+                header = message["entry"][0]["resource"]
+                said = (header["eventCoding"]["code"], header["reason"]["coding"][0]["code"])
+                if said == (event, reason):
+                    return message
+        return None
+
+    found: Body = await eventually(look)
+    return found
+
+
+def resources(message: Body, kind: str) -> list[Body]:
+    held = (one["resource"] for one in message["entry"])
+    return [one for one in held if one["resourceType"] == kind]
+
+
+@pytest.mark.usefixtures("bars")
+async def test_a_referral_goes_out_its_progress_comes_back_and_its_end_is_told_by_bars(
+    optometrist: Caller, hospital: Caller
+) -> None:
+    (sent,) = (await optometrist.submit(referral()))["messages"]
+    row = await hospital.take(sent["id"])
+    asked = await body_of(hospital, row)
+    header = asked["entry"][0]["resource"]
+    assert header["definition"].endswith("bars-message-servicerequest-request-referral")
+    assert header["destination"][0]["endpoint"] == f"{codes.SERVICE_ID}|RXX01-SPA"
+    assert header["source"]["endpoint"] == f"{codes.ODS}|TPX01"
+    (request,) = resources(asked, "ServiceRequest")
+    assert request["category"][0]["coding"][1]["code"] == "optometry-to-eye-care"
+
+    taken(await hospital.move(sent["referral"], "accept"), 200)
+    told = await notice(optometrist, "servicerequest-response", "new")
+    answer = told["entry"][0]["resource"]
+    assert answer["response"] == {"identifier": asked["id"], "code": "ok"}
+    assert answer["source"]["endpoint"] == f"{codes.SERVICE_ID}|RXX01-SPA"
+    assert {one["status"] for one in resources(told, "Encounter")} == {"finished", "in-progress"}
+
+    said = {"reason": "referred-elsewhere", "note": "Seen abroad."}
+    taken(await optometrist.move(sent["referral"], "cancel", said), 200)
+    ended = await notice(hospital, "servicerequest-request", "update")
+    (revoked,) = resources(ended, "ServiceRequest")
+    assert (revoked["status"], revoked["id"]) == ("revoked", request["id"])
+    assert revoked["reasonCode"] == [{"text": "Referred elsewhere\nSeen abroad."}]
+
+
+@pytest.mark.usefixtures("bars")
+async def test_a_sender_that_speaks_bars_hears_of_a_deadline_that_passed(
+    place: Place, optometrist: Caller, hospital: Caller
+) -> None:
+    (sent,) = (await optometrist.submit(referral()))["messages"]
+    row = await hospital.arrived(sent["id"])
+    await place.move_deadline_back(sent["id"], "received")
+
+    async def look() -> Body | None:
+        for one in await optometrist.inbox():
+            if one["kind"] == "notice":
+                told = await body_of(optometrist, one)
+                if told["entry"][0]["resource"]["response"]["identifier"] == row["id"]:
+                    return told
+        return None
+
+    own = resources(await eventually(look), "Encounter")
+    (planned,) = [one for one in own if one["status"] == "planned"]
+    assert planned["reasonCode"][0]["text"].startswith("Your message was not confirmed as stored")
+
+
+@pytest.mark.usefixtures("bars")
+async def test_who_does_not_speak_bars_gets_what_everybody_gets(
+    pharmacy: Caller, practice: Caller, optometrist: Caller
+) -> None:
+    task = first(await pharmacy.submit(reading(196, 124)), "referral")
+    message = await body_of(practice, await practice.arrived(task["id"]))
+    header = message["entry"][0]["resource"]
+    assert header["eventCoding"]["system"] == codes.system("message-event").url
+    assert "versionId" not in message.get("meta", {})
