@@ -205,8 +205,9 @@ def test_the_index_knows_a_requester_however_its_sender_spells_the_system() -> N
         "id": "r",
         "requester": {"identifier": {"system": system, "value": "fph01"}},
     }
-    theirs = strict_json.dumps({"entry": [{"fullUrl": "urn:r", "resource": request}]})
-    assert [row.requester for row in bundle.index(theirs)] == ["FPH01"]
+    held = [{"fullUrl": "urn:r", "resource": request}]
+    theirs = strict_json.dumps({"type": "message", "entry": held})
+    assert [row.requester for row in bundle.index(theirs, MESSAGE)] == ["FPH01"]
 
 
 def test_every_reference_of_a_message_stands_in_it() -> None:

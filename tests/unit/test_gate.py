@@ -151,7 +151,8 @@ def test_the_same_bytes_by_another_profile_are_judged_too() -> None:
 async def test_an_answer_is_kept_unless_it_is_what_was_asked_for(
     tmp_path: Path, method: str, status: int, kept: bool
 ) -> None:
-    body = json.dumps({"resourceType": "OperationOutcome"}).encode()
+    issue = {"severity": "error", "code": "not-found"}
+    body = json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()
     answer = httpx2.Response(
         status,
         content=body,
