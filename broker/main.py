@@ -52,7 +52,7 @@ class Broker:
         self.adapters = found.adapters
         self.directory = CurrentDirectory(store)
         self.authority = Authority(store, ring, settings)
-        self.outlet = Http(settings, self._webhook_secrets)
+        self.outlet = Http(settings, self._webhook_secrets, key=ring.token_keys[-1])
         answers = Answers(store, self.vault)
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
         self.intake = Intake(core)

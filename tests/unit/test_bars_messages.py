@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from fhir_profiles import codes, verification_status
-from fhir_profiles.bars import definitions, response
+from fhir_profiles.bars import answer, definitions
 from fhir_profiles.bars.codes import CANCELLED, REQUEST, RESPONSE, use_case
 from fhir_profiles.bars.outgoing import Place, held
+from fhir_profiles.bundle import given_id
 from fhir_profiles.pathways import pharmacy
 from tests import made
 from tests.published import DATA, needed
@@ -410,6 +411,14 @@ def test_what_came_by_bars_is_answered_under_its_own_id_with_its_senders_encount
     assert header(message)["response"]["identifier"] == json.loads(CAME)["id"]
     encounter = next(one.raw for one in held(CAME) if one.type == "Encounter")
     assert encounter in message
+    request = next(one.full_url for one in held(CAME) if one.type == "ServiceRequest")
+    assert only(message, "ServiceRequest")["id"] == given_id(made.IDS["referral"], request)
+
+
+def test_a_person_finds_the_case_by_the_reference_that_the_first_answer_gave() -> None:
+    (identifier,) = receivers(told("move-accepted"))["identifier"]
+    reference = answer.spoken(made.IDS["referral"])
+    assert identifier == {"system": codes.CASE_REFERENCE, "value": reference}
 
 
 def test_the_receivers_encounter_is_the_same_one_in_every_response() -> None:
@@ -418,7 +427,7 @@ def test_the_receivers_encounter_is_the_same_one_in_every_response() -> None:
         for name, message in made.by_bars().items()
         if name.startswith("bars-response") and name.endswith("optometry-cataract-referral")
     }
-    assert urls == {response.receivers_encounter(made.IDS["referral"])}
+    assert urls == {answer.own_encounter(made.IDS["referral"])}
 
 
 def test_a_rejection_says_why_in_bars_own_code_and_in_the_receivers_words() -> None:
