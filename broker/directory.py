@@ -332,8 +332,8 @@ class Directory:
     def by_target(self, system: str, value: str) -> Destination | None:
         """Return the place that BaRS names so, the system in any spelling; None if it is nobody."""
         meant = _TARGETS.meant_by(system)
-        if meant is None or meant.is_misspelt:
-            return None
+        if meant is None or meant.is_misspelt or not value:
+            return None  # many services have no DoS id: nothing must not name one of them
         if meant.system == codes.ODS:
             return Destination(value) if value in self.organisations else None
         for service in self.entries.services:

@@ -34,7 +34,7 @@ from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
-from fhir_profiles.bars.message import Target
+from fhir_profiles.bars.incoming import Target
 
 DRAIN_SECONDS: Final = 6.0
 SHORTEST_PAUSE: Final = 0.02
@@ -52,7 +52,7 @@ class Broker:
         self.adapters = found.adapters
         self.directory = CurrentDirectory(store)
         self.authority = Authority(store, ring, settings)
-        self.outlet = Http(settings, self._webhook_secrets)
+        self.outlet = Http(settings, self._webhook_secrets, key=ring.token_keys[-1])
         answers = Answers(store, self.vault)
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
         self.intake = Intake(core)

@@ -21,10 +21,12 @@ from fhir.resources.R4B.messageheader import (
 )
 
 from fhir_profiles import codes, make, resources, strict_json, wire
+from fhir_profiles.verification_status import RETIRED, to_england, with_status
 
 _URN: Final = "urn:uuid:"
 _OPENING: Final = b'{"resourceType":"Bundle","type":"collection","entry":['
 _CLOSING: Final = b"]}"
+_RETIRED: Final = RETIRED.casefold().encode() + b'"'
 
 
 # -- making --------------------------------------------------------------------------------------
@@ -119,6 +121,8 @@ def lend(bundle: bytes, resource_type: str, message_id: str) -> list[Entry]:
     lent = []
     for url in wanted:
         whole = raw[url][0]
+        if resource_type_of(raw[url][1].resource) == "Patient":
+            whole = _in_england(whole)
         for old, new in renamed.items():
             whole = whole.replace(_uuid(old), _uuid(new))
         lent.append(Entry(renamed[url], _identified(whole, renamed[url])))
@@ -128,9 +132,9 @@ def lend(bundle: bytes, resource_type: str, message_id: str) -> list[Entry]:
 def _identified(entry: bytes, url: str) -> bytes:
     """Return an entry whose resource has the uuid of its fullUrl as id, as ours all have."""
     own = b'"' + _uuid(url) + b'"'
-    resource = dict(strict_json.members(entry))["resource"]
-    if dict(strict_json.members(resource)).get("id") == own:
+    if b'"id":' + own in entry:
         return entry
+    resource = dict(strict_json.members(entry))["resource"]
     return strict_json.with_member(entry, "resource", strict_json.with_member(resource, "id", own))
 
 
@@ -244,12 +248,27 @@ def _carried(content: bytes) -> tuple[bytes, dict[str, str]]:
     known = organizations(held)
     if content.startswith(_OPENING) and list(bundle) == ["resourceType", "type", "entry"]:
         return content[len(_OPENING) : -len(_CLOSING)], known
-    kept = (
-        raw
-        for raw, entry in zip(_raw_entries(content), held, strict=True)
-        if entry.get("resource", {}).get("resourceType") != "MessageHeader"
-    )
+    kept = []
+    for raw, entry in zip(_raw_entries(content), held, strict=True):
+        kind = entry.get("resource", {}).get("resourceType")
+        if kind != "MessageHeader":
+            kept.append(_in_england(raw) if kind == "Patient" else raw)
     return b",".join(kept), known
+
+
+def _in_england(entry: bytes) -> bytes:
+    """Return a patient's entry with the NHS number's status as UK Core has it, where BaRS's own
+    retired code is said; else every byte as it was."""
+    if _RETIRED not in entry.lower():
+        return entry
+    resource = dict(strict_json.members(entry))["resource"]
+    patient = strict_json.loads(resource)
+    held = patient.get("identifier", [])
+    identifiers = [with_status(one, to_england) for one in held]
+    if identifiers == held:
+        return entry
+    written = strict_json.with_member(resource, "identifier", strict_json.dumps(identifiers))
+    return strict_json.with_member(entry, "resource", written)
 
 
 def organizations(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:

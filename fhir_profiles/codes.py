@@ -59,16 +59,16 @@ def system(name: str) -> CodeSystem:
     return _SYSTEMS[name]
 
 
-def concept_map(name: str) -> Mapping[str, Any]:
-    """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
-    (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
-    return cast("Mapping[str, Any]", group)
-
-
 def core(url: str) -> Collection[str]:
     """Return the codes of a code system of FHIR R4 itself."""
     known: Collection[str] = r4.codes()["codeSystems"][url]
     return known
+
+
+def concept_map(name: str) -> Mapping[str, Any]:
+    """Return the one group of the ConceptMap in `definitions/concept-map-<name>.json`."""
+    (group,) = _RESOURCES[f"concept-map-{name}"]["group"]
+    return cast("Mapping[str, Any]", group)
 
 
 def identifier_system(name: str) -> str:

@@ -21,9 +21,9 @@ from broker.store import deliveries, messages
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding
 from fhir_profiles import strict_json
-from fhir_profiles.bars import message as bars
+from fhir_profiles.bars import incoming as bars
+from fhir_profiles.bars.incoming import Message, at, each, text
 from fhir_profiles.bars.meaning import Meaning, responder, words
-from fhir_profiles.bars.message import Message, at, each, text
 
 OK: Final = 200
 NOT_HERE: Final = "There is no such referral for this organisation."

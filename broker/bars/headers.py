@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from broker.errors import BadRequest, NotAcceptable, NotYours, Problem
 from fhir_profiles import codes, strict_json
-from fhir_profiles.bars.message import Target, at, identifier, text
+from fhir_profiles.bars.incoming import Target, at, identifier, text
 
 REQUEST_ID: Final = "X-Request-Id"
 CORRELATION_ID: Final = "X-Correlation-Id"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from broker import routing
 from broker.access import Caller
-from broker.addressing import SOURCE_NAME
+from broker.addressing_bars import SOFTWARE
 from broker.answers import BARS, Answer, Claimed
 from broker.bars import understanding
 from broker.bars.following import Following, follow
@@ -28,10 +28,10 @@ from broker.preparing import Prepared
 from broker.reading import read_object
 from fhir_profiles import codes
 from fhir_profiles.bars import answer as answering
-from fhir_profiles.bars import message as bars
+from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.answer import Answering, Planned
+from fhir_profiles.bars.incoming import Message, Target
 from fhir_profiles.bars.meaning import Meaning
-from fhir_profiles.bars.message import Message, Target
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import Profiles
 
@@ -100,7 +100,7 @@ class Bars:
             arrived.caller, message, understood.meaning, understood.place, arrived.body
         )
         message_id = await follow(self._core, said, claimed)
-        by = Answering(message_id, datetime.now(UTC), SOURCE_NAME, self._core.source)
+        by = Answering(message_id, datetime.now(UTC), SOFTWARE, self._core.source)
         return Answer(OK, answering.answer(arrived.body, message, by))
 
     def _understand(
@@ -143,7 +143,7 @@ class Bars:
     def _held(self, arrived: Arrived, message: Message, prepared: Prepared) -> bytes:
         """Return the answer that claims no more than that the broker holds it."""
         made = prepared.messages[0].row
-        by = Answering(made["id"], made["accepted_at"], SOURCE_NAME, self._core.source)
+        by = Answering(made["id"], made["accepted_at"], SOFTWARE, self._core.source)
         reference = answering.spoken(made["id"])
         planned = Planned(codes.CASE_REFERENCE, reference, HELD)
         return answering.answer(arrived.body, message, by, planned)

@@ -15,10 +15,11 @@ from broker.errors import BadRequest, NotOffered, NotYours, Problem, UnknownTarg
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, Context, Draft, Endpoint, FieldPaths, Needs, Seek, Want
 from fhir_profiles.bars import applications
-from fhir_profiles.bars import message as bars
+from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.applications import UseCase
+from fhir_profiles.bars.definitions import counts
+from fhir_profiles.bars.incoming import Message, Target, at, code_in, each, header_path, text
 from fhir_profiles.bars.meaning import CATEGORY, OFFERED, Meaning, meaning
-from fhir_profiles.bars.message import Message, Target, at, code_in, each, header_path, text
 from fhir_profiles.compiler.finding import Finding
 
 KEY: Final = "referral"
@@ -66,6 +67,7 @@ def understand(message: Message, at_door: Receiving, findings: Sequence[Finding]
     _own(message, at_door.organisation)
     _refuse(_event(message))
     use_case = _use_case(message)
+    _refuse(_counts(message))
     _refuse(_focus(message))
     means = meaning(message)
     if isinstance(means, Finding):
@@ -176,10 +178,28 @@ def _use_case(message: Message) -> UseCase | None:
     if not use_case.takes_version(message.version):
         versions = ", ".join(f"{one}.x" for one in sorted(use_case.versions))
         raise NotOffered(
-            f"{NOTHING} Version {versions} of application {use_case.application} is understood.",
+            f"{NOTHING} Version {versions} of {use_case.application} is understood.",
             [Problem("Bundle.meta.versionId", "not-supported", "Not this version.")],
         )
     return use_case
+
+
+def _counts(message: Message) -> list[Finding]:
+    """Check the message against the definition that it names: how many of each resource it has.
+
+    One of the published cancellations, with reason `delete`, names none (trap 1).
+    """
+    path = header_path("definition")
+    if not message.definition:
+        if message.reason == "delete":
+            return []
+        return [_wrong("required", path, "A message names its MessageDefinition.")]
+    try:
+        return [
+            _wrong("invariant", path, one) for one in counts(message.definition, message.bundle)
+        ]
+    except LookupError:
+        return [_wrong("invariant", path, "There is no such MessageDefinition.")]
 
 
 def _focus(message: Message) -> list[Finding]:

@@ -1,5 +1,5 @@
-"""Booking and Referral Standard (BaRS): its messages, what they mean, and how they are answered.
+"""BaRS, the booking and referral standard: its messages as they come in, and as they go out.
 
-What goes out is composed of what the broker holds (`referral`, `request`, `response`): clinical
-entries keep their bytes, only what BaRS demands otherwise is written anew or added.
+Pure. A message is a Bundle whose clinical entries keep their bytes; what goes out has anew only
+what BaRS demands otherwise, and added what a native message lacks.
 """

@@ -13,9 +13,9 @@ from html import escape
 from typing import Any, Final
 
 from fhir_profiles import codes, strict_json
-from fhir_profiles.bars import message as bars
+from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.codes import RESPONSE
-from fhir_profiles.bars.message import Message, at, text
+from fhir_profiles.bars.incoming import Message, at, text
 from fhir_profiles.bundle import entries, entry_id, given_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from fhir_profiles import codes
+
 
 @dataclass(frozen=True, slots=True)
 class UseCase:
@@ -17,7 +19,7 @@ class UseCase:
     system: str
     code: str
     display: str
-    application: int
+    application: str
     versions: frozenset[int]
     is_withdrawn: bool
     is_to_broker: bool
@@ -37,9 +39,15 @@ def use_cases() -> Mapping[str, UseCase]:
 
 
 def _use_cases(entry: Mapping[str, Any]) -> list[UseCase]:
+    found: Mapping[str, str]
+    if "code_system" in entry:
+        own = codes.system(entry["code_system"])
+        system, found = own.url, own.displays
+    else:
+        system, found = entry["system"], entry["use_cases"]
     return [
         UseCase(
-            system=entry["system"],
+            system=system,
             code=code,
             display=display,
             application=entry["application"],
@@ -47,5 +55,5 @@ def _use_cases(entry: Mapping[str, Any]) -> list[UseCase]:
             is_withdrawn=code in entry.get("withdrawn", ()),
             is_to_broker=entry.get("to_broker", False),
         )
-        for code, display in entry["use_cases"].items()
+        for code, display in found.items()
     ]

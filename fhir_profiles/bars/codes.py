@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from fhir_profiles import codes
-from fhir_profiles.bars.message import CATEGORIES, NHS
+from fhir_profiles.bars.incoming import CATEGORIES, NHS
 
 _PROFILES: Final = f"{NHS}StructureDefinition/"
 _CODES: Final = f"{NHS}CodeSystem/"

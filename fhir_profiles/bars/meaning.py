@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fhir_profiles.bars.message import (
+from fhir_profiles.bars.incoming import (
     REQUEST,
     RESPONSE,
     Message,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from fhir_profiles import codes, strict_json, verification_status
+from fhir_profiles import strict_json, verification_status
 from fhir_profiles.bars import demanded
 from fhir_profiles.bars.codes import APPLICATION, REFERRAL, category
 from fhir_profiles.bars.outgoing import Held, Place, held, made, reference
@@ -145,25 +145,15 @@ def _encounter(
 
 
 def _patient(patient: Mapping[str, Any], guardian: Held | None) -> dict[str, Any]:
-    identifiers = [_identifier(one) for one in patient.get("identifier", ())]
+    to_bars = verification_status.to_bars
+    identifiers = [
+        verification_status.with_status(one, to_bars) for one in patient.get("identifier", ())
+    ]
     contact = patient.get("contact") or demanded.contacts(
         patient, guardian.resource if guardian else None
     )
     written = {**patient, "contact": contact}
     return {**written, "identifier": identifiers} if identifiers else written
-
-
-def _identifier(identifier: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identifier that says in BaRS's own codes how far the NHS number was traced."""
-    extensions = []
-    for one in identifier.get("extension", ()):
-        if one.get("url") == codes.EXT_NHS_NUMBER_STATUS:
-            status = one["valueCodeableConcept"]
-            coding = [verification_status.to_bars(each) for each in status.get("coding", ())]
-            extensions.append({**one, "valueCodeableConcept": {**status, "coding": coding}})
-        else:
-            extensions.append(one)
-    return {**identifier, "extension": extensions} if extensions else dict(identifier)
 
 
 # -- carried -------------------------------------------------------------------------------------

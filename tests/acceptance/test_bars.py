@@ -86,6 +86,23 @@ async def test_it_stands_in_the_pharmacys_inbox_as_any_other_referral(
     row = await pharmacy.take(sent["id"])
     got = await pharmacy.collect(row)
     assert got.kind == "referral"
+    found = json.loads(got.body)
+    # An inbox speaks UK Core: the status in its code, everything else byte for byte.
+    (patient,) = resources(found, "Patient")
+    assert patient["identifier"][0]["extension"][0]["valueCodeableConcept"]["coding"] == [
+        {
+            "system": "https://fhir.hl7.org.uk/CodeSystem/"
+            "UKCore-NHSNumberVerificationStatusEngland",
+            "code": "01",
+            "display": "Number present and verified",
+        }
+    ]
+    text = json.dumps(message)
+    for one in message["entry"][1:]:
+        if one["resource"]["resourceType"] != "Patient":
+            assert json.dumps(one) in text and json.dumps(one).encode() in got.body
+    (header,) = resources(found, "MessageHeader")
+    assert header["eventCoding"]["code"] == "referral-request"
     tracked = await practice.tracked(sent["id"])
     referred = taken(await practice.get(tracked["referral"]), 200)
     assert (referred["state"], referred["pathway"]) == ("received", "a5t1")

@@ -181,6 +181,30 @@ FAULTS: list[tuple[str, Change, str, str]] = [
         "Bundle.entry[1].resource.category",
     ),
     (
+        "no definition",
+        lambda m: header(m).pop("definition"),
+        "required",
+        "Bundle.entry[0].resource.definition",
+    ),
+    (
+        "a definition that nobody has",
+        lambda m: header(m).update(definition="https://fhir.nhs.uk/MessageDefinition/mine"),
+        "invariant",
+        "Bundle.entry[0].resource.definition",
+    ),
+    (
+        "one Encounter too many",
+        lambda m: _two(m, "Encounter"),
+        "invariant",
+        "Bundle.entry[0].resource.definition",
+    ),
+    (
+        "no CarePlan",
+        lambda m: _drop(m, "CarePlan"),
+        "invariant",
+        "Bundle.entry[0].resource.definition",
+    ),
+    (
         "another focus",
         lambda m: header(m)["focus"][0].update(reference=m["entry"][2]["fullUrl"]),
         "invariant",
@@ -220,6 +244,7 @@ async def test_a_message_that_is_wrong_is_400_and_says_where(
 @pytest.mark.parametrize("first", range(len(FAULTS) - 1))
 async def test_what_a_receiver_checks_first_is_told_first(practice: Caller, first: int) -> None:
     message = referral()
+    # What comes later first, so that the earlier fault is not made good by it.
     for _, change, _, _ in reversed(FAULTS[first : first + 2]):
         change(message)
     _, _, issue, path = FAULTS[first]
