@@ -1,9 +1,13 @@
 """One event's content as the FHIR message that one destination gets: for consumers to compose."""
 
+from typing import Final
+
 from broker import addressing_bars
 from broker.events import Recorded
 from broker.ports import Addressed
 from fhir_profiles.bundle import Header, Site, address, entry_id
+
+SOURCE_NAME: Final = addressing_bars.SOFTWARE
 
 
 def message(
@@ -29,7 +33,7 @@ def message(
             header_id=entry_id(to.delivery, "header"),
             event=code,
             timestamp=event.time,
-            source_name=addressing_bars.SOFTWARE,
+            source_name=SOURCE_NAME,
             source_endpoint=event.source,
             sender=Site(to.sender.ods, to.sender.name),
             receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),

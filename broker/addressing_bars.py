@@ -17,7 +17,6 @@ from fhir_profiles.bars import request, response
 from fhir_profiles.bars.demanded import words
 from fhir_profiles.bars.outgoing import Envelope, Place
 from fhir_profiles.bars.referral import Referral
-from fhir_profiles.codes import SUBJECT_ID
 
 SOFTWARE: Final = "Referral Broker"
 VERSION: Final = version("referral-broker")
@@ -59,9 +58,9 @@ def _told(
     said = _Said(content, event.facts["focus"])
     if to.receiver.ods == original.sender.ods:
         answers = _bundle_id(original) or original.went_as
-        return response.response(referral, envelope, answers, said.progress(event.subject))
+        return response.response(referral, envelope, answers, said.progress())
     if bars.receiver == original.performer and said.is_over:
-        return request.cancellation(referral, envelope, said.words, bars.given_id)
+        return request.cancellation(referral, envelope, said.words, original.given_id)
     return None
 
 
@@ -112,11 +111,11 @@ class _Said:
         """Whether the receiver has nothing more to do for the patient."""
         return self._state is not None and STAGES[self._state].is_terminal
 
-    def progress(self, subject: str) -> response.Progress:
+    def progress(self) -> response.Progress:
         status = response.status_of(self._state) if self._state else "planned"
         reason = words(self._resource.get("statusReason", {}))
         as_code = _REJECTED_AS.get(reason, "OTH")
-        return response.Progress(status, (SUBJECT_ID, subject), self.words, as_code)
+        return response.Progress(status, self.words, as_code)
 
     def _words(self) -> Iterator[str]:
         if self._state is not None and not self._resource.get("statusReason"):

@@ -61,7 +61,16 @@ def build(asked: str = "") -> typer.Typer:
     """Return every command. What is plugged in is left out where one of ours is `asked` for: it
     may take long to load. Raises BadWiring.
     """
-    from broker.commands import deliveries, directory, looking, partner, profiles, token
+    from broker.commands import (
+        deliveries,
+        directory,
+        endpoints,
+        looking,
+        partner,
+        profiles,
+        signing,
+        token,
+    )
 
     app = typer.Typer(
         help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -79,6 +88,8 @@ def build(asked: str = "") -> typer.Typer:
         "deliveries": deliveries.app,
         "audit": looking.audit,
         "profiles": profiles.app,
+        "endpoints": endpoints.app,
+        "keys": signing.app,
     }
     for name, command in commands.items():
         app.command(name)(command)

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from broker.events import Destination, Kind
 from broker.ports import Endpoint, Party
 from fhir_profiles import codes
-from fhir_profiles.identifiers import ods_code
+from fhir_profiles.identifiers import dos_service_id, ods_code
 from fhir_profiles.systems import Systems
 from fhir_profiles.working_days import is_working, is_working_day, london
 
@@ -39,6 +39,12 @@ def _canonical(code: str) -> str:
     if ods_code(code) != code:
         raise ValueError("not an ODS code in its canonical form, 1 to 9 of A-Z and 0-9")
     return code
+
+
+def _dos(text: str) -> str:
+    if dos_service_id(text) != text:
+        raise ValueError("not a DoS service id: digits")
+    return text
 
 
 def _known_pillar(code: str) -> str:
@@ -64,7 +70,7 @@ Ods = Annotated[str, AfterValidator(_canonical)]
 Code = Annotated[str, _written("[A-Z0-9]+(-[A-Z0-9]+)*", "a code such as RXX01-SPA")]
 Pillar = Annotated[str, AfterValidator(_known_pillar)]
 Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as eye-casualty")]
-Dos = Annotated[str, _written("[0-9]{1,15}", "a DoS service id: digits")]
+Dos = Annotated[str, AfterValidator(_dos)]
 Text = Annotated[str, _written(r"\S(.*\S)?", "one line of text, up to 200 characters")]
 Telephone = Annotated[str, _written(r"(\+44 |0)[0-9]+( [0-9]+)*", "a number such as 0113 496 0201")]
 Area = Annotated[str, _written("[A-Z]{1,2}", "a postcode area such as LS")]
@@ -332,8 +338,8 @@ class Directory:
     def by_target(self, system: str, value: str) -> Destination | None:
         """Return the place that BaRS names so, the system in any spelling; None if it is nobody."""
         meant = _TARGETS.meant_by(system)
-        if meant is None or meant.is_misspelt:
-            return None
+        if meant is None or meant.is_misspelt or not value:
+            return None  # many services have no DoS id: nothing must not name one of them
         if meant.system == codes.ODS:
             return Destination(value) if value in self.organisations else None
         for service in self.entries.services:

@@ -232,6 +232,9 @@ DeliveryCode = Literal[
     "receipt-mismatch",
     "payload-erased",
     "handler-failed",
+    "intermediary",
+    "no-token",
+    "not-offered",
 ]
 
 
@@ -248,12 +251,16 @@ class Retry(BrokerError):
 
 
 class Reject(BrokerError):
-    """A delivery failed for good. The code is from a closed list."""
+    """A delivery failed for good. The code is from a closed list; `answer` is what the destination
+    said, where that is to be kept."""
 
-    def __init__(self, code: DeliveryCode, *, status: int | None = None) -> None:
+    def __init__(
+        self, code: DeliveryCode, *, status: int | None = None, answer: bytes | None = None
+    ) -> None:
         super().__init__(code)
         self.code: DeliveryCode = code
         self.status = status
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)

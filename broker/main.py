@@ -53,7 +53,7 @@ class Broker:
         self.adapters = found.adapters
         self.directory = CurrentDirectory(store)
         self.authority = Authority(store, ring, settings)
-        self.outlet = Http(settings, self._webhook_secrets)
+        self.outlet = Http(settings, self._webhook_secrets, key=ring.token_keys[-1])
         answers = Answers(store, self.vault)
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
         self.intake = Intake(core)
@@ -155,7 +155,15 @@ class Broker:
 
 @asynccontextmanager
 async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
-    """Open the store, the key ring and everything on top; refuse what is unsafe; close it all."""
+    """Open the store, the key ring and everything on top; refuse what is unsafe; close it all.
+
+    Rules of loaded definitions that were not compiled are logged, each by its name.
+    """
     with serving_lock(settings), open_store(settings, migrate=settings.is_embedded) as store:
         ring = open_ring(settings, store)
-        yield Broker(settings, store, ring)
+        broker = Broker(settings, store, ring)
+        for rule in broker.profiles.left_out:
+            log.warning("profiles.rule-left-out", rule=rule)
+        for rule in broker.profiles.slow:
+            log.warning("profiles.rule-slow", rule=rule)
+        yield broker

@@ -263,8 +263,12 @@ class Mover:
         content: Mapping[str, Any],
         organisation: str,
         client: str,
+        untold: frozenset[str] = frozenset(),
     ) -> Ready:
-        """Draw a move up. Raises Conflict where the state machine forbids it."""
+        """Draw a move up. Raises Conflict where the state machine forbids it.
+
+        `untold` are organisations that know of it already.
+        """
         row = found.row
         by = relation(row, organisation, self.directory)
         state = referral.apply(
@@ -273,7 +277,8 @@ class Mover:
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
         teller = Teller(self.vault, self.directory, self.source, self.now)
-        to = self._audience(row, move, by, organisation)
+        audience = self._audience(row, move, by, organisation)
+        to = [one for one in audience if one[0].ods not in untold]
         told = teller.moves(
             found.about,
             cause=event_id,

@@ -222,7 +222,8 @@ class Endpoint:
     attempt.
 
     A BaRS endpoint's `url` is the base of its FHIR API; where it wants a token, that is got at
-    `token_url` by the `client` that the broker is there.
+    `token_url` by the `client` that the broker is there. What was learnt of it before
+    `refreshed_at` (the operator's word) is not gone by any more.
     """
 
     destination: Destination
@@ -230,11 +231,15 @@ class Endpoint:
     url: str = ""
     token_url: str = ""
     client: str = ""
+    refreshed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt at one obligation. `id` is the same for ever, over every attempt."""
+    """One attempt at one obligation. `id` is the same for ever, over every attempt.
+
+    `sender` is whose message it is, and `target` the (system, value) that BaRS names the place by.
+    """
 
     id: str
     event: Recorded
@@ -245,6 +250,8 @@ class Delivery:
     digest: str
     body: bytes = field(repr=False)
     endpoint: Endpoint
+    sender: Party = field(default_factory=lambda: Party("", ""))
+    target: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +265,17 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What handling brought: a receipt or, after a bare 2xx, none; and what follows from it."""
+    """What handling brought: a receipt or, after a bare 2xx, none; and what follows from it.
+
+    `via` is by whose word it was received: a webhook's own receipt, or what a BaRS endpoint answers
+    stands for. `answer` is what the destination said, where that is to be kept.
+    """
 
     receipt: Receipt | None = None
     status: int | None = None
     follow_ups: tuple[Event, ...] = ()
+    via: str = "webhook"
+    answer: bytes | None = field(default=None, repr=False)
 
 
 class Outlet(Protocol):
@@ -277,7 +290,8 @@ class Outlet(Protocol):
 class Original:
     """The referral that a notice tells of, with what came or went out of it.
 
-    `went_as` is the id of the message Bundle by which the service that must act got it.
+    `went_as` is the id of the message Bundle by which the service that must act got it, `given_id`
+    the one that this service gave its request in answer, if it did.
     """
 
     event: Recorded
@@ -285,21 +299,20 @@ class Original:
     sender: Destination
     performer: Place
     went_as: str
+    given_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
     """What is known of a delivery to a place that speaks BaRS: what both ends are called there.
 
-    `original` is the referral that is told of, where there is one. `given_id` is the id that the
-    receiver gave its request, where it gave one.
+    `original` is the referral that is told of, where there is one.
     """
 
     sender: Place
     receiver: Place
     pathway: str
     original: Original | None = None
-    given_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Receipts: a destination's proof that it stored a delivery, and what follows from it.
 
-The same for a webhook's answer, a PUT in the inbox and, later, a BaRS answer. Level 2 of three: a
+The same for a webhook's answer, a PUT in the inbox and a BaRS answer. Level 2 of three: a
 receipt says that the bytes are stored, not that anybody acted.
 """
 
@@ -85,6 +85,33 @@ async def late_word(core: Core, row: Any) -> list[NewMessage] | None:
     )
 
 
+async def reference_word(core: Core, row: Any, reference: str | None) -> list[NewMessage]:
+    """Draw up the word to the sender by which reference its receiver knows what it was sent.
+
+    Empty where there is nothing to tell, or the message cannot be opened: the receipt counts all
+    the same.
+    """
+    if reference is None or row.role == Role.NOTICE or row.received_at is not None:
+        return []
+    try:
+        about = await core.store.read(lambda c: telling.about(c, core.vault, row.message_id))
+    except Tampered:
+        log.error("reference-word.tampered", delivery_id=row.id)
+        return []
+    if about is None:
+        return []
+    known = await core.directory.current()
+    who = known.name(Destination(row.ods, row.service))
+    return Teller(core.vault, known, core.source, datetime.now(UTC)).notices(
+        about,
+        cause=row.id,
+        topic="receiver-reference",
+        text=f"{who} has your {about.message.kind}; its reference is {reference}.",
+        by=row.ods,
+        to=[(Destination(about.message.sender), "sent what its receiver has a reference for")],
+    )
+
+
 async def take(core: Core, row: Any, receipt: Receipt, *, via: str, client: str) -> bool:
     """Write a receipt that came by itself. Durable on return; safe to repeat.
 
@@ -122,13 +149,15 @@ def settle(
     client: str,
     source: str,
     late: Sequence[NewMessage] | None,
+    word: Sequence[NewMessage] = (),
 ) -> None:
     """Write a receipt and what follows from it; `good` is whether it `matches`.
 
     The caller has locked the delivery (`deliveries.lock`). A second matching receipt changes
     nothing. One that does not match is kept as evidence, counts as a bare 2xx, and is on the
     work-list at once, unless the delivery was already proved stored. `late` is what `late_word`
-    drew up; raises Stale where the sender was told of a missed deadline since.
+    drew up; raises Stale where the sender was told of a missed deadline since. `word` are notices
+    that go with the receipt: with the first that matches, and so once.
     """
     crashpoint("receipt.before-write")
     referrals.put_receipt(
@@ -160,7 +189,7 @@ def settle(
     # Only now: whoever raises the deadline meanwhile has done so, or finds it met.
     if late is None and _sender_was_told(tx, row):
         raise Stale("Its deadline has passed meanwhile.")
-    notices.put(tx, late or ())
+    notices.put(tx, [*(late or ()), *word])
     if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
         _receive(tx, row, source)
     crashpoint("receipt.written")

@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.addresses import UrlRefused, read_url
@@ -84,19 +84,32 @@ class Settings(BaseSettings):
     slots_per_destination: Annotated[
         int, Field(description="Deliveries in flight to one destination.", ge=2)
     ] = 8
-    send_timeout: Annotated[
-        float, Field(description="Seconds for one outgoing call.", gt=0, le=45)
-    ] = 20.0
+    send_timeout: Annotated[float, Field(description="Seconds for one webhook.", gt=0, le=45)] = (
+        20.0
+    )
     poll_seconds: Annotated[
         float, Field(description="How often the database is looked at without a wake-up.", gt=0)
     ] = 5.0
     allow_plain_http: Annotated[
-        bool, Field(description="Whether webhooks may go to http:// and loopback addresses.")
+        bool, Field(description="Whether calls may go to http:// and loopback addresses.")
     ] = False
+    tls_certificate: Annotated[
+        Path | None,
+        Field(description="The certificate (PEM, with its chain) that BaRS receivers are shown."),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Field(description="The key of that certificate (PEM, without a password).")
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Field(description="debug, info, warning or error."),
     ] = "info"
+
+    @model_validator(mode="after")
+    def _certificate_with_its_key(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("set BROKER_TLS_CERTIFICATE and BROKER_TLS_KEY together, or neither")
+        return self
 
     @property
     def store_url(self) -> str:
@@ -133,8 +146,8 @@ def load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         problems += [
-            f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: "
-            f"{one['msg'].removeprefix('Value error, ')}"
+            (f"{PREFIX}{'_'.join(map(str, one['loc'])).upper()}: " if one["loc"] else "")
+            + one["msg"].removeprefix("Value error, ")
             for one in error.errors()
         ]
         raise SettingsProblem("; ".join(problems)) from None

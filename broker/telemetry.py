@@ -47,6 +47,7 @@ ALLOWED: Final = frozenset(
         "revisions",
         "path",
         "point",
+        "rule",
     }
 )
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker import deadlines
+from broker import answered, deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
 from broker.calls import NOTE as CALL_NOTE
 from broker.directory import Directory
@@ -111,8 +111,8 @@ def relation(trail: Trail, own: Collection[str]) -> Relation:
 
 
 def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Mapping[str, Any]]:
-    """Return what was said of it in anybody's own words: advice, outcomes, and notes, by the event
-    or the call.
+    """Return what was said of it in anybody's own words: advice, outcomes, and notes, by the event,
+    the call or the delivery.
 
     What was erased or altered is left out: the trail itself does not depend on it.
     """
@@ -125,6 +125,13 @@ def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Ma
             opened = messages.payload(connection, vault, event, role)
             if opened is not None:
                 found[event] = strict_json.loads(opened.body)
+    for row in trail.deliveries:
+        if row.channel != "bars":
+            continue
+        with suppress(Tampered):
+            answer = answered.of_delivery(connection, vault, row.id)
+            if answer is not None and answer.reference is not None:
+                found[row.id] = {"reference": answer.reference}
     return found
 
 
@@ -257,7 +264,10 @@ def _standing(trail: Trail, directory: Directory) -> str:
     if not acting:
         return "Accepted; not yet on its way." if message.event_id else "Nothing was sent."
     if all(row.received_at is not None for row in acting):
-        return f"{names} has stored it; nobody has acted on it yet."
+        confirmed = {one.delivery_id for one in trail.receipts if one.matches and one.via != "bars"}
+        if all(row.id in confirmed for row in acting):
+            return f"{names} has stored it; nobody has acted on it yet."
+        return f"{names} has it, by its endpoint's word; nobody has acted on it yet."
     if any(row.done_reason == "given-up" for row in acting):
         return f"It could not be delivered to {names} and was given up."
     if any(row.state == "dead" for row in acting):
@@ -362,6 +372,8 @@ def _delivery(
             for one in trail.attempts
             if one.delivery_id == row.id
         ],
+        # By which a BaRS receiver knows it: for the sender to read out.
+        "reference": words.get(row.id, {}).get("reference"),
         "receipts": [
             {"at": _time(one.received_at), "via": one.via, "matches": one.matches}
             for one in trail.receipts

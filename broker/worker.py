@@ -6,13 +6,13 @@ No lock is held across the network. Wake-ups are immediate; polling is the safet
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import structlog
 
-from broker import receipts
+from broker import answered, receipts
 from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
@@ -33,15 +33,16 @@ from broker.events import (
 from broker.ports import Consumer, Delivery, Endpoint, Outcome, Outlet
 from broker.retry import decide, policy_of
 from broker.routing import recheck
-from broker.store import claims, deliveries, ledger, messages, work
+from broker.store import claims, deliveries, endpoints, ledger, messages, work
 from broker.store.claims import Slots
 from broker.store.messages import NewMessage, Opened
 from broker.store.tx import Connection, Tx
 from broker.telemetry import ATTEMPTS
-from broker.vault import Tampered
+from broker.vault import MessageKey, Tampered
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
+BARS: Final = "bars"
 SETTLE_AGAIN: Final = timedelta(seconds=1)
 FULL_SECONDS: Final = 1.0
 
@@ -50,6 +51,31 @@ FULL_SECONDS: Final = 1.0
 class _Loaded:
     event: Recorded | None
     body: Opened | None
+    sender: str
+    refreshed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an attempt was answered: an outcome or a failure, and the key to keep the answer by."""
+
+    outcome: Outcome
+    failure: Retry | Reject | None
+    key: MessageKey | None
+
+    @property
+    def answer(self) -> bytes | None:
+        if isinstance(self.failure, Reject):
+            return self.failure.answer
+        return self.outcome.answer if self.failure is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The notices that go with a receipt: that it was late, and the receiver's own reference."""
+
+    late: Sequence[NewMessage] | None = None
+    reference: Sequence[NewMessage] = ()
 
 
 class Worker:
@@ -110,8 +136,9 @@ class Worker:
         outcome = Outcome()
         inbox = False
         correlation_id: str | None = None
+        key: MessageKey | None = None
         try:
-            delivery = await self._load(row)
+            delivery, key = await self._load(row)
             correlation_id = delivery.event.correlation_id
             if delivery.endpoint.channel == "inbox":
                 inbox = True
@@ -138,32 +165,24 @@ class Worker:
             status=outcome.status if failure is None else failure.status,
             code=failure.code if failure is not None else None,
         )
-        await self._write_down(row, started, outcome, failure, inbox=inbox)
+        await self._write_down(row, started, _Said(outcome, failure, key), inbox=inbox)
         crashpoint("worker.settled")
 
-    async def _write_down(
-        self,
-        row: Any,
-        started: datetime,
-        outcome: Outcome,
-        failure: Retry | Reject | None,
-        *,
-        inbox: bool,
-    ) -> None:
+    async def _write_down(self, row: Any, started: datetime, said: _Said, *, inbox: bool) -> None:
         """Settle an attempt, if need be again and again for as long as its lease lasts.
 
         A disk that is full or a database that is locked must not make the broker forget what it
         was answered. After that the lease is over, and the delivery is attempted again.
         """
-        said = outcome.receipt
+        receipt = said.outcome.receipt
         while True:
             try:
                 directory = await self._core.directory.current()
-                good = said is not None and receipts.matches(said, row, directory)
-                late = await receipts.late_word(self._core, row) if good else None
+                good = receipt is not None and receipts.matches(receipt, row, directory)
+                words = await self._words(row, said) if good else _Words()
                 await self._core.store.write(
-                    lambda tx, good=good, late=late: self._settle(  # type: ignore[misc]
-                        tx, row, started, outcome, failure, inbox=inbox, good=good, late=late
+                    lambda tx, good=good, words=words: self._settle(  # type: ignore[misc]
+                        tx, row, started, said, inbox=inbox, good=good, words=words
                     )
                 )
             except Unavailable:
@@ -176,13 +195,27 @@ class Worker:
             else:
                 return
 
-    async def _load(self, row: Any) -> Delivery:
-        """Read what is to be sent and look the endpoint up afresh. Raises Retry or Reject."""
+    async def _words(self, row: Any, said: _Said) -> _Words:
+        answer = answered.Answered(said.outcome.status or 0, said.answer or b"")
+        return _Words(
+            await receipts.late_word(self._core, row),
+            await receipts.reference_word(self._core, row, answer.reference),
+        )
+
+    async def _load(self, row: Any) -> tuple[Delivery, MessageKey]:
+        """Read what is to be sent and look the endpoint up afresh. Raises Retry or Reject.
+
+        What was composed for BaRS goes out by BaRS, and nothing else does: a body in the words of
+        another standard could be taken for something that it is not.
+        """
 
         def read(connection: Connection) -> _Loaded:
+            message = messages.get(connection, row.message_id) if row.channel == BARS else None
             return _Loaded(
                 ledger.event(connection, row.event_id),
                 messages.payload(connection, self._core.vault, row.id, SENT),
+                message.sender if message is not None else "",
+                endpoints.refreshed_at(connection, row.ods, row.service) if message else None,
             )
 
         loaded = await self._core.store.read(read)
@@ -195,7 +228,9 @@ class Worker:
         endpoint = recheck(to, Kind(row.kind), directory)
         if not isinstance(endpoint, Endpoint):
             raise Retry(endpoint)
-        return Delivery(
+        if (endpoint.channel == BARS) != (row.channel == BARS):
+            raise Retry("does-not-take")
+        delivery = Delivery(
             id=row.id,
             event=loaded.event,
             kind=Kind(row.kind),
@@ -204,20 +239,22 @@ class Worker:
             attempt=row.attempt,
             digest=row.digest,
             body=loaded.body.body,
-            endpoint=endpoint,
+            endpoint=replace(endpoint, refreshed_at=loaded.refreshed_at),
+            sender=directory.party(Destination(loaded.sender)),
+            target=directory.target(to),
         )
+        return delivery, loaded.body.key
 
     def _settle(
         self,
         tx: Tx,
         claimed: Any,
         started: datetime,
-        outcome: Outcome,
-        failure: Retry | Reject | None,
+        said: _Said,
         *,
         inbox: bool,
         good: bool,
-        late: Sequence[NewMessage] | None,
+        words: _Words,
     ) -> None:
         """Write the outcome: done, due again or dead, with what follows from it."""
         row = deliveries.lock(tx, claimed.id)
@@ -228,10 +265,12 @@ class Worker:
             if held:
                 deliveries.hold_for_receipt(tx, row, None)
             return
-        if failure is None:
-            self._answered(tx, row, claimed, started, outcome, late, good=good, held=held)
+        if said.answer is not None and said.key is not None:
+            answered.put(tx, self._core.vault, said.key, claimed, said.answer)
+        if said.failure is None:
+            self._answered(tx, row, claimed, started, said.outcome, words, good=good, held=held)
         else:
-            self._failed(tx, row, claimed, started, failure, held=held)
+            self._failed(tx, row, claimed, started, said.failure, held=held)
 
     def _answered(
         self,
@@ -240,7 +279,7 @@ class Worker:
         claimed: Any,
         started: datetime,
         outcome: Outcome,
-        late: Sequence[NewMessage] | None,
+        words: _Words,
         *,
         good: bool,
         held: bool,
@@ -252,10 +291,11 @@ class Worker:
                 row,
                 outcome.receipt,
                 good=good,
-                via="webhook",
+                via=outcome.via,
                 client=CLIENT,
                 source=self._core.source,
-                late=late,
+                late=words.late,
+                word=words.reference,
             )
             name = "received" if good else "answered"
             code = None if good else "receipt-mismatch"

@@ -20,7 +20,7 @@ from fhir.resources.R4B.messageheader import (
     MessageHeader,
 )
 
-from fhir_profiles import codes, make, resources, strict_json, wire
+from fhir_profiles import codes, identifiers, make, resources, strict_json, systems, wire
 from fhir_profiles.verification_status import RETIRED, to_england, with_status
 
 _URN: Final = "urn:uuid:"
@@ -274,10 +274,18 @@ def organizations(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for entry in entries:
         resource = entry.get("resource", {})
         if resource.get("resourceType") == "Organization":
-            for identifier in resource.get("identifier", ()):
-                if identifier.get("system") == codes.ODS:
-                    found.setdefault(identifier["value"], entry["fullUrl"])
+            for code in _ods_codes(resource.get("identifier", ())):
+                found.setdefault(code, entry["fullUrl"])
     return found
+
+
+def _ods_codes(held: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the ODS codes among identifiers, whatever spelling their senders use."""
+    for one in held:
+        if systems.is_same(one.get("system", ""), codes.ODS):
+            code = identifiers.ods_code(one.get("value", ""))
+            if code is not None:
+                yield code
 
 
 def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader:
@@ -428,7 +436,4 @@ def _ods(reference: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     target = held.get(reference.get("reference", ""), {})
     if "organization" in target:
         return _ods(target["organization"], held)
-    for identifier in [*target.get("identifier", ()), reference.get("identifier", {})]:
-        if identifier.get("system") == codes.ODS:
-            return str(identifier["value"])
-    return ""
+    return next(_ods_codes([*target.get("identifier", ()), reference.get("identifier", {})]), "")

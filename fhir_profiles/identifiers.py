@@ -2,7 +2,7 @@
 
 Nothing here knows who an identifier belongs to; shape, range and check digit are all that is
 judged. Rules: NHS Data Dictionary (NHS number, ODS code), SNOMED CT Technical Implementation
-Guide 6.6 (SCTID, Verhoeff), the regulators' own numbers.
+Guide 6.6 (SCTID, Verhoeff), the regulators' own numbers. A system's name: `systems`.
 """
 
 import re
@@ -17,6 +17,9 @@ _SCTID: Final = re.compile(r"[1-9][0-9]{5,17}")
 _SEVEN: Final = re.compile(r"[0-9]{7}")
 _GOC: Final = re.compile(r"([0-9]{2})-?([0-9]{5})")
 _GDC: Final = re.compile(r"[0-9]{1,6}")
+_DOS: Final = re.compile(r"[0-9]{1,15}")
+_SDS: Final = re.compile(r"[0-9]{12}")
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POSTCODE: Final = re.compile(
     r"(GIR|[A-Z]{1,2}[0-9][A-Z0-9]?)([0-9][A-Z]{2})",
 )
@@ -122,6 +125,21 @@ def goc_number(text: str) -> str | None:
     """Return a General Optical Council number as it is printed, `01-12345`."""
     match = _GOC.fullmatch(text.strip())
     return f"{match[1]}-{match[2]}" if match else None
+
+
+def dos_service_id(text: str) -> str | None:
+    """Return the id of a service in the Directory of Services: digits."""
+    return _shaped(_DOS, text)
+
+
+def sds_id(text: str) -> str | None:
+    """Return the id of a user or of a role profile in the Spine Directory Service: 12 digits."""
+    return _shaped(_SDS, text)
+
+
+def uuid(text: str) -> str | None:
+    """Return a UUID in lower case, with its hyphens, as FHIR and BaRS write it."""
+    return _shaped(_UUID, text.lower())
 
 
 def postcode(text: str) -> str | None:

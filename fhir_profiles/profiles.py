@@ -42,6 +42,11 @@ class Profiles:
         """Rules of loaded definitions that no check could be made of."""
         return self._library.left_out
 
+    @property
+    def slow(self) -> Sequence[str]:
+        """Constraints that could not be compiled: they are checked, each taking its time."""
+        return self._library.slow
+
     def check(self, content: bytes, profile: str | None = None) -> list[Finding]:
         """Return all that is wrong with a resource in JSON; an empty list: nothing.
 

@@ -34,6 +34,7 @@ from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.relatedperson import RelatedPerson
 
 from fhir_profiles import blocks, codes, make
+from fhir_profiles.working_days import london
 
 When = date | datetime
 
@@ -123,7 +124,13 @@ def moment(when: When) -> Any:
 
 
 def period(start: When | None = None, end: When | None = None) -> Period:
-    """Return a period; either end may be open."""
+    """Return a period; either end may be open.
+
+    From a time to the end of its own day is written as that day, twice: FHIR compares a day with
+    none of its times (per-1), and the reference validator refuses what it cannot compare.
+    """
+    if isinstance(start, datetime) and end in {start.date(), london(start).date()}:
+        start = end
     return make.Period(start=moment(start) if start else None, end=moment(end) if end else None)
 
 

@@ -51,6 +51,11 @@ def normal(name: str) -> str:
     return text.removeprefix("https://").removeprefix("http://")
 
 
+def is_same(one: str, other: str) -> bool:
+    """Whether two names are one system's, in whatever spelling. A misspelt one is another."""
+    return one == other or normal(one) == normal(other)
+
+
 def is_close(one: str, other: str, farthest: int = FARTHEST) -> bool:
     """Whether no more than so many letters were put in, left out or changed, and no digit.
 

@@ -31,6 +31,7 @@ AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 PHARMACY = "FA001"
 PRACTICE = "A81001"
 FHIR = "application/fhir+json"
+SOURCE = "urn:referral-broker:test"  # of what a test laid down and no broker made
 TOKEN = ECKey.generate_key("P-384")
 
 
@@ -55,7 +56,7 @@ def an_event(subject: str, **changes: Any) -> Event:
     event = Event(
         id=uuid7(),
         type=UPDATE_SUBMITTED,
-        source="urn:referral-broker:test",
+        source=SOURCE,
         subject=subject,
         time=AT,
         dataschema="https://example.org/profile|1.0.0",

@@ -185,7 +185,7 @@ def _ways_out(
     )
     yield _all(
         Finding(
-            "webhook addresses",
+            "addresses",
             "fail",
             "No call is ever made to the URL of",
             "Give it a https:// URL and a public address. On one machine, to try things out: "
@@ -219,19 +219,24 @@ def _without_secret(connection: Any, directory: Directory) -> list[str]:
 
 
 def _never_called(directory: Directory, *, allow_plain_http: bool) -> list[str]:
-    """Return where no webhook goes for its URL alone. Nobody is asked where a name leads."""
-    refused = []
-    for one in directory.entries.endpoints:
-        if one.channel != "webhook":
-            continue
-        try:
-            host = read_url(one.url, allow_plain_http=allow_plain_http).host
-        except UrlRefused:
-            refused.append(one.key)
-            continue
-        if is_address(host) and why_refused(host, allow_loopback=allow_plain_http):
-            refused.append(one.key)
-    return refused
+    """Return where no call goes for its URLs alone. Nobody is asked where a name leads."""
+    return [
+        one.key
+        for one in directory.entries.endpoints
+        if any(
+            _is_refused(url, allow_plain_http=allow_plain_http)
+            for url in (one.url, one.token_url)
+            if url
+        )
+    ]
+
+
+def _is_refused(url: str, *, allow_plain_http: bool) -> bool:
+    try:
+        host = read_url(url, allow_plain_http=allow_plain_http).host
+    except UrlRefused:
+        return True
+    return is_address(host) and why_refused(host, allow_loopback=allow_plain_http) is not None
 
 
 def _unconnected(directory: Directory) -> list[str]:

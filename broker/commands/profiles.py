@@ -61,8 +61,14 @@ def load(
         showing.say(f"{package.name} {package.version}".rstrip() + f": {held}.")
     for url, names in profile_packages.twice(data_dir).items():
         showing.warn(f"{url} is in {' and '.join(names)}: the first one's stands.")
-    for rule in profile_packages.profiles(data_dir).left_out:
+    _warn_of_rules(profile_packages.profiles(data_dir))
+
+
+def _warn_of_rules(profiles: Profiles) -> None:
+    for rule in profiles.left_out:
         showing.warn(f"No check can be made of this rule: {rule}")
+    for rule in profiles.slow:
+        showing.warn(f"This rule is checked, but slowly: {rule}")
 
 
 def _package(path: Path, name: str) -> profile_packages.Package:
@@ -84,7 +90,11 @@ def _package(path: Path, name: str) -> profile_packages.Package:
 
 @app.command("list")
 def list_packages(*, as_json: AsJson = False) -> None:
-    """List the packages that are loaded, in the order in which they stand."""
+    """List the packages that are loaded, in the order in which they stand.
+
+    Rules of theirs that were not compiled are named on standard error.
+    """
+    data_dir = settings.load().data_dir
     found = [
         {
             "name": package.name,
@@ -95,8 +105,9 @@ def list_packages(*, as_json: AsJson = False) -> None:
                 one["resourceType"] == "StructureDefinition" for one in package.definitions
             ),
         }
-        for package in profile_packages.load(settings.load().data_dir)
+        for package in profile_packages.load(data_dir)
     ]
+    _warn_of_rules(profile_packages.profiles(data_dir))
     if as_json:
         showing.as_json(found)
         return

@@ -28,7 +28,9 @@ UNSENT: Final[tuple[DeliveryCode, ...]] = (
     "closed",
     "connection-failed",
     "does-not-take",
+    "no-token",
     "not-connected",
+    "not-offered",
 )
 """Codes of attempts that ended before anything was sent; one that is lost may have sent all."""
 

@@ -43,6 +43,7 @@ class Opened:
     content_type: str
     digest: str
     key: MessageKey
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,13 @@ def put_payloads(tx: Tx, payloads: Sequence[dict[str, Any]]) -> None:
     """Store sealed payloads of a key that is there already."""
     if payloads:
         tx.execute(t.into(t.payload), list(payloads))
+
+
+def put_payload(tx: Tx, row: dict[str, Any]) -> None:
+    """Store a sealed payload of a key that is there already, unless it is there itself."""
+    there = and_(p.owner_id == row["owner_id"], p.role == row["role"], p.version == row["version"])
+    if tx.first(select(p.owner_id).where(there)) is None:
+        tx.execute(t.into(t.payload), row)
 
 
 def sealed(
@@ -162,7 +170,7 @@ def open_row(vault: Vault, row: Row[Any]) -> Opened:
     body = vault.open(key, row.sealed, binding)
     if len(body) != row.size:
         raise Tampered(f"{binding.role} of {binding.owner} has another length than recorded")
-    return Opened(body, row.content_type, row.digest, key)
+    return Opened(body, row.content_type, row.digest, key, row.version)
 
 
 def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) -> None:

@@ -385,6 +385,16 @@ class EndpointStateRow(SQLModel, table=True):
     updated_at: datetime = _utc()
 
 
+class EndpointRefreshRow(SQLModel, table=True):
+    """When an operator last had forgotten what was known of what an endpoint offers."""
+
+    __tablename__ = "endpoint_refresh"
+    __table_args__ = (KEYED,)
+    ods: str = _text(primary=True)
+    service: str = _text(primary=True)
+    refreshed_at: datetime = _utc()
+
+
 class IdempotencyKeyRow(SQLModel, table=True):
     """A key that has been used, for ever: the HMAC of what it was used for, and whose answer."""
 
@@ -592,6 +602,7 @@ deadline = _table(DeadlineRow)
 telephone_call = _table(TelephoneCallRow)
 work_item = _table(WorkItemRow)
 endpoint_state = _table(EndpointStateRow)
+endpoint_refresh = _table(EndpointRefreshRow)
 idempotency_key = _table(IdempotencyKeyRow)
 jti = _table(JtiRow)
 audit = _table(AuditRow)

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from fhir_profiles import codes, strict_json
 from fhir_profiles.bars import incoming as bars
+from fhir_profiles.bars.codes import RESPONSE
 from fhir_profiles.bars.incoming import Message, at, text
-from fhir_profiles.bundle import entries, given_id
+from fhir_profiles.bundle import entries, entry_id, given_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
-SHORT: Final = (
-    "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-response-referral-short"
-)
+OWN_ENCOUNTER: Final = "answer encounter"
+"""What the receiver's Encounter is named by, here and in every response that follows."""
 _XHTML: Final = "http://www.w3.org/1999/xhtml"
 _CLASS: Final = {
     "system": f"{codes.HL7}v3-ActCode",
@@ -60,7 +60,7 @@ def answer(
     """Return the answer to a message: its entries with their ids, and `planned` where it begins
     something. The same message gives the same bytes."""
     header_url = _url(by, f"answer header {message.id}")
-    encounter_url = _url(by, "answer encounter")
+    encounter_url = own_encounter(by.message_id)
     parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
     for one in entries(content):
         if one.full_url in message.resources and one.full_url != _header_url(message):
@@ -85,8 +85,28 @@ def answer(
     return opening[:-1] + b',"entry":[' + b",".join(parts) + b"]}"
 
 
+def passed_on(received: bytes, message: Message, by: Answering) -> bytes:
+    """Return a receiver's own answer for the sender of a message that was passed on to it.
+
+    What the sender knows already has the ids that it has here; everything else stays as it came.
+    """
+    parts = []
+    for one in entries(received):
+        resource = one.resource
+        if one.full_url in message.resources and one.full_url != _header_url(message):
+            given = strict_json.dumps(given_id(by.message_id, one.full_url))
+            resource = strict_json.with_member(resource, "id", given)
+        parts.append(_raw(one.full_url, resource))
+    return strict_json.with_member(received, "entry", b"[" + b",".join(parts) + b"]")
+
+
 def _header_url(message: Message) -> str:
     return text(at(message.bundle, "entry", 0, "fullUrl"))
+
+
+def own_encounter(message_id: str) -> str:
+    """Return the fullUrl of the receiver's Encounter."""
+    return entry_id(message_id, OWN_ENCOUNTER)
 
 
 def _url(by: Answering, name: str) -> str:
@@ -123,7 +143,7 @@ def _header(message: Message, by: Answering, encounter: str | None) -> dict[str,
     responsible = at(header, "destination", 0, "receiver")
     if message.referred(responsible):
         made["sender"] = {"reference": responsible["reference"]}
-    return {**made, "definition": SHORT} if encounter else made
+    return {**made, "definition": RESPONSE} if encounter else made
 
 
 def _encounter(message: Message, by: Answering, planned: Planned) -> dict[str, Any]:

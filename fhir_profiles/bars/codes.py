@@ -3,15 +3,12 @@
 from typing import Any, Final
 
 from fhir_profiles import codes
+from fhir_profiles.bars.incoming import CATEGORIES, NHS
 
-_BASE: Final = "https://fhir.nhs.uk/"
-_PROFILES: Final = f"{_BASE}StructureDefinition/"
-_CODES: Final = f"{_BASE}CodeSystem/"
-_MESSAGES: Final = f"{_BASE}MessageDefinition/"
+_PROFILES: Final = f"{NHS}StructureDefinition/"
+_CODES: Final = f"{NHS}CodeSystem/"
+_MESSAGES: Final = f"{NHS}MessageDefinition/"
 
-EVENTS: Final = f"{_CODES}message-events-bars"
-REASONS: Final = f"{_CODES}message-reason-bars"
-CATEGORIES: Final = f"{_CODES}message-category-servicerequest"
 REJECTED: Final = f"{_CODES}rejected-reasons-bars"
 CONSENTS: Final = f"{_CODES}consent-categories-bars"
 

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from fhir_profiles import codes, strict_json, systems
-from fhir_profiles.bars.codes import APPLICATION, BUNDLE, EVENTS, HEADERS, REASONS
+from fhir_profiles.bars.codes import APPLICATION, BUNDLE, HEADERS
+from fhir_profiles.bars.incoming import EVENTS, REASONS
 from fhir_profiles.bundle import entry_id, references
 
 _URN: Final = "urn:uuid:"

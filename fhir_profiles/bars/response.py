@@ -1,13 +1,14 @@
 """What became of a referral, told to a sender that speaks BaRS: the short response.
 
-The receiver's own Encounter carries the progress. It has the same fullUrl in every response, so
-that the sender sees one thing move on.
+The receiver's own Encounter carries the progress: the one that the synchronous answer planned,
+under the same fullUrl and reference, so that the sender sees one thing move on.
 """
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fhir_profiles import codes
+from fhir_profiles.bars import answer
 from fhir_profiles.bars.codes import REJECTED, RESPONSE
 from fhir_profiles.bars.demanded import AMBULATORY
 from fhir_profiles.bars.outgoing import (
@@ -21,7 +22,7 @@ from fhir_profiles.bars.outgoing import (
     write,
 )
 from fhir_profiles.bars.referral import Referral, asked, first, named_only
-from fhir_profiles.bundle import entry_id
+from fhir_profiles.bundle import given_id
 
 REJECTIONS: Final = {
     "RRNA": "Requested resource not available within timescale",
@@ -30,19 +31,15 @@ REJECTIONS: Final = {
 }
 """The whole of rejected-reasons-bars 1.1.0."""
 
-_ENCOUNTER: Final = "bars receiver's encounter"
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a referral is: the status of the receiver's Encounter, and the receiver's words.
 
-    `reference` (system, value) is what a person at the receiver's knows it by; `rejected_as` is a
-    code of `REJECTIONS`, said where the status is cancelled.
+    `rejected_as` is a code of `REJECTIONS`, said where the status is cancelled.
     """
 
     status: str
-    reference: tuple[str, str]
     words: str = ""
     rejected_as: str = "OTH"
 
@@ -50,11 +47,6 @@ class Progress:
 def status_of(state: str) -> str:
     """Return the Encounter.status that tells a state of a referral (`referral-state`)."""
     return codes.system("referral-state").properties[state]["encounter-status"]
-
-
-def receivers_encounter(message_id: str) -> str:
-    """Return the fullUrl of the receiver's Encounter in every response to a referral."""
-    return entry_id(message_id, _ENCOUNTER)
 
 
 def response(referral: Referral, envelope: Envelope, answers: str, progress: Progress) -> bytes:
@@ -70,6 +62,8 @@ def response(referral: Referral, envelope: Envelope, answers: str, progress: Pro
         raise LookupError("a response names the patient and the sender's encounter")
     status = "completed" if progress.status == "finished" else "active"
     request = named_only(focus.resource, envelope.at) | {"status": status}
+    if referral.came_by_bars:
+        request["id"] = given_id(referral.message_id, focus.full_url)  # as it was answered
     own = _own(referral, envelope, encounter, patient, progress)
     told = [made(focus.full_url, request), own, encounter, patient]
     told += [one for one in entries if one.type in {"Practitioner", "PractitionerRole"}]
@@ -88,14 +82,14 @@ def _senders(entries: list[Held], focus: Held) -> Held | None:
 def _own(
     referral: Referral, envelope: Envelope, senders: Held, patient: Held, progress: Progress
 ) -> Held:
-    system, value = progress.reference
+    reference = answer.spoken(referral.message_id)
     return named(
         referral.message_id,
-        _ENCOUNTER,
+        answer.OWN_ENCOUNTER,
         "Encounter",
         f"{codes.UK_CORE}UKCore-Encounter",
         envelope.at,
-        identifier=[{"system": system, "value": value}],
+        identifier=[{"system": codes.CASE_REFERENCE, "value": reference}],
         status=progress.status,
         **{"class": senders.resource.get("class", AMBULATORY)},
         subject={"reference": patient.full_url},

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
+from fhir_profiles import identifiers
 from fhir_profiles.compiler import r4
 from fhir_profiles.compiler.extensions import names_of
 from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
@@ -224,9 +225,7 @@ def _calendar(value: Any, _scope: Any) -> list[Finding] | None:
 
 
 _NO_SUCH_DAY: Final = [Finding("error", "value", "", f"{r4.CORE}date", "There is no such day.")]
-_URN_UUID: Final = re.compile(
-    r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-)
+_URN: Final = "urn:uuid:"
 _NO_UUID: Final = [
     Finding(
         "error", "value", "", f"{r4.CORE}uuid", "urn:uuid: is followed by a UUID in lower case."
@@ -235,9 +234,10 @@ _NO_UUID: Final = [
 
 
 def _uri(value: Any, _scope: Any) -> list[Finding] | None:
-    if isinstance(value, str) and value.startswith("urn:uuid:") and not _URN_UUID.fullmatch(value):
-        return _NO_UUID
-    return None
+    if not isinstance(value, str) or not value.startswith(_URN):
+        return None
+    named = value[len(_URN) :]
+    return None if identifiers.uuid(named) == named else _NO_UUID
 
 
 _PRIMITIVES: Final[Mapping[str, Check]] = {

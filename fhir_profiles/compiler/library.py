@@ -14,6 +14,7 @@ from fhir_profiles.compiler.base import Base
 from fhir_profiles.compiler.finding import Check, Finding, Made, Severity, under
 from fhir_profiles.compiler.invariant import SlowPath
 from fhir_profiles.compiler.naming import Naming
+from fhir_profiles.compiler.operations import Truth
 from fhir_profiles.compiler.overlay import Node, overlay
 from fhir_profiles.compiler.profile import Compiler
 from fhir_profiles.compiler.scope import Scope, scope
@@ -30,14 +31,25 @@ class Library:
         self._shares: dict[str, str] = {}
         self._made = Made()
         self._extensions: dict[str, tuple[frozenset[str], Check] | None] = {}
-        self._compiler = Compiler(self.terminology, self, slow)
+        self._slow = slow
+        self._slowly: list[str] = []
+        self._compiler = Compiler(self.terminology, self, self._listed)
         self._naming = Naming(self.terminology)
-        self._base = Base(self.terminology, slow, self._extra, self._stands)
+        self._base = Base(self.terminology, self._listed, self._extra, self._stands)
 
     @property
     def left_out(self) -> Sequence[str]:
         """Rules that no check was made of so far."""
         return list(dict.fromkeys(self._compiler.left_out))
+
+    @property
+    def slow(self) -> Sequence[str]:
+        """Constraints met so far that are checked, but not by closures: each takes its time."""
+        return list(dict.fromkeys(self._slowly))
+
+    def _listed(self, expression: str) -> Truth:
+        self._slowly.append(expression)
+        return self._slow(expression)
 
     def add(self, resource: Mapping[str, Any]) -> None:
         """Take in a conformance resource; it replaces one of the same URL."""

@@ -23,6 +23,9 @@ NUMBERS: Final[Mapping[str, Callable[[str], str | None]]] = {
         "gmc-number": identifiers.gmc_number,
         "gdc-number": identifiers.gdc_number,
         "goc-number": identifiers.goc_number,
+        "sds-user-id": identifiers.sds_id,
+        "sds-role-profile-id": identifiers.sds_id,
+        "dos-service-id": identifiers.dos_service_id,
     }.items()
 }
 _DECISIVE: Final = frozenset(
@@ -54,8 +57,8 @@ class Naming:
         found = _named(system, meant.system, meant.is_misspelt)
         check = NUMBERS.get(meant.system)
         if check is not None and isinstance(number, str) and check(number) is None:
-            # A regulator's number may be written with a letter before it; who a patient is, and
-            # where something goes, hangs on the others.
+            # A regulator's number may be written with a letter before it, and published ids of
+            # staff are made up; who a patient is, and where something goes, hangs on the others.
             severity: Severity = "error" if meant.system in _DECISIVE else "warning"
             said = "It has not the shape or the check digit of its system."
             found.append(Finding(severity, "value", "value", meant.system, said))

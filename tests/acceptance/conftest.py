@@ -5,16 +5,21 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests import composed
 from tests.acceptance.place import Caller, Place
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    """A running broker, with the example directory and every organisation of it as a caller."""
+    """A running broker, with the example directory and every organisation of it as a caller.
+
+    All that it composed is FHIR as our profiles say.
+    """
     made = Place(tmp_path_factory.mktemp("place"))
     await made.start()
     yield made
     await made.stop()
+    assert composed.faults_in(made.folder) == []
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -43,6 +44,7 @@ from broker.store import tables as t
 from broker.store.tx import Tx
 from sandbox import arrival
 from sandbox.process import free_port
+from tests import composed
 
 Body = dict[str, Any]
 Row = Mapping[str, Any]
@@ -74,7 +76,10 @@ class Place:
         )
         self.app = create_app(self.settings)
         self.http = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(self.app), base_url=BASE, timeout=30.0
+            transport=httpx2.ASGITransport(self.app),
+            base_url=BASE,
+            timeout=30.0,
+            event_hooks={"response": [partial(composed.keep, folder)]},
         )
         self.webhook_port = free_port()  # nothing listens there
         self.directory_text = (

@@ -14,6 +14,7 @@ from sandbox.acts import heard, tracked
 from sandbox.ledger import until
 from sandbox.partner import Partner
 from sandbox.world import World
+from tests import composed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,6 +27,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     """A broker as a process of its own, with a pharmacy, an optometrist, two GPs and an SPA."""
     async with World(tmp_path_factory.mktemp("world")) as made:
         yield made
+    assert composed.faults_in(made.folder) == []
 
 
 def practice_of(world: World, ods: str) -> Partner:

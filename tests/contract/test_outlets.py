@@ -1,4 +1,4 @@
-"""What every outlet does, over HTTP and in memory: one suite, inherited by both."""
+"""What every outlet does, over HTTP in either way and in memory: one suite, inherited by all."""
 
 import asyncio
 import json
@@ -13,14 +13,18 @@ from broker.errors import Reject, Retry
 from broker.events import UPDATE_SUBMITTED, Destination, Kind, Priority, Recorded, Role, digest
 from broker.outbound import Http
 from broker.outbound_memory import Answered, Memory, stored
-from broker.ports import Delivery, Endpoint, Outcome, Outlet, Receipt
+from broker.ports import Delivery, Endpoint, Outlet, Receipt
 from broker.settings import Settings
+from sandbox.bars_receiver import BarsReceiver, Call, Scripted, outcome
+from tests.bars_body import request
 
 GP = Destination("G99002")
 BODY = b'{"resourceType":"Bundle","type":"message"}'
 
 
-def a_delivery(url: str = "", *, channel: str = "webhook", to: Destination = GP) -> Delivery:
+def a_delivery(
+    url: str = "", *, channel: str = "webhook", to: Destination = GP, body: bytes = BODY
+) -> Delivery:
     event = Recorded(
         position=1,
         id="01a20000-0000-7000-8000-000000000001",
@@ -45,8 +49,8 @@ def a_delivery(url: str = "", *, channel: str = "webhook", to: Destination = GP)
         destination=to,
         role=Role.ACTING,
         attempt=1,
-        digest=digest(BODY),
-        body=BODY,
+        digest=digest(body),
+        body=body,
         endpoint=Endpoint(to, channel, url),
     )
 
@@ -64,29 +68,36 @@ class Place:
 class OutletSuite:
     """The promises of `ports.Outlet`."""
 
+    channel = "webhook"
+    body = BODY
+
+    def delivery(self, place: Place, channel: str | None = None) -> Delivery:
+        return a_delivery(place.url, channel=channel or self.channel, body=self.body)
+
     def place(self) -> "asynccontextmanager[Place]":  # type: ignore[valid-type]
         raise NotImplementedError
 
     async def test_a_receipt_in_the_answer_is_the_outcome(self) -> None:
         async with self.place() as place:
-            delivery = a_delivery(place.url)
+            delivery = self.delivery(place)
             place.answers.append(stored(delivery))
             outcome = await place.outlet.post(delivery)
-        assert outcome == Outcome(Receipt(delivery.id, delivery.digest, GP.ods), 200)
-        assert place.bodies == [BODY]
+        assert outcome.receipt == Receipt(delivery.id, delivery.digest, GP.ods)
+        assert outcome.status == 200
+        assert place.bodies == [self.body]
 
     async def test_a_bare_success_has_no_receipt(self) -> None:
         async with self.place() as place:
             place.answers.append(Answered(204))
-            outcome = await place.outlet.post(a_delivery(place.url))
-        assert outcome == Outcome(None, 204)
+            outcome = await place.outlet.post(self.delivery(place))
+        assert (outcome.receipt, outcome.status) == (None, 204)
 
     @pytest.mark.parametrize("status", [400, 410, 413, 415, 422])
     async def test_what_can_never_be_taken_is_rejected(self, status: int) -> None:
         async with self.place() as place:
             place.answers.append(Answered(status))
             with pytest.raises(Reject) as refused:
-                await place.outlet.post(a_delivery(place.url))
+                await place.outlet.post(self.delivery(place))
         assert (refused.value.code, refused.value.status) == ("answered-4xx", status)
 
     @pytest.mark.parametrize(
@@ -97,21 +108,21 @@ class OutletSuite:
         async with self.place() as place:
             place.answers.append(Answered(status))
             with pytest.raises(Retry) as failed:
-                await place.outlet.post(a_delivery(place.url))
+                await place.outlet.post(self.delivery(place))
         assert (failed.value.code, failed.value.status) == (code, status)
 
     async def test_each_call_sends_once(self) -> None:
         async with self.place() as place:
             place.answers += [Answered(500), Answered(204)]
             with pytest.raises(Retry):
-                await place.outlet.post(a_delivery(place.url))
-            await place.outlet.post(a_delivery(place.url))
-        assert place.bodies == [BODY, BODY]
+                await place.outlet.post(self.delivery(place))
+            await place.outlet.post(self.delivery(place))
+        assert place.bodies == [self.body, self.body]
 
     async def test_an_inbox_is_nothing_to_send_to(self) -> None:
         async with self.place() as place:
             with pytest.raises(Retry) as failed:
-                await place.outlet.post(a_delivery(place.url, channel="inbox"))
+                await place.outlet.post(self.delivery(place, "inbox"))
         assert failed.value.code == "not-connected"
         assert place.bodies == []
 
@@ -164,3 +175,37 @@ class TestHttp(OutletSuite):
             await outlet.aclose()
             server.close()
             await server.wait_closed()
+
+
+class TestBars(OutletSuite):
+    channel = "bars"
+    body = request(target=("", ""))
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Place]:  # type: ignore[override]
+        class Told(BarsReceiver):
+            """Answers each message as the suite tells it, in the words of the standard."""
+
+            def answer(self, call: Call) -> Scripted:
+                if call.method == "GET":
+                    return super().answer(call)
+                made.bodies.append(call.body)
+                answered = made.answers.pop(0)
+                if answered.receipt is not None:
+                    return super().answer(call)
+                if answered.status < 300:
+                    return Scripted(answered.status)
+                return outcome(answered.status, "REC_X", "invalid")
+
+        async def secrets(_ods: str) -> list[bytes]:
+            return []
+
+        settings = Settings(allow_plain_http=True, public_url="https://broker.example")
+        receiver = Told()
+        made = Place(Http(settings, secrets), receiver.url)
+        await receiver.start()
+        try:
+            yield made
+        finally:
+            await made.outlet.aclose()  # type: ignore[attr-defined]
+            await receiver.stop()

@@ -22,7 +22,8 @@ from standardwebhooks import Webhook
 from broker import cli, doorbell, registry
 from broker.assertion import signed_assertion
 from broker.commands import opening
-from broker.store import claims, clients, deliveries, messages, trail, work
+from broker.opening import open_ring
+from broker.store import claims, clients, deliveries, endpoints, messages, trail, work
 from broker.store import directory as stored
 from broker.store import tables as t
 from consumers.record_update import RecordUpdate
@@ -1099,12 +1100,12 @@ class TestCheck:
         self, loaded: Shell, monkeypatch: pytest.MonkeyPatch, url: str
     ) -> None:
         self.call(loaded, url)
-        assert self.states(loaded, 1)["webhook addresses"] == "fail"
+        assert self.states(loaded, 1)["addresses"] == "fail"
         assert f"No call is ever made to the URL of {PRACTICE}." in loaded("check").out
         monkeypatch.setenv("BROKER_ALLOW_PLAIN_HTTP", "true")
         is_private = "10.0.0.1" in url
         states = self.states(loaded, 1 if is_private else 0)
-        assert states["webhook addresses"] == ("fail" if is_private else "ok")
+        assert states["addresses"] == ("fail" if is_private else "ok")
 
     @pytest.mark.parametrize(
         ("name", "value", "code"),
@@ -1167,3 +1168,58 @@ class TestAToken:
         weak.write_bytes(ECKey.generate_key("P-256").as_pem(private=True))
         for file in (pair[1], weak, tmp_path / "none.pem"):
             assert empty("token", "pharmasys", "--key", str(file)).code == 1
+
+
+# -- BaRS receivers ------------------------------------------------------------------------------
+
+BARS = "FPH01/FPH01-PHARMACY-FIRST"
+
+
+class TestOurOwnKey:
+    def test_is_printed_as_a_jwk_that_another_broker_registers(
+        self, loaded: Shell, tmp_path: Path
+    ) -> None:
+        ran = loaded.ok("keys", "public")
+        with loaded.place.store() as store:
+            key = open_ring(loaded.place.settings, store).token_keys[-1]
+        assert ran.json["kid"] == key.thumbprint()
+        assert ran.json["alg"] == "ES384"
+        assert "d" not in ran.json
+        assert ECKey.import_key(ran.json).thumbprint() == key.thumbprint()
+        file = tmp_path / "broker.jwk"
+        file.write_text(ran.out)
+        add(loaded, "another-broker", "--key", str(file))
+
+
+class TestRefreshing:
+    def speaking(self, shell: Shell, token_url: str) -> None:
+        """Let the pharmacy's service speak BaRS."""
+        file = shell.place.folder / "directory.yaml"
+        inbox = "service: FPH01-PHARMACY-FIRST\n    channel: inbox"
+        bars = (
+            "service: FPH01-PHARMACY-FIRST\n    channel: bars\n"
+            f"    url: https://pharmacy.example/FHIR/R4\n    token_url: {token_url}\n    client: us"
+        )
+        text = DIRECTORY.read_text()
+        assert inbox in text
+        file.write_text(text.replace(inbox, bars))
+        shell.ok("directory", "load", str(file))
+
+    def test_an_endpoint_leaves_a_mark_that_every_broker_reads(self, loaded: Shell) -> None:
+        self.speaking(loaded, "https://pharmacy.example/token")
+        marks = []
+        for name in (BARS, BARS.lower()):
+            assert "asked anew" in loaded.ok("endpoints", "refresh", name).out
+            marks.append(loaded.place.read(lambda c: endpoints.refreshed_at(c, *BARS.split("/"))))
+        assert marks[0] is not None and marks[1] is not None and marks[0] < marks[1]
+        assert loaded.audited()[-2:] == [("endpoint.refreshed", BARS)] * 2
+
+    @pytest.mark.parametrize("name", [BARS, "FPH01", "ZZZ", ""])
+    def test_what_is_no_bars_endpoint_is_said_to_be_none(self, loaded: Shell, name: str) -> None:
+        ran = loaded("endpoints", "refresh", name)
+        assert ran.code == 1 and "There is no BaRS endpoint" in ran.err
+
+    def test_a_token_url_that_will_never_be_called_is_found_by_check(self, loaded: Shell) -> None:
+        self.speaking(loaded, "https://10.0.0.1/token")
+        said = next(x for x in loaded("check").out.splitlines() if "No call is ever made" in x)
+        assert BARS in said

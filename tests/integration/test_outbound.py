@@ -651,7 +651,7 @@ async def test_a_dead_destination_takes_nothing_from_another(
 async def test_what_is_kept_open_is_bounded_over_all_destinations(
     peer: StartPeer, http: MakeHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.outbound.MOST_POOLS", 2)
+    monkeypatch.setattr("broker.outbound.connections.MOST_POOLS", 2)
     peers = [await peer(answer()) for _ in range(5)]
     outlet = http()
     for there in peers:

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from broker import cli
+from broker.main import open_broker
+from broker.settings import Settings
 
 NAMED = {
     "resourceType": "StructureDefinition",
@@ -150,6 +153,7 @@ def test_a_package_replaces_one_of_its_name_and_of_two_the_first_loaded_stands(
         ("a.json", json.dumps({**NAMED, "fhirVersion": "5.0.0"}).encode(), "of FHIR 5.0.0"),
         ("a.tgz", package({**NAMED, "fhirVersion": "3.0.2"}), "0.json: It is of FHIR 3.0.2"),
     ],
+    ids=lambda value: "" if isinstance(value, bytes) else None,  # a gzip has the time in it
 )
 def test_what_cannot_be_loaded_is_told_and_leaves_nothing(
     shell: Shell, name: str, content: bytes, said: str
@@ -160,11 +164,40 @@ def test_what_cannot_be_loaded_is_told_and_leaves_nothing(
     assert shell("list", "--json")[1] == "[]\n"
 
 
-def test_a_rule_of_which_no_check_can_be_made_is_named_when_it_is_loaded(shell: Shell) -> None:
-    element = {"id": "Patient.name", "path": "Patient.name", "maxLength": 3}
-    odd = {**NAMED, "differential": {"element": [element]}}
-    _, _, err = shell("load", shell.file("core.tgz", package(odd)))
-    assert "No check can be made of this rule: Patient.name.maxLength" in err
+SLOW = "name.family.toChars().count() > 1"
+UNCOMPILED = {
+    "id": "Patient.name",
+    "path": "Patient.name",
+    "maxLength": 3,
+    "constraint": [
+        {"key": "x-1", "severity": "error", "human": "No initial alone.", "expression": SLOW}
+    ],
+}
+ODD = {**NAMED, "differential": {"element": [UNCOMPILED]}}
+
+
+def test_rules_that_are_not_compiled_are_named_when_they_are_loaded_and_listed(
+    shell: Shell,
+) -> None:
+    load = shell("load", shell.file("core.tgz", package(ODD)))
+    for _, _, err in (load, shell("list"), shell("list", "--json")):
+        assert "No check can be made of this rule: Patient.name.maxLength" in err
+        assert f"This rule is checked, but slowly: {SLOW}" in err
+
+
+async def test_rules_that_are_not_compiled_are_named_at_start_up(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell("load", shell.file("core.tgz", package(ODD)))
+    settings = Settings(data_dir=tmp_path / "data", keys_dir=tmp_path / "keys")
+    with capture_logs() as lines:
+        async with open_broker(settings):
+            pass
+    told = [(one["event"], one["rule"]) for one in lines if "rule" in one]
+    assert told == [
+        ("profiles.rule-left-out", "Patient.name.maxLength"),
+        ("profiles.rule-slow", SLOW),
+    ]
 
 
 def test_every_problem_is_told_with_its_place_and_its_rule(shell: Shell) -> None:

@@ -124,6 +124,7 @@ def test_of_what_is_loaded_only_slices_that_nothing_tells_apart_are_left_out() -
         f"{lab}#coding:valueset-PaLM",
         f"{lab}#coding:valueset-PBCL",
     ]
+    assert list(published.profiles().slow) == []  # every constraint is a closure
 
 
 if __name__ == "__main__":

@@ -174,6 +174,42 @@ def test_a_message_begins_with_its_header_and_is_r4() -> None:
     assert header["focus"] == [{"reference": bundle.entry_id(MESSAGE, "observation")}]
 
 
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        {"system": "https://fhir.nhs.uk/id/ods-organization-code", "value": "g99001"},
+        {"system": "http://fhir.nhs.uk/Id/ods-organization-code/", "value": " G99001 "},
+    ],
+)
+def test_an_organisation_is_known_by_its_ods_code_however_its_sender_spells_it(
+    identifier: dict[str, str],
+) -> None:
+    theirs = {"resourceType": "Organization", "identifier": [{"use": "old"}, identifier]}
+    assert bundle.organizations([{"fullUrl": "urn:x", "resource": theirs}]) == {"G99001": "urn:x"}
+
+
+def test_an_organisation_of_another_system_or_with_no_code_is_not_known() -> None:
+    held = [
+        {"system": codes.ODS},
+        {"system": codes.ODS, "value": "no code"},
+        {"system": "https://fhir.nhs.uk/Id/ods-site-code", "value": "G99001"},
+    ]
+    theirs = {"resourceType": "Organization", "identifier": held}
+    assert bundle.organizations([{"fullUrl": "urn:x", "resource": theirs}]) == {}
+
+
+def test_the_index_knows_a_requester_however_its_sender_spells_the_system() -> None:
+    system = "https://fhir.nhs.uk/id/ods-organization-code"
+    request = {
+        "resourceType": "ServiceRequest",
+        "id": "r",
+        "requester": {"identifier": {"system": system, "value": "fph01"}},
+    }
+    held = [{"fullUrl": "urn:r", "resource": request}]
+    theirs = strict_json.dumps({"type": "message", "entry": held})
+    assert [row.requester for row in bundle.index(theirs, MESSAGE)] == ["FPH01"]
+
+
 def test_every_reference_of_a_message_stands_in_it() -> None:
     body = bundle.address(a_content("1", "FPH01"), a_header())
     urls = {entry.full_url for entry in bundle.entries(body)}
@@ -420,3 +456,19 @@ def test_dates_may_stand_where_times_do() -> None:
     assert resources.period(date(2026, 10, 1), datetime(2026, 10, 8, tzinfo=UTC)).start == date(
         2026, 10, 1
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "written"),
+    [
+        (NOW, NOW.date(), NOW.date()),
+        (datetime(2026, 9, 30, 23, 30, tzinfo=UTC), NOW.date(), NOW.date()),  # in London
+        (NOW, date(2026, 10, 2), NOW),
+        (NOW, None, NOW),
+    ],
+)
+def test_a_period_that_ends_with_the_day_on_which_it_starts_is_that_day(
+    start: datetime, end: date | None, written: date
+) -> None:
+    period = resources.period(start, end)
+    assert (period.start, period.end) == (written, end)

@@ -433,3 +433,102 @@ def test_a_place_without_an_endpoint_has_no_channel() -> None:
     assert DIRECTORY.channel(Destination("G99001")) == "inbox"
     assert DIRECTORY.channel(Destination("G99002")) == "webhook"
     assert DIRECTORY.channel(Destination("G99005")) == ""
+
+
+# -- BaRS ----------------------------------------------------------------------------------------
+
+PHARMACY_FIRST = Destination("FPH01", "FPH01-PHARMACY-FIRST")
+DOS = "https://fhir.nhs.uk/Id/dos-service-id"
+BARS = (
+    "services:",
+    "  - {code: S-1, organisation: AA1, name: One, icb: QXX, postcode_areas: [LS], offers: [],",
+    "     opening_hours: [], telephone: 0113 496 0001, dos: '2000099901'}",
+    "  - {code: S-2, organisation: AA1, name: Two, icb: QXX, postcode_areas: [LS], offers: [],",
+    "     opening_hours: [], telephone: 0113 496 0001}",
+    "endpoints:",
+)
+ENDPOINT = "  - {organisation: AA1, service: S-1, channel: bars, url: 'https://a.example/FHIR/R4',"
+
+
+def test_bars_names_a_service_by_its_dos_id_else_by_its_code_and_an_organisation_by_its_own() -> (
+    None
+):
+    own = "https://referral-broker.example/fhir/Id/service"
+    ods = "https://fhir.nhs.uk/Id/ods-organization-code"
+    for destination, target in (
+        (PHARMACY_FIRST, (DOS, "2000099901")),
+        (SPA, (own, "RXX01-SPA")),
+        (Destination("G99001"), (ods, "G99001")),
+    ):
+        assert DIRECTORY.target(destination) == target
+        assert DIRECTORY.by_target(*target) == destination
+
+
+@pytest.mark.parametrize(
+    ("system", "value", "found"),
+    [
+        ("http://fhir.nhs.uk/Id/dos-service-id", "2000099901", PHARMACY_FIRST),
+        ("https://fhir.nhs.uk/id/dos-service-id", "2000099901", PHARMACY_FIRST),
+        ("https://fhir.nhs.uk/id/ods-organization-code", "G99001", Destination("G99001")),
+        (DOS, "2000099902", None),
+        (DOS, "", None),
+        (DOS, "RXX01-SPA", None),
+        ("https://fhir.nhs.uk/Id/ods-organization-code", "Z99999", None),
+        ("https://fhir.nhs.uk/Id/nhs-number", "2000099901", None),
+        ("", "2000099901", None),
+    ],
+)
+def test_a_target_is_found_by_its_system_in_any_spelling(
+    system: str, value: str, found: Destination | None
+) -> None:
+    assert DIRECTORY.by_target(system, value) == found
+
+
+def test_a_bars_endpoint_knows_where_its_token_is_got_and_by_whom() -> None:
+    token = "token_url: 'https://a.example/token', client: broker, takes: [referral, notice]}"
+    directory = parse(with_more(*BARS, ENDPOINT, f"     {token}"))
+    endpoint = directory.connections[Destination("AA1", "S-1")].endpoint
+    assert (endpoint.channel, endpoint.url) == ("bars", "https://a.example/FHIR/R4")
+    assert (endpoint.token_url, endpoint.client) == ("https://a.example/token", "broker")
+    assert from_rows(rows(directory)) == directory
+
+
+@pytest.mark.parametrize(
+    ("rest", "field"),
+    [
+        ("takes: [update]}", "takes"),
+        ("takes: [referral], token_url: 'https://a.example/token'}", "token_url"),
+        ("takes: [referral], client: broker}", "token_url"),
+        ("takes: [referral], token_url: 'ftp://a.example/', client: broker}", "token_url"),
+    ],
+)
+def test_a_bars_endpoint_takes_no_update_and_has_a_token_url_with_its_client(
+    rest: str, field: str
+) -> None:
+    assert refused(with_more(*BARS, ENDPOINT, f"     {rest}")) == [
+        (f"endpoints[0].{field}", "inconsistent")
+    ]
+
+
+@pytest.mark.parametrize("channel", ["inbox", "webhook"])
+def test_only_a_bars_endpoint_wants_a_token(channel: str) -> None:
+    url = ", url: 'https://a.example/'" if channel == "webhook" else ""
+    entry = f"  - {{organisation: AA1, channel: {channel}{url}, takes: [notice], client: broker}}"
+    assert ("endpoints[0].token_url", "inconsistent") in refused(with_more("endpoints:", entry))
+
+
+def test_a_bars_endpoint_needs_a_url() -> None:
+    entry = "  - {organisation: AA1, channel: bars, takes: [referral]}"
+    assert ("endpoints[0].url", "inconsistent") in refused(with_more("endpoints:", entry))
+
+
+def test_no_two_services_have_one_dos_id_and_it_is_digits() -> None:
+    services = "\n".join(BARS[:-1])
+    twice = services.replace("0001}", "0001, dos: '2000099901'}")
+    assert refused(with_more(twice)) == [
+        ("services[0].dos", "duplicate"),
+        ("services[1].dos", "duplicate"),
+    ]
+    assert refused(with_more(services.replace("'2000099901'", "'20-1'"))) == [
+        ("services[0].dos", "invalid")
+    ]

@@ -128,6 +128,7 @@ def test_an_expression_says(expression: str, expected: bool | None) -> None:
         ("2024-01-01T10:00:00+01:00", "2024-01-01T09:30:00Z"),
         ("2024-01-01T10:00:00.100Z", "2024-01-01T10:00:00.2Z"),
         ("2024", "2025-01"),
+        ("2024-01-01T10:00:00Z", "2024-01-01"),  # which ends with that day
     ],
 )
 def test_times_compare_as_moments_and_dates_as_far_as_both_are_precise(

@@ -113,6 +113,37 @@ def test_the_regulators_numbers_have_their_shapes() -> None:
     assert identifiers.goc_number("1-12345") is None
 
 
+def test_a_service_of_the_directory_of_services_and_members_of_staff_have_digits() -> None:
+    assert identifiers.dos_service_id(" 2000072491 ") == "2000072491"
+    assert identifiers.dos_service_id("148") == "148"
+    assert identifiers.dos_service_id("RXX01-SPA") is None
+    assert identifiers.sds_id("103264994981") == "103264994981"
+    assert identifiers.sds_id("PT2489") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0199A000-0000-7000-8000-00000000000f", " 0199a000-0000-7000-8000-00000000000F "],
+)
+def test_a_uuid_is_written_in_lower_case(text: str) -> None:
+    assert identifiers.uuid(text) == "0199a000-0000-7000-8000-00000000000f"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0199a000000070008000-00000000000f",
+        "0199a00000007000800000000000000f",
+        "{0199a000-0000-7000-8000-00000000000f}",
+        "urn:uuid:0199a000-0000-7000-8000-00000000000f",
+        "0199a000-0000-7000-8000-00000000000g",
+    ],
+)
+def test_what_is_written_otherwise_is_no_uuid(text: str) -> None:
+    assert identifiers.uuid(text) is None
+
+
 @pytest.mark.parametrize(
     ("text", "code", "area"),
     [

@@ -951,6 +951,13 @@ def test_the_window_of_a_referral_follows_its_priority(urgency: str, end: str | 
     assert wanted["occurrencePeriod"]["start"] == date(2026, 10, 1).isoformat()
 
 
+def test_the_window_of_what_is_for_the_same_day_is_that_day() -> None:
+    """A time and the day that it is in do not compare, and FHIR's own validator refuses both."""
+    body = example(urgency="same-day", clinical_time="2026-10-01T10:05:00+01:00")
+    [wanted] = resources(translated(body)["referral"], "ServiceRequest")
+    assert wanted["occurrencePeriod"] == {"start": "2026-10-01", "end": "2026-10-01"}
+
+
 def test_warnings_stand_on_both_messages_for_the_practice_to_see() -> None:
     body = example(BP, patient__nhs_number_status="02")
     for key, kind in (("update", "Communication"), ("referral", "ServiceRequest")):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fhir_profiles.systems import Meant, Systems, is_close
+from fhir_profiles.systems import Meant, Systems, is_close, is_same
 
 ODS = "https://fhir.nhs.uk/Id/ods-organization-code"
 GMC, GMP = "https://fhir.hl7.org.uk/Id/gmc-number", "https://fhir.hl7.org.uk/Id/gmp-number"
@@ -23,6 +23,30 @@ SYSTEMS = Systems([ODS, GMC, GMP, "https://dmd.nhs.uk"])
 )
 def test_scheme_case_and_a_slash_at_the_end_tell_no_systems_apart(name: str, system: str) -> None:
     assert SYSTEMS.meant_by(name) == Meant(system, is_misspelt=False)
+
+
+SPELLINGS = [
+    (
+        "https://fhir.nhs.uk/CodeSystem/http-error-codes",
+        "https://fhir.nhs.uk/Codesystem/http-error-codes",
+    ),
+    ("https://fhir.nhs.uk/Id/dos-service-id", "http://fhir.nhs.uk/Id/dos-service-id"),
+    ("https://fhir.nhs.uk/Id/dos-service-id", "https://fhir.nhs.uk/id/dos-service-id"),
+    (ODS, "https://fhir.nhs.uk/id/ods-organization-code"),
+    ("https://dmd.nhs.uk", "https://dmd.nhs.uk/"),
+]
+
+
+@pytest.mark.parametrize(("system", "spelt"), SPELLINGS)
+def test_every_spelling_in_which_bars_is_published_is_of_the_same_system(
+    system: str, spelt: str
+) -> None:
+    assert is_same(system, spelt)
+    assert Systems([system]).meant_by(spelt) == Meant(system, is_misspelt=False)
+
+
+def test_a_misspelt_system_is_not_the_same() -> None:
+    assert not is_same(ODS, "https://fhir.nhs.uk/Id/ods-organisation-code")
 
 
 @pytest.mark.parametrize(
