@@ -13,7 +13,9 @@ from broker.events import Kind
 from fhir_profiles import codes
 from fhir_profiles.systems import Systems
 
-EVENTS: Final = "https://fhir.nhs.uk/CodeSystem/message-events-bars"
+# Our definitions of the messages that are taken: of requests by a service, of responses by us.
+REQUESTS: Final = ("bars-request-referral", "bars-request-cancelled")
+RESPONSES: Final = ("bars-response-referral", "bars-response-referral-short")
 USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
 # As the implementation guide's pseudo-code spells it.
 _USE_CASES_TOO: Final = "https://fhir.nhs.uk/CodeSystem/usecase-categories-bars"
@@ -65,10 +67,15 @@ def taken(
         _context(USE_CASES, asked.use_case),
     ]
     return [
-        {**one, "useContext": contexts}
-        for one in definitions
-        if one.get("eventCoding", {}).get("system") == EVENTS
+        official(one) | {"useContext": contexts} for one in definitions if one["id"] in REQUESTS
     ]
+
+
+def official(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a definition of ours under the canonical that BaRS gave it, which messages name."""
+    url, _, version = definition["base"].partition("|")
+    named = {name: value for name, value in definition.items() if name != "base"}
+    return named | {"url": url, "version": version}
 
 
 def _context(system: str, code: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ _EVERYBODY: Final = (
     Scope.REFERRALS_WRITE,
     Scope.DIRECTORY_READ,
     Scope.FHIR_READ,
+    Scope.FHIR_WRITE,
 )
 
 

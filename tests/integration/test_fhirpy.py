@@ -1,4 +1,4 @@
-"""A public FHIR client, unchanged, against a running broker: it reads, searches and pages."""
+"""A public FHIR client, unchanged, on a running broker: creates, reads, searches, pages."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -67,6 +67,33 @@ async def test_it_reads_what_it_found_and_whom_it_speaks_of(world: World) -> Non
         **{"patient:identifier": f"{codes.NHS_NUMBER}|{number}"}
     )
     assert one.id in {found.id for found in await search.fetch()}
+
+
+async def test_it_creates_what_its_receiver_then_finds(world: World) -> None:
+    fhir = await client(world, PHARMACY)
+    reference = {"system": "https://client.example/id", "value": "C-1"}
+    made = fhir.resource(
+        "Communication",
+        status="completed",
+        identifier=[reference],
+        subject={"reference": "#patient"},
+        contained=[
+            {
+                "resourceType": "Patient",
+                "id": "patient",
+                "identifier": [{"system": codes.NHS_NUMBER, "value": "9990000018"}],
+            }
+        ],
+        recipient=[{"identifier": {"system": codes.ODS, "value": INBOX_PRACTICE}}],
+        payload=[{"contentString": "All is well."}],
+    )
+    await made.save()
+    assert made.id and made["meta"]["versionId"] == "1"
+    receiver = (await client(world, INBOX_PRACTICE)).resources("Communication")
+    wanted = f"{reference['system']}|{reference['value']}"
+    (found,) = await receiver.search(identifier=wanted).fetch()
+    assert (found.id, found["payload"]) == (made.id, made["payload"])
+    await found.refresh()
 
 
 async def test_it_is_told_what_is_wrong_in_words_that_it_understands(world: World) -> None:

@@ -10,9 +10,10 @@ from broker.directory import Directory
 from broker.directory_file import parse
 from broker.errors import BadRequest
 from fhir_profiles import codes
+from fhir_profiles.profiles import own
 
-BARS: dict[str, Any] = {"url": "one", "eventCoding": {"system": offering.EVENTS, "code": "any"}}
-OURS: dict[str, Any] = {"url": "two", "eventCoding": {"system": "https://other.example"}}
+DEFINITIONS = [one for one in own() if one["resourceType"] == "MessageDefinition"]
+REFERRAL = "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-request-referral"
 CASE = f"{offering.USE_CASES}|a5t1"
 SPA = f"{codes.SERVICE_ID}|RXX01-SPA"
 
@@ -23,19 +24,20 @@ def directory() -> Directory:
 
 
 def taken(directory: Directory, *contexts: str) -> list[dict[str, Any]]:
-    return offering.taken(offering.read(contexts), [BARS, OURS], directory)
+    return offering.taken(offering.read(contexts), DEFINITIONS, directory)
 
 
 def test_a_service_takes_the_messages_of_bars_and_each_says_so(directory: Directory) -> None:
-    (found,) = taken(directory, SPA, f"{offering.USE_CASES}|A5T1")
-    assert found["url"] == "one"
+    cancelled, found = taken(directory, SPA, f"{offering.USE_CASES}|A5T1")
+    assert (found["url"], found["version"]) == (REFERRAL, "1.0.0-beta")
+    assert cancelled["url"].endswith("-request-cancelled") and "base" not in found
     said = [one["valueCodeableConcept"]["coding"][0] for one in found["useContext"]]
     assert said == [
         {"system": codes.SERVICE_ID, "code": "RXX01-SPA"},
         {"system": offering.USE_CASES, "code": "a5t1"},
     ]
     assert {one["code"]["code"] for one in found["useContext"]} == {"workflow"}
-    assert "useContext" not in BARS
+    assert not any("useContext" in one for one in DEFINITIONS)
 
 
 def test_systems_are_known_in_any_spelling(directory: Directory) -> None:

@@ -1,7 +1,7 @@
 """`GET /FHIR/R4/metadata`: what is offered, drawn up from the routes that run, so always true."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ _SHAPES: Final = {
     ("GET", "/{id}/_history"): "history-instance",
     ("GET", "/{id}/_history/{version}"): "vread",
 }
-_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party)\}(.*)")
+_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party|created)\}(.*)")
 
 router = APIRouter(prefix=BASE, tags=["FHIR definitions"])
 
@@ -121,22 +121,20 @@ def _resource(type_: str, interactions: list[str]) -> dict[str, Any]:
 
 def _messaging(base: str, *, takes: bool) -> dict[str, Any]:
     """Return which messages are sent and, where they are taken, which and at which address."""
-    supported = [
-        {"mode": _mode(one.resource), "definition": one.url}
-        for one in served.definitions().values()
-        if one.type == "MessageDefinition"
-    ]
+    supported = []
+    for one in served.definitions().values():
+        if one.type != "MessageDefinition":
+            continue
+        if "base" not in one.resource:
+            supported.append({"mode": "sender", "definition": one.url})
+        elif takes and one.id in (*offering.REQUESTS, *offering.RESPONSES):
+            definition = offering.official(one.resource)["url"]
+            supported.append({"mode": "receiver", "definition": definition})
     made: dict[str, Any] = {
         "documentation": "Every message has a receipt and a deadline; see /docs.",
-        "supportedMessage": [one for one in supported if takes or one["mode"] == "sender"],
+        "supportedMessage": supported,
     }
     if takes:
         protocol = {"system": f"{codes.HL7}message-transport", "code": "http"}
         made["endpoint"] = [{"protocol": protocol, "address": f"{base}/$process-message"}]
     return made
-
-
-def _mode(definition: Mapping[str, Any]) -> str:
-    """Return who we are to a message: BaRS ones are taken, our own are what is sent."""
-    is_bars = definition.get("eventCoding", {}).get("system") == offering.EVENTS
-    return "receiver" if is_bars else "sender"
