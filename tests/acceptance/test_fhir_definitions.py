@@ -5,6 +5,7 @@ import pytest
 
 from broker import offering
 from broker.api.fhir import capability
+from broker import offering
 from broker.api.outcomes import BASE
 from fhir_profiles import codes, served
 from fhir_profiles.profiles import ours, own
@@ -159,9 +160,15 @@ async def test_the_statement_is_sound_and_names_what_this_is(place: Place) -> No
     assert said["implementation"]["url"] == f"{place.settings.base_url}{BASE}"
     assert said["format"] == ["application/fhir+json", "json"]
     assert "no-store" not in answer.headers["cache-control"]
-    known = {one["url"] for one in own() if one["resourceType"] == "MessageDefinition"}
+    ours = [one for one in own() if one["resourceType"] == "MessageDefinition"]
     supported = said["messaging"][0]["supportedMessage"]
-    assert {one["definition"] for one in supported} <= known
+    # What BaRS defines goes by the name that BaRS has for it: both ends compare that.
+    assert {one["definition"] for one in supported} == {
+        *(one["url"] for one in ours if "base" not in one),
+        *(url for one in ours if (url := one.get("base", "").partition("|")[0]) in offering.TAKEN),
+    }
+    taken_ = {one["definition"] for one in supported if one["mode"] == "receiver"}
+    assert taken_ == set(offering.TAKEN)
 
 
 async def test_the_statement_says_what_the_routes_do_and_nothing_else(place: Place) -> None:

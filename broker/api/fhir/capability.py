@@ -1,7 +1,7 @@
 """`GET /FHIR/R4/metadata`: what is offered, drawn up from the routes that run, so always true."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -121,10 +121,16 @@ def _resource(type_: str, interactions: list[str]) -> dict[str, Any]:
 
 def _messaging(base: str, *, takes: bool) -> dict[str, Any]:
     """Return which messages are sent and, where they are taken, which and at which address."""
+    known = [one for one in served.definitions().values() if one.type == "MessageDefinition"]
     supported = [
-        {"mode": _mode(one.resource), "definition": one.url}
-        for one in served.definitions().values()
-        if one.type == "MessageDefinition"
+        {"mode": "sender", "definition": one.url} for one in known if "base" not in one.resource
+    ]
+    # What BaRS defines is taken and sent alike, under the names that BaRS has for it.
+    supported += [
+        {"mode": mode, "definition": offering.as_bars(one.resource)["url"]}
+        for one in known
+        if offering.is_taken(one.resource)
+        for mode in ("receiver", "sender")
     ]
     made: dict[str, Any] = {
         "documentation": "Every message has a receipt and a deadline; see /docs.",
@@ -134,9 +140,3 @@ def _messaging(base: str, *, takes: bool) -> dict[str, Any]:
         protocol = {"system": f"{codes.HL7}message-transport", "code": "http"}
         made["endpoint"] = [{"protocol": protocol, "address": f"{base}/$process-message"}]
     return made
-
-
-def _mode(definition: Mapping[str, Any]) -> str:
-    """Return who we are to a message: BaRS ones are taken, our own are what is sent."""
-    is_bars = definition.get("eventCoding", {}).get("system") == offering.EVENTS
-    return "receiver" if is_bars else "sender"
