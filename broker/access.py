@@ -21,6 +21,9 @@ OPEN_ROUTES: Final = (
     "/oauth2/token",
     "/docs",
     "/openapi.json",
+    "/FHIR/R4/metadata",
+    "/FHIR/R4/{definition}",
+    "/FHIR/R4/{definition}/{id}",
 )
 """The only paths that answer without a token. A test holds every other route to `decide`."""
 
@@ -38,6 +41,7 @@ class Scope(StrEnum):
     REFERRALS_READ = "referrals:read"
     REFERRALS_WRITE = "referrals:write"
     DIRECTORY_READ = "directory:read"
+    FHIR_READ = "fhir:read"
     BARS = "bars:process-message"
 
 
@@ -59,6 +63,8 @@ class Action(StrEnum):
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
     READ_ORGANISATION = "organisation.read"
+    READ_RESOURCE = "resource.read"
+    SEARCH_RESOURCES = "resources.search"
     PROCESS_MESSAGE = "bars.process-message"
 
 
@@ -134,6 +140,9 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
+        Action.READ_RESOURCE: Rule(_S.FHIR_READ, _EVERYBODY, _PARTIES, "read this resource"),
+        # Asked before it is searched; what is found is what may be read: see `readable`.
+        Action.SEARCH_RESOURCES: Rule(_S.FHIR_READ),
         # What a message may do to a referral is asked of the referral's own table.
         Action.PROCESS_MESSAGE: Rule(_S.BARS, starts=True),
     }
@@ -182,6 +191,12 @@ def decide(
         return Decision(False, reason)
     who = relation if rule.relations else caller.organisation
     return Decision(True, f"{scope} as {who}.")
+
+
+def readable() -> tuple[frozenset[Relation], frozenset[Relation]]:
+    """Return who may read a resource: one whose label is UNRESTRICTED, and any other."""
+    rule = TABLE[Action.READ_RESOURCE]
+    return rule.relations, rule.restricted
 
 
 def submit_scope(door: str) -> str:

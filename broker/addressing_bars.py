@@ -60,7 +60,7 @@ def _told(
         answers = _bundle_id(original) or original.went_as
         return response.response(referral, envelope, answers, said.progress())
     if bars.receiver == original.performer and said.is_over:
-        return request.cancellation(referral, envelope, said.words, bars.given_id)
+        return request.cancellation(referral, envelope, said.words, original.given_id)
     return None
 
 

@@ -29,6 +29,11 @@ class Answered:
         """The receiver's own reference, for a person to read out; None where it gave none."""
         return bars_exchange.reference(self.body)
 
+    @property
+    def request_id(self) -> str | None:
+        """The id that the receiver gave the ServiceRequest; None where it gave none."""
+        return bars_exchange.request_id(self.body)
+
 
 def put(tx: Tx, vault: Vault, key: MessageKey, row: Any, body: bytes) -> None:
     """Keep the answer to a claimed attempt; its number is the version. Safe to repeat."""

@@ -4,6 +4,7 @@ there and, for a notice, the referral that it tells of."""
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from broker import answered
 from broker.composition import CONTENT
 from broker.directory import Directory
 from broker.events import NOTICE_ISSUED, Destination, Kind, Recorded, Role, Route
@@ -57,14 +58,18 @@ def _original(
         return None
     acting = next((route for route in event.routes if route.role is Role.ACTING), None)
     bundle = None if acting is None else went_as(event, acting)
+    if acting is None or bundle is None:
+        return None
     try:
         content = messages.payload(connection, vault, row.event_id, CONTENT)
+        answer = answered.of_delivery(connection, vault, bundle)
     except Tampered:
         return None
-    if acting is None or bundle is None or content is None:
+    if content is None:
         return None
     performer = place(directory, acting.destination)
-    return Original(event, content.body, Destination(row.sender), performer, bundle)
+    given_id = answer.request_id if answer is not None else None
+    return Original(event, content.body, Destination(row.sender), performer, bundle, given_id)
 
 
 def ends(directory: Directory, message: Any, to: Destination, original: Original | None) -> Bars:

@@ -23,11 +23,11 @@ from broker.events import (
     uuid7,
 )
 from broker.ports import Clinical
-from broker.referral import Relation
-from broker.store import messages
+from broker.referral import RELATIONS, Relation
+from broker.store import messages, resources
 from broker.store.messages import NewMessage
 from broker.vault import Binding, Vault
-from fhir_profiles import bundle, structure
+from fhir_profiles import bundle, structure, values
 
 CONTENT: Final = "content"
 POSTED: Final = "in"
@@ -110,6 +110,10 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
         payloads.append(seal(new.id, POSTED, JSON, new.posted))
     payloads += [seal(new.id, role, JSON, body) for role, body in new.extra.items()]
     key_id, pseudonym = new.patient or (None, None)
+    entries = bundle.index(new.content, new.id)
+    about = next((row for row in entries if row.full_url == new.focus), None)
+    # A Task tells one party of a move; where a referral stands is found by the referral's own.
+    found = about if about is not None and about.type != "Task" else None
     return NewMessage(
         row={
             "id": new.id,
@@ -160,7 +164,9 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
             routes=new.routes,
         ),
         subject_kind=new.subject_kind,
-        index=_index(new, pseudonym),
+        index=[_index_row(new, row, row is about, pseudonym) for row in entries],
+        viewers=_viewers(new, found) if found is not None else (),
+        identifiers=_identifiers(vault, found) if found is not None else (),
         deadlines=deadline_rows(new),
     )
 
@@ -201,29 +207,59 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _index(new: Composing, pseudonym: str | None) -> list[dict[str, Any]]:
+def _index_row(
+    new: Composing, row: bundle.IndexRow, is_focus: bool, pseudonym: str | None
+) -> dict[str, Any]:
     performer = next((r.destination.ods for r in new.routes if r.role is Role.ACTING), None)
-    rows = []
-    for row in bundle.index(new.content, new.id):
-        is_focus = row.full_url == new.focus
-        rows.append(
-            {
-                "id": row.resource_id,
-                "version": 1,
-                "type": row.type,
-                "message_id": new.id,
-                "event_id": new.event_id,
-                "subject_id": new.subject,
-                "status": row.status or None,
-                "category": new.pathway if is_focus else None,
-                "code": row.code or None,
-                "priority": row.priority or None,
-                "requester": row.requester or (new.sender if is_focus else None),
-                "performer": performer if is_focus else None,
-                "patient_pseudonym": pseudonym if is_focus or row.type == "Patient" else None,
-                "identifiers": None,
-                "authored_at": new.now if is_focus else None,
-                "updated_at": new.now,
-            }
-        )
-    return rows
+    return {
+        "id": row.resource_id,
+        "version": 1,
+        "type": row.type,
+        "message_id": new.id,
+        "event_id": new.event_id,
+        "subject_id": new.subject,
+        "status": row.status or None,
+        "category": resources.tokens(row.categories) if is_focus else None,
+        "code": resources.tokens(row.codes) if is_focus else row.code or None,
+        "priority": row.priority or None,
+        "requester": row.requester or (new.sender if is_focus else None),
+        "performer": performer if is_focus else None,
+        "patient_pseudonym": pseudonym if is_focus or row.type == "Patient" else None,
+        "identifiers": None,
+        "authored_at": _authored(new, row) if is_focus else None,
+        "updated_at": new.now,
+    }
+
+
+def _authored(new: Composing, row: bundle.IndexRow) -> datetime:
+    written = values.date_or_time(row.authored)
+    if written is None or (isinstance(written, datetime) and written.tzinfo is None):
+        return new.now
+    return deadlines.started(written, new.now)
+
+
+def _identifiers(vault: Vault, about: bundle.IndexRow) -> list[dict[str, Any]]:
+    found = {resources.identifier_hmac(vault, *one) for one in about.identifiers}
+    return [{"identifier_hmac": one, "resource_id": about.resource_id} for one in sorted(found)]
+
+
+def _viewers(new: Composing, about: bundle.IndexRow) -> list[dict[str, Any]]:
+    """Return who may find what the message is about: its sender and those that it goes to."""
+    relations = {new.sender: Relation.SENDER}
+    for role, relation in RELATIONS.items():
+        for route in new.routes:
+            if route.role is role:
+                relations.setdefault(route.destination.ods, relation)
+    return [
+        {
+            "organisation": organisation,
+            "resource_id": about.resource_id,
+            "version": 1,
+            "type": about.type,
+            "relation": relation.value,
+            "label": new.label,
+            "authored_at": _authored(new, about),
+            "updated_at": new.now,
+        }
+        for organisation, relation in relations.items()
+    ]

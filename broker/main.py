@@ -20,6 +20,7 @@ from broker.correcting import Correcting
 from broker.current_directory import CurrentDirectory
 from broker.dispatch import Dispatch
 from broker.doorbell import Doorbell
+from broker.finding import Finding
 from broker.intake import Intake
 from broker.moving import Moving
 from broker.opening import open_ring, open_store, serving_lock
@@ -63,6 +64,7 @@ class Broker:
         self.retracting = Retracting(core)
         self.calls = Calls(core)
         self.acknowledging = Acknowledging(core)
+        self.finding = Finding(core)
         self.dispatch = Dispatch(core, tuple(found.consumers.values()))
         self.worker = Worker(
             core,

@@ -26,12 +26,12 @@ from broker.events import (
 from broker.ports import Endpoint
 from broker.referral import Audience, Move, Relation, State
 from broker.routing import recheck
-from broker.store import messages, referrals, work
+from broker.store import messages, referrals, resources, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
 from broker.vault import Binding, MessageKey, Vault
-from fhir_profiles import strict_json
+from fhir_profiles import codes, strict_json
 
 SAID: Final = "move"
 # While a referral stands so, its receiver has yet to decide on it.
@@ -119,6 +119,7 @@ class Ready:
     reason: str | None
     read_first: Sequence[str]
     told: Sequence[NewMessage] = field(repr=False)
+    practice: str | None
     payloads: Sequence[dict[str, Any]] = field(repr=False)
 
     @property
@@ -139,6 +140,7 @@ class Ready:
         referrals.change(tx, before.subject_id, **changes)
         tx.bump(before.subject_id)
         messages.put_payloads(tx, self.payloads)
+        resources.put_task(tx, self._task(tx.now))
         facts = self._facts()
         tx.record(
             Event(
@@ -185,6 +187,43 @@ class Ready:
         elif self.state not in UNDECIDED:
             work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
 
+    def _task(self, now: datetime) -> resources.TaskRow:
+        """Return the referral's Task as it stands now, under the referral's own id and version."""
+        row, message = self.found.row, self.found.about.message
+        state = codes.system("referral-state")
+        same = {"version": row.version + 1, "type": resources.TASK, "updated_at": now}
+        index = {
+            **same,
+            "id": row.subject_id,
+            "message_id": message.id,
+            "event_id": self.event_id,
+            "subject_id": row.subject_id,
+            "status": state.properties[self.state]["task-status"],
+            "category": resources.tokens([f"{state.url}|{self.state.value}"]),
+            "code": None,
+            "priority": row.priority,
+            "requester": row.sender,
+            "performer": row.receiver,
+            "patient_pseudonym": message.patient_pseudonym,
+            "identifiers": None,
+            "authored_at": message.accepted_at,
+        }
+        viewer = {**same, "resource_id": row.subject_id, "label": message.label}
+        viewer["authored_at"] = message.accepted_at
+        parties = {  # of one that is several of these, the closest
+            self.practice: Relation.COPY,
+            row.sender: Relation.SENDER,
+            row.receiver: Relation.ACTING,
+        }
+        return resources.TaskRow(
+            index,
+            [
+                {**viewer, "organisation": ods, "relation": relation.value}
+                for ods, relation in parties.items()
+                if ods is not None
+            ],
+        )
+
     def _changes(self) -> dict[str, Any]:
         row = self.found.row
         return {
@@ -224,8 +263,12 @@ class Mover:
         content: Mapping[str, Any],
         organisation: str,
         client: str,
+        untold: frozenset[str] = frozenset(),
     ) -> Ready:
-        """Draw a move up. Raises Conflict where the state machine forbids it."""
+        """Draw a move up. Raises Conflict where the state machine forbids it.
+
+        `untold` are organisations that know of it already.
+        """
         row = found.row
         by = relation(row, organisation, self.directory)
         state = referral.apply(
@@ -234,7 +277,8 @@ class Mover:
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
         teller = Teller(self.vault, self.directory, self.source, self.now)
-        to = self._audience(row, move, by, organisation)
+        audience = self._audience(row, move, by, organisation)
+        to = [one for one in audience if one[0].ods not in untold]
         told = teller.moves(
             found.about,
             cause=event_id,
@@ -267,6 +311,7 @@ class Mover:
             said_hmac=said_hmac(self.vault, move, content),
             reason=code if isinstance(code, str) else None,
             told=told,
+            practice=row.practice if self.directory.practice(row.practice) else None,
             read_first=self._unheard(row, move, by, organisation, to),
             payloads=[
                 self._sealed(found.key, event_id, organisation, CONTENT, FHIR_JSON, task.body),

@@ -74,6 +74,9 @@ def prepare(
             causation_id=cause,
             pathway=about.pathway,
             pathway_version=about.pathway_version,
+            patient=(about.pseudonym_key, about.patient_pseudonym)
+            if about.patient_pseudonym
+            else None,
             practice=about.practice,
             identity_verified=about.identity_verified,
             label=about.label,

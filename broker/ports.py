@@ -290,7 +290,8 @@ class Outlet(Protocol):
 class Original:
     """The referral that a notice tells of, with what came or went out of it.
 
-    `went_as` is the id of the message Bundle by which the service that must act got it.
+    `went_as` is the id of the message Bundle by which the service that must act got it, `given_id`
+    the one that this service gave its request in answer, if it did.
     """
 
     event: Recorded
@@ -298,21 +299,20 @@ class Original:
     sender: Destination
     performer: Place
     went_as: str
+    given_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
     """What is known of a delivery to a place that speaks BaRS: what both ends are called there.
 
-    `original` is the referral that is told of, where there is one. `given_id` is the id that the
-    receiver gave its request, where it gave one.
+    `original` is the referral that is told of, where there is one.
     """
 
     sender: Place
     receiver: Place
     pathway: str
     original: Original | None = None
-    given_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

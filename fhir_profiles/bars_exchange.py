@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from fhir_profiles import strict_json
+from fhir_profiles import codes, strict_json
 
 EVENTS: Final = "https://fhir.nhs.uk/CodeSystem/message-events-bars"
 REASONS: Final = "https://fhir.nhs.uk/CodeSystem/message-reason-bars"
 CATEGORIES: Final = "https://fhir.nhs.uk/CodeSystem/message-category-servicerequest"
 USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
+OWN: Final = codes.system("use-case").url
 _LONGEST_REFERENCE: Final = 64
 _CODE: Final = re.compile(r"[A-Za-z0-9-]{1,32}")
 
@@ -28,6 +29,7 @@ class Message:
     id: str
     version: str
     definition: str
+    use_case_system: str
     use_case: str
     category: str
     event: str
@@ -56,11 +58,16 @@ def read_message(body: bytes) -> Message | None:
     if bundle is None or bundle.get("type") != "message" or not event or not identity:
         return None
     requests = list(_resources(bundle, "ServiceRequest"))
+    use_cases = {
+        system: _code(requests, system, "category", "coding") for system in (USE_CASES, OWN)
+    }
+    system = next((one for one, code in use_cases.items() if code), USE_CASES)
     return Message(
         id=identity,
         version=_text(bundle, "meta", "versionId"),
         definition=_text(header, "definition"),
-        use_case=_code(requests, USE_CASES, "category", "coding"),
+        use_case_system=system,
+        use_case=use_cases[system],
         category=_code(requests, CATEGORIES, "category", "coding"),
         event=event,
         reason=_code(header, REASONS, "reason", "coding"),
@@ -70,7 +77,10 @@ def read_message(body: bytes) -> Message | None:
 def context(target: tuple[str, str], message: Message) -> str:
     """Return the query that asks which definitions a service offers for a message's use case."""
     return urlencode(
-        [("context", "|".join(target)), ("context", f"{USE_CASES}|{message.use_case}")]
+        [
+            ("context", "|".join(target)),
+            ("context", f"{message.use_case_system}|{message.use_case}"),
+        ]
     )
 
 
@@ -138,6 +148,12 @@ def reference(body: bytes) -> str | None:
         if encounter.get("status") == "planned" and value:
             return value if len(value) <= _LONGEST_REFERENCE and value.isprintable() else None
     return None
+
+
+def request_id(body: bytes) -> str | None:
+    """Return the id that a message gives its ServiceRequest, or None."""
+    request = next(_resources(_resource(body, "Bundle"), "ServiceRequest"), None)
+    return _text(request, "id") or None
 
 
 def is_fhir(body: bytes) -> bool:

@@ -340,6 +340,10 @@ class IndexRow:
     code: str = ""
     priority: str = ""
     requester: str = ""
+    codes: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    identifiers: tuple[tuple[str, str], ...] = ()
+    authored: str = ""
 
 
 def index(content: bytes, message_id: str = "") -> list[IndexRow]:
@@ -357,7 +361,19 @@ def index(content: bytes, message_id: str = "") -> list[IndexRow]:
     ]
 
 
+def held(content: bytes, message_id: str) -> dict[str, tuple[str, bytes]]:
+    """Return what the entries of a message's content hold, by fullUrl: the id that the index has
+    for each resource, and its bytes."""
+    ids = {row.full_url: row.resource_id for row in index(content, message_id)}
+    return {
+        entry.full_url: (ids[entry.full_url], entry.resource)
+        for entry in entries(content)
+        if entry.full_url in ids
+    }
+
+
 _REQUESTER: Final = ("requester", "sender", "author")
+_AUTHORED: Final = ("authoredOn", "sent", "lastModified")
 
 
 def _row(
@@ -372,17 +388,29 @@ def _row(
         code=_first_code(resource.get("code")) or _first_code(resource.get("category")),
         priority=resource.get("priority", ""),
         requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
+        codes=tuple(_codes(resource.get("code"))),
+        categories=tuple(_codes(resource.get("category"))),
+        identifiers=tuple(_identifiers(resource.get("identifier"))),
+        authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
     )
 
 
+def _identifiers(element: Any) -> Iterator[tuple[str, str]]:
+    for identifier in element if isinstance(element, list) else ():
+        if isinstance(identifier, Mapping) and "system" in identifier and "value" in identifier:
+            yield identifier["system"], identifier["value"]
+
+
 def _first_code(element: Any) -> str:
-    concepts = element if isinstance(element, list) else [element]
-    for concept in concepts:
+    return next(_codes(element), "")
+
+
+def _codes(element: Any) -> Iterator[str]:
+    for concept in element if isinstance(element, list) else [element]:
         if isinstance(concept, Mapping):
             for coding in concept.get("coding", ()):
                 if "code" in coding:
-                    return f"{coding.get('system', '')}|{coding['code']}"
-    return ""
+                    yield f"{coding.get('system', '')}|{coding['code']}"
 
 
 def _ods(reference: Mapping[str, Any], held: Mapping[str, Any]) -> str:

@@ -136,6 +136,13 @@ def cancellation(
     return made
 
 
+# What a short message repeats of a request; the rest leads to what it does not bring along.
+_NAMES: Final = {
+    *("resourceType", "id", "meta", "identifier", "status", "intent", "category", "code"),
+    *("subject", "encounter", "occurrencePeriod", "authoredOn"),
+}
+
+
 def response(
     message: Body,
     *,
@@ -160,7 +167,8 @@ def response(
     for one in held.values():
         if one["resourceType"] == "ServiceRequest":
             one["status"] = status
-            del one["basedOn"]
+            for name in set(one) - _NAMES:
+                del one[name]
     own = f"urn:uuid:{uuid4()}"
     sent = next(one for one in held.values() if one["resourceType"] == "Encounter")
     held[own] = {

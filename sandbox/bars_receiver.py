@@ -94,6 +94,7 @@ class BarsReceiver:
         self._reference = reference
         self._tls = tls
         self._port = free_port()
+        self.given: dict[str, str] = {}
         self._seen: set[str] = set()
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -275,6 +276,7 @@ class BarsReceiver:
             {**entry, "resource": {**entry["resource"], "id": str(uuid.uuid4())}}
             for entry in bundle["entry"][1:]
         ]
+        self.given |= {one["fullUrl"]: one["resource"]["id"] for one in kept}
         header = bundle["entry"][0]["resource"]
         encounter = {
             "resourceType": "Encounter",

@@ -125,6 +125,8 @@ def by_bars() -> Mapping[str, bytes]:
     for name, content in contents().items():
         if profile_of(name) == "referral-content":
             found[f"bars-request-{name}"] = bars_request(content)
+            came = found[f"bars-request-{name}"].replace(DELIVERY.encode(), WENT_AS.encode())
+            found[f"bars-request-onward-{name}"] = bars_request(came, ELSEWHERE, form="bars")
     for whose in BARS_TOLD:
         for name, content in told().items():
             if name.endswith("-Communication"):  # of an update, of which BaRS knows nothing
@@ -146,6 +148,13 @@ HOSPITAL = Place(
     name="Northfield Hospital",
     service="Eye clinic",
     telephone="0113 496 0401",
+)
+ELSEWHERE = Place(
+    ods="RYY01",
+    system=codes.DOS,
+    value="2000088888",
+    name="Southfield Hospital",
+    service="Eye casualty",
 )
 REFERRER = Place(SENDER.ods, codes.ODS, SENDER.ods, SENDER.name, "", SENDER.telephone)
 WENT_AS = "0199a000-0000-7000-8000-000000000005"

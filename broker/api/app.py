@@ -28,6 +28,7 @@ from broker.api import (
 )
 from broker.api.calling import only_known_parameters
 from broker.api.edge import Edge
+from broker.api.fhir import capability, definitions, negotiation, resources
 from broker.main import open_broker
 from broker.ports import Adapter
 from broker.settings import Settings
@@ -39,6 +40,8 @@ ABOUT = (
 )
 # What every native route asks first.
 NATIVE = [Depends(only_known_parameters)]
+# And every one under /FHIR/R4.
+FHIR = [Depends(negotiation.acceptable)]
 
 
 class _App(FastAPI):
@@ -64,8 +67,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(native.router_for(adapter))
     for module in (messages, referrals, inbox, organisations):
         app.include_router(module.router, dependencies=NATIVE)
-    app.include_router(process_message.router)
     app.include_router(health.router)
+    fhir = [one.router for one in (capability, definitions, process_message, resources)]
+    for router in fhir:
+        app.include_router(router, dependencies=FHIR)
+    app.state.fhir_routes = [route for router in fhir for route in router.routes]
     _document(app, adapters)
     problems.install(app)
     return app

@@ -85,6 +85,9 @@ def _unavailable(detail: str, retry_after: int) -> Told:
 async def http(request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException)  # noqa: S101  the handler is registered for this class
+    absent = outcomes.absent(request, error) if outcomes.is_fhir(request.scope["path"]) else None
+    if absent is not None:
+        return answer(request.scope, absent)
     said = str(error.detail)
     told = Told(
         _CODES.get(error.status_code, "refused"),
@@ -103,7 +106,8 @@ async def parameters(request: Request, error: Exception) -> Response:
         Problem(one.field, one.code, one.detail, one.todo or TODO)
         for one in (faults.to_fault({**line, "loc": line["loc"][1:]}) for line in error.errors())
     ]
-    return answer(request.scope, Told("invalid", "A parameter is wrong.", found))
+    code = "bad-request" if outcomes.is_fhir(request.scope["path"]) else "invalid"
+    return answer(request.scope, Told(code, "A parameter is wrong.", found))
 
 
 async def failed(request: Request, error: Exception) -> Response:

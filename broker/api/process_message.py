@@ -10,7 +10,7 @@ from starlette.responses import Response
 from broker.access import Action
 from broker.api.calling import JSON, allow, body_of, broker_of, caller_of
 from broker.api.described import Schema, header
-from broker.api.outcomes import BASE, MEDIA_TYPE
+from broker.api.outcomes import BASE, CONTENT_TYPE, MEDIA_TYPE
 from broker.bars import headers
 from broker.bars.receiving import Arrived
 from broker.errors import Refused
@@ -53,4 +53,4 @@ async def process_message(request: Request) -> Response:
         raise
     finally:
         INTAKE_SECONDS.labels("bars", outcome).observe(time.perf_counter() - started)
-    return Response(made.body, made.status, {"Cache-Control": "no-store"}, media_type=MEDIA_TYPE)
+    return Response(made.body, made.status, {"Cache-Control": "no-store"}, media_type=CONTENT_TYPE)

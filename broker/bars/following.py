@@ -17,7 +17,7 @@ from broker.errors import BadRequest, Conflict, NotFound, Problem, Stale
 from broker.events import Destination, digest, uuid7
 from broker.moves import Found, Mover, Ready
 from broker.referral import MOVES, Move, Relation, State
-from broker.store import deliveries, messages
+from broker.store import deliveries, messages, work
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding
 from fhir_profiles import strict_json
@@ -56,6 +56,7 @@ _REASONS: Final = {
     "42": "out-of-area",
 }
 _DID_NOT_ATTEND: Final = "The patient did not attend."
+_REFUSED: Final = "The service refused it when it was sent: it was not taken."
 _NO_WORDS: Final = "The service gave no words with it."
 
 
@@ -113,6 +114,41 @@ async def follow(core: Core, said: Following, claimed: Claimed) -> str:
         except Stale:  # somebody else moved it meanwhile: judged anew
             continue
         return str(found.row.message_id)
+
+
+async def close_refused(core: Core, caller: Caller, message_id: str) -> None:
+    """End a referral that its service refused while its sender waited. Safe to repeat.
+
+    The sender was told by the answer, and the service has nothing to be told; who got a copy is.
+    """
+    while True:
+        now = datetime.now(UTC)
+        directory = await core.directory.current()
+        message = await core.store.read(lambda c: messages.get(c, message_id))
+        if message is None or message.subject_id is None:
+            return
+        found = await core.store.read(lambda c: moves.find(c, core.vault, message.subject_id))  # noqa: B023
+        if found is None or referral.STAGES[State(found.row.state)].is_terminal:
+            return
+        mover = Mover(core.vault, directory, core.source, now)
+        ready = mover.ready(
+            found,
+            MOVES["cancel"],
+            {"reason": "other", "note": _REFUSED},
+            caller.organisation,
+            caller.client_id,
+            untold=frozenset({found.row.receiver}),
+        )
+
+        def write(tx: Tx, ready: Ready = ready) -> None:
+            ready.write(tx)
+            work.close_items(tx, "refused", message_id=message_id)
+
+        try:
+            await core.store.write(write)
+        except Stale:
+            continue
+        return
 
 
 # -- finding -------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from broker.access import Caller
 from broker.addressing_bars import SOFTWARE
 from broker.answers import BARS, Answer, Claimed
 from broker.bars import understanding
-from broker.bars.following import Following, follow
+from broker.bars.following import Following, close_refused, follow
 from broker.bars.headers import Headers
 from broker.bars.understanding import NOTHING, Carried, Receiving, Understood, understand
+from broker.bars.waiting import Waiting, Word
 from broker.core import Core
 from broker.directory import Directory
-from broker.errors import ANSWERS, Duplicate, NotOffered, Refused
-from broker.events import Destination, Kind
+from broker.errors import ANSWERS, Duplicate, NotOffered, Refused, TimedOut
+from broker.events import Destination, Kind, Role
 from broker.intake import Intake, Submission
 from broker.ports import Endpoint, Needs
 from broker.preparing import Prepared
@@ -35,9 +36,13 @@ from fhir_profiles.bars.meaning import Meaning
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import Profiles
 
-DOOR: Final = "bars"
+DOOR: Final = BARS
 OK: Final = 200
+FIRST_REFUSAL: Final = 400
+# All of a request is to be over within 5 s (BaRS, non-functional requirements).
+PATIENCE: Final = 4.5
 HELD: Final = "Held by the broker, not yet with the service."
+TAKEN: Final = "With the service."
 # Sent again after one of these, a request may fare better: it is not remembered as refused.
 _PASSING: Final = frozenset({401, 403, 408, 425, 429})
 
@@ -52,6 +57,23 @@ class Arrived:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """A referral whose service speaks BaRS; `is_unchanged`: it gets the very bytes that came."""
+
+    message_id: str
+    message: Message
+    is_unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What was made of a message: our answer, and what may yet be answered by its service."""
+
+    answer: Answer
+    passed_on: PassedOn | None = None
+
+
 class Bars:
     """The front door for BaRS messages. Any number may run, in any number of processes."""
 
@@ -62,6 +84,7 @@ class Bars:
         self._intake = intake
         self._profiles = profiles
         self._broker = broker
+        self._waiting = Waiting(core)
 
     async def process(self, arrived: Arrived) -> Answer:
         """Take a message in and return the message that answers it. Durable on return.
@@ -74,21 +97,35 @@ class Bars:
             organisation, headers.request_id, request, arrived.body, family=BARS
         ) as claimed:
             if claimed.used is not None:
-                raise self._again(claimed)
+                return await self._again(arrived, claimed)
             try:
-                return await self._process(arrived, claimed)
+                done = await self._process(arrived, claimed)
             except Refused as refused:
                 if ANSWERS[refused.code].status not in _PASSING:
                     await self._core.answers.remember_refusal(claimed, refused, organisation)
                 raise
+            if done.passed_on is None:
+                return done.answer
+            return await self._word(arrived, done.passed_on) or done.answer
 
-    def _again(self, claimed: Claimed) -> Refused:
-        """Return what is said to a request that was answered before."""
+    async def _again(self, arrived: Arrived, claimed: Claimed) -> Answer:
+        """Answer a request that was answered before: as it was refused, else that it was taken.
+
+        Who cannot be told otherwise asks until the service has answered. Raises Refused.
+        """
         if claimed.refused is not None:
-            return claimed.refused
-        return Duplicate("This request was taken before; nothing was done again.")
+            raise claimed.refused
+        if claimed.used is not None:
+            known = await self._core.directory.current()
+            waits = not _hears(arrived.caller.organisation, known)
+            word = await self._waiting.word(claimed.used.owner_id, PATIENCE if waits else 0)
+            if word.is_refused:
+                return await self._refused(arrived, claimed.used.owner_id, word)
+            if waits and word.delivery is not None and not word.is_taken:
+                raise _not_yet(arrived.caller.organisation)
+        raise Duplicate("This request was taken before; nothing was done again.")
 
-    async def _process(self, arrived: Arrived, claimed: Claimed) -> Answer:
+    async def _process(self, arrived: Arrived, claimed: Claimed) -> Done:
         message = bars.read(read_object(arrived.body))
         findings = self._profiles.check(arrived.body, "BARSBundleMessage")
         understood = self._understand(
@@ -101,7 +138,7 @@ class Bars:
         )
         message_id = await follow(self._core, said, claimed)
         by = Answering(message_id, datetime.now(UTC), SOFTWARE, self._core.source)
-        return Answer(OK, answering.answer(arrived.body, message, by))
+        return Done(Answer(OK, answering.answer(arrived.body, message, by)))
 
     def _understand(
         self, arrived: Arrived, message: Message, findings: Sequence[Finding], known: Directory
@@ -114,7 +151,7 @@ class Bars:
 
     async def _refer(
         self, arrived: Arrived, first: Understood, findings: Sequence[Finding], claimed: Claimed
-    ) -> Answer:
+    ) -> Done:
         organisation, message = arrived.caller.organisation, first.message
 
         def read(known: Directory, now: datetime) -> tuple[Any, Needs]:
@@ -130,7 +167,7 @@ class Bars:
                 translator=Carried(),
                 raw=message.bundle,
                 read=read,
-                answer=lambda prepared: Answer(OK, self._held(arrived, message, prepared)),
+                answer=lambda prepared: self._held(arrived, message, prepared),
                 repeats=False,
                 facts=_form(first.place),
                 conversation=arrived.headers.correlation_id,
@@ -138,15 +175,58 @@ class Bars:
             ),
             claimed,
         )
-        return taken.answer
+        made = taken.prepared.messages[0]
+        place = next(one.destination for one in made.event.routes if one.role is Role.ACTING)
+        known = await self._core.directory.current()
+        if known.channel(place) != BARS:
+            return Done(taken.answer)
+        return Done(taken.answer, PassedOn(made.row["id"], message, place == first.place))
 
-    def _held(self, arrived: Arrived, message: Message, prepared: Prepared) -> bytes:
+    # -- what is passed on -----------------------------------------------------------------------
+
+    async def _word(self, arrived: Arrived, passed: PassedOn) -> Answer | None:
+        """Return what a BaRS receiver says of a referral that was passed on to it, if it says it
+        in time. None: it is held, and its sender will hear.
+
+        Raises TimedOut where the sender could not hear: it must ask again.
+        """
+        word = await self._waiting.word(passed.message_id, PATIENCE)
+        if word.is_taken:
+            return self._taken(arrived, passed, word)
+        if word.is_refused:
+            return await self._refused(arrived, passed.message_id, word)
+        organisation = arrived.caller.organisation
+        if not _hears(organisation, await self._core.directory.current()):
+            raise _not_yet(organisation)
+        return None
+
+    def _taken(self, arrived: Arrived, passed: PassedOn, word: Word) -> Answer:
+        """Return the receiver's own answer; ours, where it got another message than was sent or
+        said no more than that it has it."""
+        answer, message = word.answer, passed.message
+        by = Answering(passed.message_id, word.delivery.received_at, SOFTWARE, self._core.source)
+        if passed.is_unchanged and answer is not None and answer.status == OK:
+            return Answer(OK, answering.passed_on(answer.body, message, by))
+        words = TAKEN
+        if answer is not None and answer.reference is not None:
+            words = f"{TAKEN} Its own reference is {answer.reference}."
+        planned = Planned(codes.CASE_REFERENCE, answering.spoken(passed.message_id), words)
+        return Answer(OK, answering.answer(arrived.body, message, by, planned))
+
+    async def _refused(self, arrived: Arrived, message_id: str, word: Word) -> Answer:
+        """Return the receiver's own refusal; the referral is over. Raises NotOffered where it gave
+        none. Safe to repeat."""
+        await close_refused(self._core, arrived.caller, message_id)
+        if word.answer is not None and word.answer.status >= FIRST_REFUSAL:
+            return Answer(word.answer.status, word.answer.body)
+        raise NotOffered(f"The service does not take this ({word.delivery.code}); it was not sent.")
+
+    def _held(self, arrived: Arrived, message: Message, prepared: Prepared) -> Answer:
         """Return the answer that claims no more than that the broker holds it."""
         made = prepared.messages[0].row
         by = Answering(made["id"], made["accepted_at"], SOFTWARE, self._core.source)
-        reference = answering.spoken(made["id"])
-        planned = Planned(codes.CASE_REFERENCE, reference, HELD)
-        return answering.answer(arrived.body, message, by, planned)
+        planned = Planned(codes.CASE_REFERENCE, answering.spoken(made["id"]), HELD)
+        return Answer(OK, answering.answer(arrived.body, message, by, planned))
 
 
 def _form(place: Destination | None) -> dict[str, str]:
@@ -159,9 +239,20 @@ def _check_can_be_told(organisation: str, place: Destination | None, known: Dire
 
     What is passed on at once to a BaRS receiver is answered by that receiver.
     """
-    hears = isinstance(routing.recheck(Destination(organisation), Kind.NOTICE, known), Endpoint)
-    if not hears and (place is None or known.channel(place) != "bars"):
+    if not _hears(organisation, known) and (place is None or known.channel(place) != BARS):
         raise NotOffered(
             f"{NOTHING} {organisation} has no inbox, webhook or BaRS server that takes notices, so "
             "it could not be told if this were not delivered. Have one entered in the directory."
         )
+
+
+def _hears(organisation: str, known: Directory) -> bool:
+    """Whether a sender can be told of what becomes of its messages."""
+    return isinstance(routing.recheck(Destination(organisation), Kind.NOTICE, known), Endpoint)
+
+
+def _not_yet(organisation: str) -> TimedOut:
+    return TimedOut(
+        "The service has not answered yet, and goes on being tried. Send this again as it was, "
+        f"with the same X-Request-Id, until it has: {organisation} cannot be told otherwise."
+    )

@@ -59,18 +59,25 @@ class NewMessage:
     event: Event
     subject_kind: SubjectKind | None = None
     index: Sequence[dict[str, Any]] = ()
+    viewers: Sequence[dict[str, Any]] = ()
+    identifiers: Sequence[dict[str, Any]] = ()
     deadlines: Sequence[dict[str, Any]] = ()
 
 
 def put(tx: Tx, new: NewMessage) -> None:
-    """Store a message with its key, payloads, index, deadlines and event, in one piece."""
+    """Store a message with its key, payloads, indexes, deadlines and event, in one piece."""
     if new.subject_kind is not None:
         tx.new_subject(new.event.subject, new.subject_kind, new.row["sender"])
     put_key(tx, new.key)
     tx.execute(t.into(t.message), new.row)
     tx.execute(t.into(t.payload), list(new.payloads))
-    if new.index:
-        tx.execute(t.into(t.resource_index), list(new.index))
+    for table, rows in (
+        (t.resource_index, new.index),
+        (t.resource_viewer, new.viewers),
+        (t.resource_identifier, new.identifiers),
+    ):
+        if rows:
+            tx.execute(t.into(table), list(rows))
     if new.deadlines:
         work.put_deadlines(tx, new.deadlines)
     tx.record(new.event)

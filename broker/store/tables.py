@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Index, Insert, Integer, Table, Text, UniqueConstraint, insert
+from sqlalchemy import Column, Index, Insert, Integer, Table, Text, UniqueConstraint, insert, text
 from sqlmodel import Field, SQLModel
 
 from broker.store.columns import Codes, Flag, Id, Position, Sealed, Utc
@@ -439,7 +439,16 @@ class ResourceIndexRow(SQLModel, table=True):
     """Where each FHIR resource of each message stands, and the columns it is searched by."""
 
     __tablename__ = "resource_index"
-    __table_args__ = (Index("ix_resource_message", "message_id"), KEYED)
+    __table_args__ = (
+        Index("ix_resource_message", "message_id"),
+        Index(
+            "ix_resource_patient",
+            "patient_pseudonym",
+            sqlite_where=text("patient_pseudonym IS NOT NULL"),
+            postgresql_where=text("patient_pseudonym IS NOT NULL"),
+        ),
+        KEYED,
+    )
     id: str = _id(primary=True)
     version: int = _int(primary=True)
     type: str = _text()
@@ -456,6 +465,38 @@ class ResourceIndexRow(SQLModel, table=True):
     identifiers: Any = _codes(null=True)
     authored_at: datetime | None = _utc(null=True)
     updated_at: datetime = _utc()
+
+
+class ResourceViewerRow(SQLModel, table=True):
+    """Who may find what a message is about or where its referral stands, and what it is to them.
+
+    One row for each organisation: a page of its own is read off an index, however many rows of
+    others there are.
+    """
+
+    __tablename__ = "resource_viewer"
+    __table_args__ = (
+        Index("ix_viewer_updated", "organisation", "type", "updated_at", "resource_id"),
+        Index("ix_viewer_authored", "organisation", "type", "authored_at", "resource_id"),
+        KEYED,
+    )
+    organisation: str = _text(primary=True)
+    resource_id: str = _id(primary=True)
+    version: int = _int()
+    type: str = _text()
+    relation: str = _text()
+    label: str = _text()
+    authored_at: datetime = _utc()
+    updated_at: datetime = _utc()
+
+
+class ResourceIdentifierRow(SQLModel, table=True):
+    """The business identifiers of what messages are about, as HMACs."""
+
+    __tablename__ = "resource_identifier"
+    __table_args__ = (KEYED,)
+    identifier_hmac: str = _text(primary=True)
+    resource_id: str = _id(primary=True)
 
 
 class CursorRow(SQLModel, table=True):
@@ -566,6 +607,8 @@ idempotency_key = _table(IdempotencyKeyRow)
 jti = _table(JtiRow)
 audit = _table(AuditRow)
 resource_index = _table(ResourceIndexRow)
+resource_viewer = _table(ResourceViewerRow)
+resource_identifier = _table(ResourceIdentifierRow)
 cursor = _table(CursorRow)
 client = _table(ClientRow)
 client_key = _table(ClientKeyRow)

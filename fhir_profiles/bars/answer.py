@@ -85,6 +85,21 @@ def answer(
     return opening[:-1] + b',"entry":[' + b",".join(parts) + b"]}"
 
 
+def passed_on(received: bytes, message: Message, by: Answering) -> bytes:
+    """Return a receiver's own answer for the sender of a message that was passed on to it.
+
+    What the sender knows already has the ids that it has here; everything else stays as it came.
+    """
+    parts = []
+    for one in entries(received):
+        resource = one.resource
+        if one.full_url in message.resources and one.full_url != _header_url(message):
+            given = strict_json.dumps(given_id(by.message_id, one.full_url))
+            resource = strict_json.with_member(resource, "id", given)
+        parts.append(_raw(one.full_url, resource))
+    return strict_json.with_member(received, "entry", b"[" + b",".join(parts) + b"]")
+
+
 def _header_url(message: Message) -> str:
     return text(at(message.bundle, "entry", 0, "fullUrl"))
 

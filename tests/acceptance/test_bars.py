@@ -39,7 +39,7 @@ async def send(
 def answered(answer: httpx2.Response, message: Body) -> Body:
     """Return a message's answer: a message Bundle, sound, that names what it answers."""
     assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/fhir+json"
+    assert answer.headers["content-type"] == "application/fhir+json; charset=utf-8"
     found = [one for one in ours().check(answer.content) if one.severity == "error"]
     assert found == []
     said: Body = answer.json()

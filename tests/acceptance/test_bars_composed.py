@@ -1,5 +1,6 @@
 """What a place gets that speaks BaRS: composed like any delivery, and collectable like any."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,6 +9,7 @@ import pytest_asyncio
 from fhir_profiles import codes
 from fhir_profiles.bars import definitions
 from fhir_profiles.profiles import ours
+from tests.acceptance import test_bars as door
 from tests.acceptance.place import Body, Caller, Place, eventually, first, reading, referral, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,6 +113,39 @@ async def test_a_sender_that_speaks_bars_hears_of_a_deadline_that_passed(
     own = resources(await eventually(look), "Encounter")
     (planned,) = [one for one in own if one["status"] == "planned"]
     assert planned["reasonCode"][0]["text"].startswith("Your message was not confirmed as stored")
+
+
+PHARMACY = """  - organisation: FPH01
+    service: FPH01-PHARMACY-FIRST
+    channel: inbox
+"""
+PRACTICE = "{organisation: G99001, channel: inbox, takes: [update, referral, notice]}"
+
+
+async def test_what_came_by_bars_reaches_the_service_unchanged_and_its_sender_hears_by_bars(
+    place: Place, practice: Caller, pharmacy: Caller
+) -> None:
+    url = f"http://127.0.0.1:{place.webhook_port}/FHIR/R4"
+    at_pharmacy = PHARMACY.replace("inbox", f"bars\n    url: {url}")
+    at_practice = PRACTICE.replace("inbox", f"bars, url: '{url}'").replace("update, ", "")
+    async with place.directory((PHARMACY, at_pharmacy), (PRACTICE, at_practice)):
+        message = door.referral()
+        answered = door.answered(await door.send(practice, message), message)
+        (sent,) = taken(await practice.get("/messages", limit=1), 200)["messages"]
+        row = await pharmacy.take(sent["id"])
+        got = await pharmacy.get(f"/inbox/{row['id']}")
+        assert got.content == json.dumps(message).encode()
+
+        referred = (await practice.tracked(sent["id"]))["referral"]
+        taken(await pharmacy.move(referred, "accept", {"note": "Come at 3."}), 200)
+        told = await notice(practice, "servicerequest-response", "new")
+        assert told["entry"][0]["resource"]["response"]["identifier"] == message["id"]
+        planned = resources(answered, "Encounter")[1]
+        (own,) = [one for one in resources(told, "Encounter") if one["status"] == "in-progress"]
+        assert (own["id"], own["identifier"]) == (planned["id"], planned["identifier"])
+        assert own["reasonCode"][0]["text"] == "Accepted\nCome at 3."
+        answers_id = resources(answered, "ServiceRequest")[0]["id"]
+        assert resources(told, "ServiceRequest")[0]["id"] == answers_id
 
 
 @pytest.mark.usefixtures("bars")

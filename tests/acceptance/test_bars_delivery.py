@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import delete, update
 
-from broker import answered, registry
+from broker import answered, receipts, registry
 from broker.events import Recorded, Role, uuid7
 from broker.ports import Addressed
 from broker.store import endpoints, messages
@@ -180,6 +180,31 @@ async def test_what_the_receiver_said_is_kept_byte_for_byte(
     forget = delete(t.message_key).where(t.message_key.c.id == message.message_id)
     await place.broker.store.write(lambda tx: tx.execute(forget))
     assert await kept(place, row["id"]) is None  # it is erased with its message
+
+
+async def test_of_a_notice_and_of_what_is_erased_no_reference_need_be_told(
+    place: Place, optometrist: Caller, receiver: BarsReceiver, connected: Any
+) -> None:
+    async with connected():
+        message = await sent(optometrist)
+        row = await once(optometrist, message, received)
+    core = place.broker.core
+    claimed = SimpleNamespace(
+        id=row["id"], message_id=message, ods="RXX01", service="RXX01-SPA", received_at=None
+    )
+    (made,) = await receipts.reference_word(core, as_row(claimed, Role.ACTING), "SPA-4711")
+    assert made.row["kind"] == "notice"
+    assert await receipts.reference_word(core, as_row(claimed, Role.ACTING), None) == []
+    assert await receipts.reference_word(core, as_row(claimed, Role.NOTICE), "SPA-4711") == []
+    forget = delete(t.message_key).where(t.message_key.c.id == message)
+    await place.broker.store.write(lambda tx: tx.execute(forget))
+    # Nothing is there to be opened; what happened to it is told all the same, without its words.
+    (made,) = await receipts.reference_word(core, as_row(claimed, Role.ACTING), "SPA-4711")
+    assert made.row["kind"] == "notice"
+
+
+def as_row(claimed: SimpleNamespace, role: Role) -> SimpleNamespace:
+    return SimpleNamespace(**vars(claimed), role=role)
 
 
 async def test_an_answer_that_is_settled_twice_is_kept_once(place: Place) -> None:

@@ -13,7 +13,7 @@ SYSTEM = "https://fhir.nhs.uk/CodeSystem/http-error-codes"
 def outcome(answer: httpx2.Response, status: int, nhs_code: str, issue: str) -> Body:
     """Return the first issue of an answer that is an OperationOutcome of this kind."""
     assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/fhir+json"
+    assert answer.headers["content-type"] == "application/fhir+json; charset=utf-8"
     found = ours().check(answer.content, "OperationOutcome")
     assert [one for one in found if one.severity == "error"] == []
     first: Body = answer.json()["issue"][0]

@@ -13,6 +13,8 @@ import pytest
 from starlette.routing import Mount
 
 from broker.access import OPEN_ROUTES, TABLE, Scope, submit_scope
+from broker.api.fhir.types import CLASSES
+from broker.errors import ANSWERS
 from broker.store import clients
 from tests.acceptance.place import (
     EVERYTHING,
@@ -26,6 +28,7 @@ from tests.acceptance.place import (
     referral,
     taken,
 )
+from tests.acceptance.test_fhir_errors import outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,6 +56,12 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "/messages/{}/closure"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/FHIR/R4/$process-message"): (Scope.BARS, ""),
     ("GET", "/organisations/{}"): (Scope.DIRECTORY_READ, ""),
+    ("GET", "/FHIR/R4/ServiceRequest"): (Scope.FHIR_READ, ""),
+    ("POST", "/FHIR/R4/ServiceRequest/_search"): (Scope.FHIR_READ, ""),
+    ("GET", "/FHIR/R4/ServiceRequest/{}"): (Scope.FHIR_READ, "resource"),
+    ("GET", "/FHIR/R4/ServiceRequest/{}/_history"): (Scope.FHIR_READ, "resource"),
+    ("GET", "/FHIR/R4/ServiceRequest/{}/_history/{}"): (Scope.FHIR_READ, "resource"),
+    ("GET", "/FHIR/R4/Patient/{}"): (Scope.FHIR_READ, "resource"),
     ("POST", "/pharmacy/consultations"): (submit_scope("pharmacy"), ""),
     ("PUT", "/pharmacy/consultations/{}"): (submit_scope("pharmacy"), "message"),
     ("POST", "/optometry/referrals"): (submit_scope("optometry"), ""),
@@ -74,13 +83,26 @@ def routes(found: Any) -> Iterator[tuple[str, str]]:
 
 
 def plain(path: str) -> str:
-    """Return a path without the names of its parameters."""
+    """Return a path without the names of its parameters; one type stands for its whole class."""
+    for name, types in CLASSES.items():
+        path = re.sub(rf"\{{{name}(:{name})?\}}", types[0], path)
     return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+OPEN = {plain(path) for path in OPEN_ROUTES}
 
 
 def filled(path: str, identity: str) -> str:
     """Return a path with an identity in it, and a move where one is asked for."""
     return path.replace("{}", identity, 1).replace("{}", "accept")
+
+
+def refused(answer: httpx2.Response, status: int, code: str) -> Body:
+    """Return the problem that an answer tells in the words of its door, FHIR's or a native one."""
+    if not answer.request.url.path.startswith("/FHIR/R4"):
+        return problem(answer, status, code)
+    told = ANSWERS[code]
+    return {"detail": outcome(answer, status, told.nhs_code, told.fhir_issue)["diagnostics"]}
 
 
 async def ask(
@@ -99,9 +121,9 @@ async def ask(
 
 async def test_every_route_is_known_here(place: Place) -> None:
     found = {(method, plain(path)) for method, path in routes(place.app.routes)}
-    open_ones = {(m, p) for m, p in found if p in OPEN_ROUTES or p in DOCS_ASSETS}
+    open_ones = {(m, p) for m, p in found if p in OPEN or p in DOCS_ASSETS}
     assert found - open_ones == set(NEEDS)
-    assert {p for _, p in open_ones} == {*OPEN_ROUTES, *DOCS_ASSETS}
+    assert {p for _, p in open_ones} == {*OPEN, *DOCS_ASSETS}
     assert {str(scope) for scope, _ in NEEDS.values()} == set(EVERYTHING)
     assert {rule.scope for rule in TABLE.values()} >= set(Scope)
 
@@ -118,19 +140,19 @@ async def test_without_a_token_every_route_is_401(
         at = filled(path, identity)
         answer = await place.http.request(method, at, json={}, headers=headers)
         if identity == NOWHERE or "uuid" not in at:
-            problem(answer, 401, "unauthenticated")
+            refused(answer, 401, "unauthenticated")
             assert answer.headers["www-authenticate"].startswith("Bearer")
         else:
             assert answer.status_code in {401, 404}
 
 
-@pytest.mark.parametrize("path", [*OPEN_ROUTES, "/docs/start.js", "/docs/assets/swagger-ui.css"])
+@pytest.mark.parametrize("path", [*sorted(OPEN), "/docs/start.js", "/docs/assets/swagger-ui.css"])
 async def test_the_open_routes_answer_without_one(place: Place, path: str) -> None:
     if path == "/oauth2/token":
         answer = await place.http.post(path, data={})
         assert answer.status_code == 400 and "error" in answer.json()
     else:
-        answer = await place.http.get(path)
+        answer = await place.http.get(filled(path, "notice"))
         assert answer.status_code == 200
     if path.startswith("/health"):
         assert re.fullmatch(r"[a-z]+", answer.text)
@@ -148,7 +170,7 @@ async def test_without_its_scope_every_route_is_403_whatever_it_names(
     update = first(await place.of("FPH01").submit(consultation()))
     answers = [await ask(caller, place, method, path, one) for one in (NOWHERE, update["id"])]
     for answer in answers:
-        assert str(scope) in problem(answer, 403, "forbidden")["detail"]
+        assert str(scope) in refused(answer, 403, "forbidden")["detail"]
     assert answers[0].content == answers[1].content
 
 
@@ -161,7 +183,7 @@ async def test_one_scope_alone_opens_only_its_own_routes(place: Place, scope: st
             # The posts say another organisation: that is refused too, but for another reason.
             assert answer.status_code != 401 and "scope" not in answer.text
         else:
-            problem(answer, 403, "forbidden")
+            refused(answer, 403, "forbidden")
 
 
 async def objects(place: Place) -> dict[str, list[str]]:
@@ -182,7 +204,10 @@ async def objects(place: Place) -> dict[str, list[str]]:
     (kept,) = taken(await pharmacy.post("/pharmacy/consultations", withheld))["messages"]
     messages = [first(sent)["id"], task["id"], referred["id"], kept["id"]]
     subjects = [one["referral"].rpartition("/")[2] for one in (task, referred)]
+    known = f"'{first(sent)['id']}', '{referred['id']}'"
+    indexed = await place.rows(f"SELECT id FROM resource_index WHERE message_id IN ({known})")  # noqa: S608
     return {
+        "resource": [row.id for row in indexed],
         "delivery": [row["id"] for row in rows],
         "referral": subjects,
         "message": messages + subjects,  # a correction may name the referral too
@@ -196,7 +221,7 @@ async def test_to_a_stranger_what_is_there_reads_like_what_is_not(place: Place) 
         for ods in ("RYY01", "FPH02", "G99003"):
             stranger = place.of(ods)
             absent = await ask(stranger, place, method, path)
-            problem(absent, 404, "not-found")
+            refused(absent, 404, "not-found")
             for identity in found[kind]:
                 there = await ask(stranger, place, method, path, identity)
                 assert there.status_code == 404, (method, path, there.text)
@@ -213,12 +238,12 @@ async def test_one_kind_of_id_is_not_another(place: Place) -> None:
     owner = place.of("FPH01")
     for method, path in OBJECTS:
         _, kind = NEEDS[method, path]
-        for other in {"delivery", "referral", "message"} - {kind}:
+        for other in {"delivery", "referral", "message", "resource"} - {kind}:
             for identity in set(found[other]) - set(found[kind]):
                 if "pharmacy" in path or "optometry" in path:
                     continue
                 answer = await ask(owner, place, method, path, identity)
-                problem(answer, 404, "not-found")
+                refused(answer, 404, "not-found")
 
 
 async def test_an_adapters_door_corrects_only_what_came_through_it(
@@ -226,14 +251,14 @@ async def test_an_adapters_door_corrects_only_what_came_through_it(
 ) -> None:
     update = first(await pharmacy.submit(consultation()))
     answer = await ask(pharmacy, place, "PUT", "/optometry/referrals/{}", update["id"])
-    problem(answer, 404, "not-found")
+    refused(answer, 404, "not-found")
 
 
 async def test_revoking_a_grant_or_a_key_ends_a_token_that_was_given_out(place: Place) -> None:
     caller = await place.with_scopes("FPH02", {"messages:read"})
     taken(await caller.get("/messages"), 200)
     await place.broker.store.write(lambda tx: clients.revoke_grant(tx, caller.client, "FPH02"))
-    problem(await caller.get("/messages"), 401, "unauthenticated")
+    refused(await caller.get("/messages"), 401, "unauthenticated")
 
 
 async def test_answers_are_not_kept_by_any_cache_and_carry_a_correlation_id(

@@ -288,6 +288,14 @@ async def test_what_may_pass_is_tried_again_whoever_says_it(
         assert (type(failed), failed.code, failed.status) == (Retry, code, status)
 
 
+async def test_a_first_attempt_that_still_runs_proves_nothing(
+    receiver: BarsReceiver, http: MakeHttp
+) -> None:
+    receiver.script.append(outcome(425, "REC_TOO_EARLY", "duplicate"))
+    failed = await failure(http(), a_delivery(receiver.url))
+    assert (type(failed), failed.status) == (Retry, 425)
+
+
 async def test_a_conflict_that_is_no_duplicate_is_final(
     receiver: BarsReceiver, http: MakeHttp
 ) -> None:

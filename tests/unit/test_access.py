@@ -37,6 +37,7 @@ CELLS: dict[Action, tuple[str, set[Relation], set[Relation]]] = {
     Action.ACKNOWLEDGE: ("inbox:write", {R.ACTING, R.COPY}, {R.ACTING, R.COPY}),
     Action.READ_REFERRAL: ("referrals:read", PARTIES | DELIVERED, PARTIES),
     Action.MOVE_REFERRAL: ("referrals:write", PARTIES, PARTIES),
+    Action.READ_RESOURCE: ("fhir:read", PARTIES | DELIVERED, PARTIES),
 }
 OWN = {
     Action.SUBMIT: "pharmacy:submit",
@@ -44,6 +45,7 @@ OWN = {
     Action.LIST_OVERDUE: "messages:read",
     Action.LIST_INBOX: "inbox:read",
     Action.READ_ORGANISATION: "directory:read",
+    Action.SEARCH_RESOURCES: "fhir:read",
     Action.PROCESS_MESSAGE: "bars:process-message",
 }
 
@@ -212,6 +214,9 @@ def test_the_open_routes_are_these_and_no_others() -> None:
         "/oauth2/token",
         "/docs",
         "/openapi.json",
+        "/FHIR/R4/metadata",
+        "/FHIR/R4/{definition}",
+        "/FHIR/R4/{definition}/{id}",
     }
 
 

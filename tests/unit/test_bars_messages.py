@@ -12,7 +12,7 @@ import pytest
 from fhir_profiles import codes, verification_status
 from fhir_profiles.bars import answer, definitions
 from fhir_profiles.bars.codes import CANCELLED, REQUEST, RESPONSE, use_case
-from fhir_profiles.bars.outgoing import Place, held
+from fhir_profiles.bars.outgoing import held
 from fhir_profiles.bundle import given_id
 from fhir_profiles.pathways import pharmacy
 from tests import made
@@ -255,13 +255,6 @@ CAME = (
     .replace(made.DELIVERY.encode(), b"0199a000-0000-7000-8000-0000000000aa")
     .replace(header(made.bars_request(EYE))["id"].encode(), b"0199a000-0000-4000-8000-0000000000bb")
 )
-ELSEWHERE = Place(
-    ods="RYY01",
-    system=codes.DOS,
-    value="2000088888",
-    name="Southfield Hospital",
-    service="Eye casualty",
-)
 
 
 def test_to_the_very_place_that_its_sender_addressed_it_is_what_came() -> None:
@@ -270,7 +263,7 @@ def test_to_the_very_place_that_its_sender_addressed_it_is_what_came() -> None:
 
 
 def test_to_another_place_it_is_a_new_message_around_the_same_bytes() -> None:
-    sent = made.bars_request(CAME, ELSEWHERE, form="bars", addressed="RXX01/RXX01-EYE")
+    sent = made.bars_request(CAME, made.ELSEWHERE, form="bars", addressed="RXX01/RXX01-EYE")
     was, now = held(CAME), held(sent)
     assert json.loads(sent)["id"] == made.DELIVERY
     assert [one.raw for one in now[1 : len(was)]] == [one.raw for one in was[1:]]
@@ -291,7 +284,7 @@ def test_it_keeps_the_version_of_the_rules_that_it_was_made_by_and_its_tool() ->
     came = json.loads(CAME)
     came["meta"]["versionId"] = "1.2.0"
     came["entry"][0]["resource"]["extension"] = [tool]
-    sent = made.bars_request(json.dumps(came).encode(), ELSEWHERE, form="bars", addressed="-")
+    sent = made.bars_request(json.dumps(came).encode(), made.ELSEWHERE, form="bars", addressed="-")
     assert json.loads(sent)["meta"]["versionId"] == "1.2.0"
     assert header(sent)["extension"] == [tool]
 
@@ -304,7 +297,7 @@ def test_a_published_referral_is_told_on_cancelled_and_answered(stem: str) -> No
     facts = {"form": "bars", "addressed": "RXX01/RXX01-EYE"}
     moved = made.told()["move-accepted"]
     made_of_it = {
-        REQUEST: made.bars_request(came, ELSEWHERE, **facts),
+        REQUEST: made.bars_request(came, made.ELSEWHERE, **facts),
         CANCELLED: made.bars_notice(CANCEL, came, to=made.HOSPITAL, **facts),
         RESPONSE: made.bars_notice(moved, came, **facts),
     }
@@ -362,7 +355,7 @@ def test_bars_has_no_message_that_tells_a_receiver_of_anything_but_its_end(state
 
 
 def test_who_is_neither_end_of_a_referral_is_told_as_everybody_is() -> None:
-    message = made.bars_notice(CANCEL, EYE, to=ELSEWHERE)
+    message = made.bars_notice(CANCEL, EYE, to=made.ELSEWHERE)
     assert header(message)["eventCoding"]["system"] == codes.system("message-event").url
 
 

@@ -1,0 +1,77 @@
+"""Waits a little for what a service says of a referral, so that its sender hears it at once."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker import answered
+from broker.answered import Answered
+from broker.core import Core
+from broker.events import Role
+from broker.store import deliveries
+from broker.store.tx import DELIVERIES, Connection
+
+# Two commits in a row are looked at once.
+_GATHER: Final = 0.005
+# Another process's commit wakes nobody here.
+_POLL: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What is known of a referral's delivery: the service's answer, if it gave one.
+
+    `is_refused`: it will not be sent again. Neither taken nor refused: it is still being tried.
+    """
+
+    delivery: Any
+    is_taken: bool = False
+    is_refused: bool = False
+    answer: Answered | None = None
+
+
+class Waiting:
+    """Tells what became of deliveries, as soon as it is written. One per process."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._changed = asyncio.Event()
+        core.store.listen(self._committed)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _committed(self, topics: set[str]) -> None:
+        if DELIVERIES in topics and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        waited, self._changed = self._changed, asyncio.Event()
+        waited.set()
+
+    async def word(self, message_id: str, seconds: float) -> Word:
+        """Return what the service says of a referral, or that it has said nothing in time."""
+        self._loop = asyncio.get_running_loop()
+        ends = self._loop.time() + seconds
+        while True:
+            changed = self._changed
+            found = await self._core.store.look_up(lambda c: self._look(c, message_id))
+            left = ends - self._loop.time()
+            if found.is_taken or found.is_refused or left <= 0:
+                return found
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(left, _POLL))
+            await asyncio.sleep(_GATHER)
+
+    def _look(self, connection: Connection, message_id: str) -> Word:
+        rows = deliveries.of_message(connection, message_id)
+        row = next((one for one in rows if one.role == Role.ACTING), None)
+        if row is None:
+            return Word(None)
+        if row.received_at is not None:
+            answer = answered.of_delivery(connection, self._core.vault, row.id)
+            return Word(row, is_taken=True, answer=answer)
+        if row.state == "dead":
+            answer = answered.of_delivery(connection, self._core.vault, row.id)
+            return Word(row, is_refused=True, answer=answer)
+        return Word(row)

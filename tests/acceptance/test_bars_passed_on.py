@@ -1,0 +1,209 @@
+"""A BaRS sender, the broker, a BaRS receiver: what is passed on, and what comes back."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from broker.bars import receiving
+from sandbox import bars
+from sandbox.bars_receiver import BarsReceiver, Scripted
+from sandbox.bars_receiver import outcome as refusal
+from tests.acceptance.place import Body, Caller, Place, eventually, taken
+from tests.acceptance.place import referral as eye_referral
+from tests.acceptance.test_bars import (
+    SERVICE,
+    answered,
+    referral,
+    resources,
+    send,
+    sent_message,
+    state_of,
+)
+from tests.acceptance.test_fhir_errors import outcome
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PHARMACY = """  - organisation: FPH01
+    service: FPH01-PHARMACY-FIRST
+    channel: inbox
+    takes: [referral, notice]
+    pathways: [a5t1]
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def receiver(place: Place) -> AsyncIterator[BarsReceiver]:
+    """The pharmacy's service, which now has a BaRS server of its own."""
+    made = BarsReceiver()
+    await made.start()
+    speaks = PHARMACY.replace("channel: inbox", f"channel: bars\n    url: {made.url}")
+    async with place.directory((PHARMACY, speaks)):
+        yield made
+    await made.stop()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "PATIENCE", 0.2)
+
+
+async def test_the_very_bytes_reach_the_service_and_its_own_answer_comes_back(
+    practice: Caller, receiver: BarsReceiver
+) -> None:
+    message = referral()
+    ids = bars.headers(SERVICE)
+    said = answered(await send(practice, message, **ids), message)
+    (call,) = receiver.messages
+    assert json.loads(call.body) == message
+    assert call.body == json.dumps(message).encode()
+    assert call.headers["x-correlation-id"] == ids["X-Correlation-Id"]
+    assert call.decoded("nhsd-target-identifier") == {"system": bars.DOS, "value": SERVICE}
+    _, planned = resources(said, "Encounter")
+    assert planned["identifier"][0]["value"] == "PF-2048"
+    sent = await sent_message(practice)
+    (delivery,) = sent["deliveries"]
+    assert (delivery["receipts"][0]["via"], delivery["reference"]) == ("bars", "PF-2048")
+    assert await state_of(practice, sent) == "received"
+    outcome(await send(practice, message, **ids), 409, "REC_CONFLICT", "duplicate")
+
+
+async def test_what_is_cancelled_reaches_the_service_under_the_id_that_it_gave(
+    practice: Caller, receiver: BarsReceiver
+) -> None:
+    message = referral()
+    said = answered(await send(practice, message), message)
+    given = receiver.given[resources_url(message, "ServiceRequest")]
+    cancels = bars.cancellation(message, said)
+    answered(await send(practice, cancels), cancels)
+
+    async def told() -> Body | None:
+        return next((json.loads(c.body) for c in receiver.messages[1:]), None)
+
+    over: Body = await eventually(told)
+    (request,) = resources(over, "ServiceRequest")
+    sent = await sent_message(practice)
+    assert request["status"] == "revoked"
+    assert request["id"] == given
+    assert await state_of(practice, sent) == "cancelled"
+
+
+def resources_url(bundle: Body, kind: str) -> str:
+    found: str = next(
+        one["fullUrl"] for one in bundle["entry"] if one["resource"]["resourceType"] == kind
+    )
+    return found
+
+
+async def test_a_refusal_of_the_service_is_passed_on_and_said_again(
+    practice: Caller, receiver: BarsReceiver, place: Place
+) -> None:
+    receiver.script.append(refusal(422, "REC_UNPROCESSABLE_ENTITY", "not-supported"))
+    message, ids = referral(), bars.headers(SERVICE)
+    first = await send(practice, message, **ids)
+    assert first.status_code == 422
+    assert first.json()["issue"][0]["code"] == "not-supported"
+    again = await send(practice, message, **ids)
+    assert (again.status_code, again.content) == (422, first.content)
+    sent = await sent_message(practice)
+    assert await state_of(practice, sent) == "cancelled"
+    assert len(receiver.messages) == 1
+    rows = await place.rows(
+        "SELECT * FROM work_item WHERE message_id = :m AND closed_at IS NULL", m=sent["id"]
+    )
+    assert rows == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_service_that_takes_its_time_is_waited_for_and_its_sender_told_later(
+    practice: Caller, receiver: BarsReceiver
+) -> None:
+    receiver.script.append(Scripted(503, after=0.4))
+    message, ids = referral(), bars.headers(SERVICE)
+    said = answered(await send(practice, message, **ids), message)
+    _, planned = resources(said, "Encounter")
+    assert "Held by the broker" in planned["text"]["div"]
+    outcome(await send(practice, message, **ids), 409, "REC_CONFLICT", "duplicate")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_sender_that_cannot_be_told_asks_until_the_service_has_answered(
+    place: Place, receiver: BarsReceiver
+) -> None:
+    deaf = place.of("G99003")
+    message = bars.referral(sender="G99003", receiver="FPH01", service=SERVICE)
+    ids = bars.headers(SERVICE)
+    receiver.script.append(Scripted(200, receiver.accepted(message), after=0.5))
+    outcome(await send(deaf, message, **ids), 408, "REC_TIMEOUT", "timeout")
+
+    async def done() -> bool:
+        answer = await send(deaf, message, **ids)
+        return answer.status_code == 409
+
+    assert await eventually(done)
+    outcome(await send(deaf, message, **ids), 409, "REC_CONFLICT", "duplicate")
+    assert len(receiver.messages) == 1
+
+
+@asynccontextmanager
+async def hospital_speaks_bars(place: Place, receiver: BarsReceiver) -> AsyncIterator[None]:
+    inbox = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
+    speaks = inbox.replace("channel: inbox", f"channel: bars, url: '{receiver.url}'")
+    async with place.directory((inbox, speaks)):
+        yield
+
+
+async def test_an_optometrists_own_words_reach_a_bars_hospital_and_its_answer_comes_back(
+    optometrist: Caller, place: Place
+) -> None:
+    receiver = BarsReceiver(reference="HES-9")
+    await receiver.start()
+    async with hospital_speaks_bars(place, receiver):
+        (sent,) = (await optometrist.submit(eye_referral()))["messages"]
+        word = await optometrist.heard(sent["id"], "receiver-reference")
+        assert "HES-9" in word.text
+        (call,) = receiver.messages
+        asked = json.loads(call.body)
+        target = call.decoded("nhsd-target-identifier")
+        ends: dict[str, Any] = {"target": "TPX01", "system": bars.ODS}
+        accepts = bars.response(asked, encounter="in-progress")
+        answered(await send(place.of("RXX01"), accepts, **ends), accepts)
+        assert await state_of(optometrist, sent) == "accepted"
+        done = {"text": "Seen in the clinic. No treatment needed."}
+        ends_it = bars.response(asked, encounter="finished", reason=done)
+        answered(await send(place.of("RXX01"), ends_it, **ends), ends_it)
+        assert await state_of(optometrist, sent) == "completed"
+        assert target["value"] == "RXX01-SPA"
+    await receiver.stop()
+
+
+async def test_a_bars_sender_hears_of_every_move_at_its_own_server(
+    practice: Caller, pharmacy: Caller, place: Place
+) -> None:
+    server = BarsReceiver()
+    await server.start()
+    inbox = "{organisation: G99001, channel: inbox, takes: [update, referral, notice]}"
+    speaks = f"{{organisation: G99001, channel: bars, url: '{server.url}', takes: [notice]}}"
+    async with place.directory((inbox, speaks)):
+        message, ids = referral(), bars.headers(SERVICE)
+        answered(await send(practice, message, **ids), message)
+        sent = await sent_message(practice)
+        await pharmacy.take(sent["id"])
+        taken(await pharmacy.move(sent["referral"], "accept", {}), 200)
+
+        async def told() -> Any:
+            return next(iter(server.messages), None)
+
+        call = await eventually(told)
+        heard = json.loads(call.body)
+        (header,) = resources(heard, "MessageHeader")
+        assert header["response"]["identifier"] == message["id"]
+        assert call.headers["x-correlation-id"] == ids["X-Correlation-Id"]
+        assert [one["status"] for one in resources(heard, "Encounter")] == [
+            "in-progress",
+            "finished",
+        ]
+    await server.stop()

@@ -1,0 +1,77 @@
+"""Which messages of BaRS a service takes, by service and use case."""
+
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from broker import offering
+from broker.directory import Directory
+from broker.directory_file import parse
+from broker.errors import BadRequest
+from fhir_profiles import codes
+
+BARS: dict[str, Any] = {"url": "one", "eventCoding": {"system": offering.EVENTS, "code": "any"}}
+OURS: dict[str, Any] = {"url": "two", "eventCoding": {"system": "https://other.example"}}
+CASE = f"{offering.USE_CASES}|a5t1"
+SPA = f"{codes.SERVICE_ID}|RXX01-SPA"
+
+
+@pytest.fixture(scope="module")
+def directory() -> Directory:
+    return parse((files("sandbox") / "directory.yaml").read_text(encoding="utf-8"))
+
+
+def taken(directory: Directory, *contexts: str) -> list[dict[str, Any]]:
+    return offering.taken(offering.read(contexts), [BARS, OURS], directory)
+
+
+def test_a_service_takes_the_messages_of_bars_and_each_says_so(directory: Directory) -> None:
+    (found,) = taken(directory, SPA, f"{offering.USE_CASES}|A5T1")
+    assert found["url"] == "one"
+    said = [one["valueCodeableConcept"]["coding"][0] for one in found["useContext"]]
+    assert said == [
+        {"system": codes.SERVICE_ID, "code": "RXX01-SPA"},
+        {"system": offering.USE_CASES, "code": "a5t1"},
+    ]
+    assert {one["code"]["code"] for one in found["useContext"]} == {"workflow"}
+    assert "useContext" not in BARS
+
+
+def test_systems_are_known_in_any_spelling(directory: Directory) -> None:
+    guide = CASE.replace("usecases", "usecase").replace("https", "http")
+    assert taken(directory, SPA.replace("https", "http"), guide)
+
+
+@pytest.mark.parametrize(
+    ("service", "case"),
+    [
+        (f"{codes.SERVICE_ID}|NOBODY", "a5t1"),
+        (f"{codes.ODS}|G99005", "a5t1"),  # not connected
+        (f"{codes.ODS}|G99003", "a5t1"),  # takes no referrals
+        (f"{codes.ODS}|G99004", "a5t1"),  # closed
+        (f"{codes.DOS}|2000099901", "a8t1"),  # connected for a5t1 only
+    ],
+)
+def test_who_does_not_take_it_has_no_definition_for_it(
+    directory: Directory, service: str, case: str
+) -> None:
+    assert taken(directory, service, f"{offering.USE_CASES}|{case}") == []
+
+
+@pytest.mark.parametrize(
+    ("contexts", "kind"),
+    [
+        ((SPA,), "required"),
+        ((CASE,), "required"),
+        ((SPA, "a5t1"), "value"),
+        ((SPA, "https://nowhere.example|a5t1"), "value"),
+        ((SPA, f"{offering.USE_CASES}|"), "value"),
+    ],
+)
+def test_a_context_that_is_missing_or_malformed_is_named(
+    contexts: tuple[str, ...], kind: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        offering.read(contexts)
+    assert [(one.field, one.code) for one in caught.value.problems] == [("http.context", kind)]
