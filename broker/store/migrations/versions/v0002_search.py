@@ -1,4 +1,5 @@
-"""Search: who may find which resource, by what it is called and whom it is about."""
+"""Search: who may find which resource, by what it is called and whom it is about. And when an
+operator last had forgotten what was known of what an endpoint offers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,4 +49,13 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("patient_pseudonym IS NOT NULL"),
         postgresql_where=sa.text("patient_pseudonym IS NOT NULL"),
+    )
+    op.create_table(
+        "endpoint_refresh",
+        sa.Column("ods", sa.Text(), nullable=False),
+        sa.Column("service", sa.Text(), nullable=False),
+        sa.Column("refreshed_at", columns.Utc(), nullable=False),
+        sa.PrimaryKeyConstraint("ods", "service"),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
     )
