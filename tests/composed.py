@@ -1,7 +1,7 @@
 """What brokers composed while tests ran, read back from what they left behind.
 
-Whatever FHIR stands in their databases that nobody posted is a broker's own work: the content of
-each event, and what each destination was sent. Answers are not kept by a broker: `keep` does it.
+The content of each event and what each destination was sent stand in their databases: a broker's
+own work, unless it is what somebody posted. Answers are not kept by a broker: `keep` does it.
 """
 
 import json
@@ -117,7 +117,7 @@ def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
         .join(t.message_key, k.id == p.key_id)
         .outerjoin(t.delivery, d.id == p.owner_id)
         .outerjoin(t.event, e.id.in_((p.owner_id, d.event_id)))
-        .where(p.content_type == FHIR_JSON, p.role != POSTED)
+        .where(p.role.in_((CONTENT, SENT)))
         .order_by(p.role)
     )
     for row in rows:

@@ -32,10 +32,10 @@ INBOX = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [refer
 
 
 class InBars(ReferralDelivery):
-    """Sends a BaRS message to who must act, whatever was referred."""
+    """Sends a BaRS message to who must act and speaks BaRS, whatever was referred."""
 
     def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
-        if to.role is not Role.ACTING:
+        if to.role is not Role.ACTING or to.bars is None:
             return super().compose(event, content, to)
         return request(target=TARGET)
 
