@@ -308,6 +308,8 @@ async def test_a_lost_answer_becomes_a_receipt_by_the_duplicate_that_follows(
         row = await once(optometrist, message, received)
     assert [one["via"] for one in row["receipts"]] == ["bars"]
     assert row["reference"] is None
+    found = await kept(place, row["id"])
+    assert found is not None and found.status == 409
     first_try, second = receiver.messages
     assert first_try.headers["x-request-id"] == second.headers["x-request-id"]
     assert first_try.body == second.body
