@@ -5,7 +5,6 @@ import pytest
 
 from broker import offering
 from broker.api.fhir import capability
-from broker import offering
 from broker.api.outcomes import BASE
 from fhir_profiles import codes, served
 from fhir_profiles.profiles import ours, own
