@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     bars_target: Annotated[
         str,
         Field(
-            description="What BaRS senders call this broker itself, as an identifier's system, a bar "
-            "and its value: referrals to it go to the first service of their shortlist "
+            description="What BaRS senders call this broker itself, as an identifier's system, a "
+            "bar and its value: referrals to it go to the first service of their shortlist "
             "(Application 8)."
         ),
         AfterValidator(_target),

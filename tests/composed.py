@@ -100,11 +100,12 @@ def left_in(folder: Path) -> Left:
 async def keep(folder: Path, answer: httpx2.Response) -> None:
     """Keep an answer that a broker composed: to a message, or that it refuses something.
 
-    What is collected or read stands in its database, or is its sender's.
+    What is collected, read or found stands in its database, or is its sender's.
     """
     if answer.headers.get("content-type", "").startswith(FHIR_JSON):
         body = await answer.aread()
-        if answer.request.method == "POST" or answer.status_code >= 400:
+        is_message = answer.request.url.path.endswith("$process-message")
+        if is_message or answer.status_code >= 400:
             (folder / _ANSWERED).mkdir(exist_ok=True)
             (folder / _ANSWERED / f"{digest(body)}.json").write_bytes(body)
 
