@@ -6,7 +6,7 @@ says so; one that stands, and whose referral has had its course, is not made aga
 practice withdraws the old version from the old practice.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -126,6 +126,7 @@ class Correcting:
         before = await self._wanted_before(asked.adapter, sent, directory)
         called = await self._core.store.read(lambda c: _called(c, sent))
         slots, taken_over, said = _slots(planned, sent, before, called, needs, retractor)
+        _check_can_be_changed(planned, slots, taken_over.values(), directory)
         abandoned = [one for one in sent.referrals if one not in taken_over.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
         planned = Plan(
@@ -264,6 +265,27 @@ class Correcting:
                 {"by": parts.prepared.messages[0].row["id"]},
             )
         )
+
+
+def _check_can_be_changed(
+    planned: Plan, slots: Mapping[str, Slot], taken_over: Iterable[Found], known: Directory
+) -> None:
+    """Raise Conflict where a referral that stands would change at a place that speaks BaRS, which
+    has no message for that."""
+    places = {Destination(one.row.receiver, one.row.receiver_service) for one in taken_over}
+    places |= {
+        route.destination
+        for one in planned.planned
+        if one.want.key in slots and slots[one.want.key].event_type == REFERRAL_AMENDED
+        for route in one.routes
+        if route.role is Role.ACTING
+    }
+    for place in places:
+        if known.channel(place) == "bars":
+            raise Conflict(
+                f"{known.name(place)} cannot be sent a changed referral. Cancel this one, then "
+                "send what is right as a new one, under a reference of its own."
+            )
 
 
 def _called(connection: Connection, sent: Sent) -> set[str]:

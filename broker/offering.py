@@ -11,16 +11,19 @@ from broker.directory import Directory
 from broker.errors import BadRequest, Problem
 from broker.events import Kind
 from fhir_profiles import codes
+from fhir_profiles.bars.codes import CANCELLED, FULL_RESPONSE
+from fhir_profiles.bars.codes import REQUEST as REFERRAL
+from fhir_profiles.bars.codes import RESPONSE as SHORT_RESPONSE
+from fhir_profiles.bars.incoming import REQUEST, RESPONSE
 from fhir_profiles.systems import Systems
 
-# Our definitions of the messages that are taken: of requests by a service, of responses by us.
-REQUESTS: Final = ("bars-request-referral", "bars-request-cancelled")
-RESPONSES: Final = ("bars-response-referral", "bars-response-referral-short")
 USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
 # As the implementation guide's pseudo-code spells it.
 _USE_CASES_TOO: Final = "https://fhir.nhs.uk/CodeSystem/usecase-categories-bars"
+_OWN: Final = codes.system("use-case").url
+TAKEN: Final = frozenset({REFERRAL, CANCELLED, SHORT_RESPONSE, FULL_RESPONSE})
 _WORKFLOW: Final = {"system": f"{codes.HL7}usage-context-type", "code": "workflow"}
-_SYSTEMS: Final = Systems([codes.DOS, codes.ODS, codes.SERVICE_ID, USE_CASES, _USE_CASES_TOO])
+_SYSTEMS: Final = Systems([codes.DOS, codes.ODS, codes.SERVICE_ID, USE_CASES, _USE_CASES_TOO, _OWN])
 _FIELD: Final = "http.context"
 
 
@@ -42,7 +45,7 @@ def read(contexts: Sequence[str]) -> Asked:
         meant = _SYSTEMS.meant_by(system)
         if not bar or not value or meant is None or meant.is_misspelt:
             raise _refused("value", "A context is not system|value of a service or a use case.")
-        if meant.system in {USE_CASES, _USE_CASES_TOO}:
+        if meant.system in {USE_CASES, _USE_CASES_TOO, _OWN}:
             use_case = value.lower()
         else:
             service = (system, value)
@@ -60,22 +63,36 @@ def taken(
     connection = directory.connections.get(place) if place is not None else None
     if place is None or connection is None or not directory.is_open(place.ods):
         return []
-    if not connection.accepts(Kind.REFERRAL, asked.use_case):
-        return []
+    # Who takes referrals is sent requests, who takes notices is answered.
+    events = set()
+    if connection.accepts(Kind.REFERRAL, asked.use_case):
+        events.add(REQUEST)
+    if connection.accepts(Kind.NOTICE):
+        events.add(RESPONSE)
     contexts = [
         _context(*directory.target(place)),
         _context(USE_CASES, asked.use_case),
     ]
     return [
-        official(one) | {"useContext": contexts} for one in definitions if one["id"] in REQUESTS
+        {**as_bars(one), "useContext": contexts}
+        for one in definitions
+        if is_taken(one) and one["eventCoding"]["code"] in events
     ]
 
 
-def official(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a definition of ours under the canonical that BaRS gave it, which messages name."""
+def is_taken(definition: Mapping[str, Any]) -> bool:
+    """Whether it restates a definition of BaRS whose messages are taken and sent here."""
+    return str(definition.get("base", "")).partition("|")[0] in TAKEN
+
+
+def as_bars(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a definition under the name that BaRS itself has for it, which both ends compare."""
     url, _, version = definition["base"].partition("|")
-    named = {name: value for name, value in definition.items() if name != "base"}
-    return named | {"url": url, "version": version}
+    return {
+        **{name: it for name, it in definition.items() if name != "base"},
+        "url": url,
+        "version": version,
+    }
 
 
 def _context(system: str, code: str) -> dict[str, Any]:

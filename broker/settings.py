@@ -72,8 +72,9 @@ class Settings(BaseSettings):
     bars_target: Annotated[
         str,
         Field(
-            description="What BaRS senders call this broker itself, as system|value: referrals to "
-            "it go to the first service of their shortlist (Application 8)."
+            description="What BaRS senders call this broker itself, as an identifier's system, a "
+            "bar and its value: referrals to it go to the first service of their shortlist "
+            "(Application 8)."
         ),
         AfterValidator(_target),
     ] = ""

@@ -7,19 +7,25 @@ the transaction of what they tell of.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from broker import notices
+from broker import notices, routing
 from broker.composition import CONTENT
 from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.events import Destination, Kind
+from broker.ports import Endpoint
 from broker.store import messages, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection
 from broker.vault import Vault
-from fhir_profiles import focus
+from fhir_profiles import focus, strict_json
+from fhir_profiles.bars import incoming
+from fhir_profiles.bars.incoming import Target
 from fhir_profiles.bundle import Site
+
+BARS_DOOR: Final = "bars"
+"""The door of messages whose content is what came in, with its header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,20 @@ def raised(
     return about(connection, vault, message_id) if was_raised else None
 
 
+def source_of(content: bytes | None) -> Target | None:
+    """Return where the sender of a BaRS message is to be answered, as its header says it."""
+    return None if content is None else incoming.read(strict_json.loads(content)).source
+
+
+def replies_to(sender: Destination, source: Target | None, known: Directory) -> Destination:
+    """Return where a BaRS sender is told: at its `source`, if that is its own and takes notices."""
+    asked = known.by_target(source.system, source.value) if source is not None else None
+    if asked is None or asked.ods != sender.ods:
+        return sender
+    is_reached = isinstance(routing.recheck(asked, Kind.NOTICE, known), Endpoint)
+    return asked if is_reached else sender
+
+
 @dataclass(frozen=True, slots=True)
 class Teller:
     """Draws notices up: with whose keys, in whose name, and at which time."""
@@ -80,7 +100,8 @@ class Teller:
     ) -> list[NewMessage]:
         """Return a Communication to each of `to` (destination, why it is told)."""
         made = []
-        for destination, why in to:
+        for place, why in to:
+            destination = self._reached(what, place)
             message_id, _ = notices.ids(cause, destination, topic)
             content = focus.notice(
                 message_id,
@@ -116,7 +137,8 @@ class Teller:
         """
         topic = "referral-moved"
         made = []
-        for destination, why in to:
+        for place, why in to:
+            destination = self._reached(what, place)
             message_id, _ = notices.ids(cause, destination, topic)
             content = self.task(
                 what, message_id, state=state, receiver=receiver, reason=reason, advice=advice
@@ -149,6 +171,13 @@ class Teller:
             advice=advice,
             priority=what.message.priority,
         )
+
+    def _reached(self, what: About, place: Destination) -> Destination:
+        """Return where a party is told: a BaRS sender at the address that it asked to be answered
+        at, where that is its own and takes notices."""
+        if place != Destination(what.message.sender) or what.message.door != BARS_DOOR:
+            return place
+        return replies_to(place, source_of(what.content), self.directory)
 
     def _message(
         self,

@@ -24,16 +24,18 @@ Definitions = Iterable[Mapping[str, Any]]
 class Profiles:
     """Every definition that is loaded, compiled. Made once; may be used by any thread.
 
-    Of two definitions with one URL the first stands: ours before all, then package by package.
+    Of two definitions with one URL the first stands: ours before all, then package by package. But
+    a code system that has some of its codes only gives way to one that has them all.
     """
 
     def __init__(self, packages: Iterable[Definitions] = ()) -> None:
         self._library = Library()
-        known: set[str] = set()
+        known: dict[str, bool] = {}
         for definitions in (own(), *packages):
             for one in definitions:
-                if one["url"] not in known:
-                    known.add(one["url"])
+                is_whole = one.get("content") != "fragment"
+                if one["url"] not in known or (is_whole and not known[one["url"]]):
+                    known[one["url"]] = is_whole
                     self._library.add(one)
         self._library.compile()
 

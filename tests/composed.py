@@ -1,7 +1,7 @@
 """What brokers composed while tests ran, read back from what they left behind.
 
-Whatever FHIR stands in their databases that nobody posted is a broker's own work: the content of
-each event, and what each destination was sent. Answers are not kept by a broker: `keep` does it.
+The content of each event and what each destination was sent stand in their databases: a broker's
+own work, unless it is what somebody posted. Answers are not kept by a broker: `keep` does it.
 """
 
 import json
@@ -101,11 +101,12 @@ def left_in(folder: Path) -> Left:
 async def keep(folder: Path, answer: httpx2.Response) -> None:
     """Keep an answer that a broker composed: to a message, or that it refuses something.
 
-    What is collected or read stands in its database, or is its sender's.
+    What is collected, read or found stands in its database, or is its sender's.
     """
     if answer.headers.get("content-type", "").startswith(FHIR_JSON):
         body = await answer.aread()
-        if answer.request.url.path.endswith("$process-message") or answer.status_code >= 400:
+        is_message = answer.request.url.path.endswith("$process-message")
+        if is_message or answer.status_code >= 400:
             (folder / _ANSWERED).mkdir(exist_ok=True)
             (folder / _ANSWERED / f"{digest(body)}.json").write_bytes(body)
 
@@ -118,8 +119,7 @@ def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
         .join(t.message_key, k.id == p.key_id)
         .outerjoin(t.delivery, d.id == p.owner_id)
         .outerjoin(t.event, e.id.in_((p.owner_id, d.event_id)))
-        .outerjoin(t.message, t.message.c.id == e.message_id)
-        .where(p.content_type == FHIR_JSON, p.role != POSTED)
+        .where(p.role.in_((CONTENT, SENT)))
         .order_by(p.role)
     )
     for row in rows:

@@ -177,9 +177,9 @@ def bars_notice(
     original = None
     if asked is not None:
         at = _asked(asked, facts)
-        original = Original(at, asked, Destination(SENDER.ods), HOSPITAL, went_as=WENT_AS)
+        original = Original(at, asked, Destination(SENDER.ods), HOSPITAL, WENT_AS, given_id)
     sender = HOSPITAL if to == REFERRER else REFERRER
-    bars = Bars(sender, to, _pathway(asked or content), original, given_id)
+    bars = Bars(sender, to, _pathway(asked or content), original)
     return _by_bars(event, content, to, bars)
 
 

@@ -27,6 +27,7 @@ from broker.intake import Intake, Submission
 from broker.ports import Endpoint, Needs
 from broker.preparing import Prepared
 from broker.reading import read_object
+from broker.telling import BARS_DOOR, replies_to, source_of
 from fhir_profiles import codes
 from fhir_profiles.bars import answer as answering
 from fhir_profiles.bars import incoming as bars
@@ -36,7 +37,7 @@ from fhir_profiles.bars.meaning import Meaning
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.profiles import Profiles
 
-DOOR: Final = BARS
+DOOR: Final = BARS_DOOR
 OK: Final = 200
 FIRST_REFUSAL: Final = 400
 # All of a request is to be over within 5 s (BaRS, non-functional requirements).
@@ -117,7 +118,8 @@ class Bars:
             raise claimed.refused
         if claimed.used is not None:
             known = await self._core.directory.current()
-            waits = not _hears(arrived.caller.organisation, known)
+            source = source_of(arrived.body)
+            waits = not _hears(arrived.caller.organisation, source, known)
             word = await self._waiting.word(claimed.used.owner_id, PATIENCE if waits else 0)
             if word.is_refused:
                 return await self._refused(arrived, claimed.used.owner_id, word)
@@ -157,7 +159,7 @@ class Bars:
         def read(known: Directory, now: datetime) -> tuple[Any, Needs]:
             understood = self._understand(arrived, message, findings, known)
             needs = understanding.needs(understood, organisation, known, now)
-            _check_can_be_told(organisation, understood.place, known)
+            _check_can_be_told(organisation, understood, known)
             return (arrived.body, message), needs
 
         taken = await self._intake.take(
@@ -196,7 +198,8 @@ class Bars:
         if word.is_refused:
             return await self._refused(arrived, passed.message_id, word)
         organisation = arrived.caller.organisation
-        if not _hears(organisation, await self._core.directory.current()):
+        known = await self._core.directory.current()
+        if not _hears(organisation, passed.message.source, known):
             raise _not_yet(organisation)
         return None
 
@@ -234,21 +237,25 @@ def _form(place: Destination | None) -> dict[str, str]:
     return {"form": DOOR} if place is None else {"form": DOOR, "addressed": str(place)}
 
 
-def _check_can_be_told(organisation: str, place: Destination | None, known: Directory) -> None:
+def _check_can_be_told(organisation: str, understood: Understood, known: Directory) -> None:
     """Raise NotOffered where nobody could tell the sender that it was not delivered after all.
 
     What is passed on at once to a BaRS receiver is answered by that receiver.
     """
-    if not _hears(organisation, known) and (place is None or known.channel(place) != BARS):
+    place = understood.place
+    if place is not None and known.channel(place) == BARS:
+        return
+    if not _hears(organisation, understood.message.source, known):
         raise NotOffered(
             f"{NOTHING} {organisation} has no inbox, webhook or BaRS server that takes notices, so "
             "it could not be told if this were not delivered. Have one entered in the directory."
         )
 
 
-def _hears(organisation: str, known: Directory) -> bool:
+def _hears(organisation: str, source: Target | None, known: Directory) -> bool:
     """Whether a sender can be told of what becomes of its messages."""
-    return isinstance(routing.recheck(Destination(organisation), Kind.NOTICE, known), Endpoint)
+    place = replies_to(Destination(organisation), source, known)
+    return isinstance(routing.recheck(place, Kind.NOTICE, known), Endpoint)
 
 
 def _not_yet(organisation: str) -> TimedOut:

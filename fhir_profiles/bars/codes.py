@@ -22,6 +22,7 @@ HEADERS: Final = {
 REQUEST: Final = f"{_MESSAGES}bars-message-servicerequest-request-referral"
 CANCELLED: Final = f"{_MESSAGES}bars-message-servicerequest-request-cancelled"
 RESPONSE: Final = f"{_MESSAGES}bars-message-servicerequest-response-referral-short"
+FULL_RESPONSE: Final = f"{_MESSAGES}bars-message-servicerequest-response-referral"
 
 APPLICATION: Final = "1.0.0"
 """Bundle.meta.versionId of messages of our own use cases: the version of that application."""

@@ -238,7 +238,7 @@ def _dangling(reference: Any, around: Scope) -> Sequence[Finding] | None:
     target = reference.get("reference")
     if not isinstance(target, str) or not target.startswith(_WITHIN) or around.held is None:
         return None
-    if around.held.find(target) is not None:
+    if not around.held.is_whole or around.held.find(target) is not None:
         return None
     said = "What it refers to is not in the Bundle."
     return [Finding("error", "not-found", "reference", f"{r4.CORE}Bundle", said)]

@@ -7,6 +7,8 @@ from typing import Any, Final
 from fhir_profiles.compiler.finding import Findings
 from fhir_profiles.compiler.operations import Env
 
+_PAGES: Final = frozenset({"searchset", "history"})
+
 
 @dataclass(slots=True)
 class Held:
@@ -14,6 +16,9 @@ class Held:
 
     by_url: dict[str, Any] = field(default_factory=dict)
     by_name: dict[str, Any] = field(default_factory=dict)
+    is_whole: bool = True
+    """Whether what is referred to by a URN must be here: a page of a search holds what was asked
+    for, and not all that it refers to."""
 
     def find(self, reference: str) -> Any | None:
         """Return the resource that a reference leads to within the Bundle, or None."""
@@ -22,7 +27,7 @@ class Held:
 
 def held(bundle: Mapping[str, Any]) -> Held:
     """Index a Bundle's entries by fullUrl, and by `Type/id`."""
-    found = Held()
+    found = Held(is_whole=bundle.get("type") not in _PAGES)
     for url, resource in _entries(bundle):
         found.by_url.setdefault(url, resource)
         name, identity = resource.get("resourceType"), resource.get("id")

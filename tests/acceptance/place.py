@@ -64,12 +64,13 @@ _references = count(1)
 class Place:
     """One broker. `of(ODS)` is a system that may act for that organisation, with every scope."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, base: str = BASE) -> None:
         self.folder = folder
+        self.base = base
         self.settings = Settings(
             data_dir=folder / "data",
             keys_dir=folder / "keys",
-            public_url=BASE,
+            public_url=base,
             allow_plain_http=True,
             send_timeout=2.0,
             bars_target=BROKER,
@@ -77,7 +78,7 @@ class Place:
         self.app = create_app(self.settings)
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app),
-            base_url=BASE,
+            base_url=base,
             timeout=30.0,
             event_hooks={"response": [partial(composed.keep, folder)]},
         )
@@ -153,7 +154,7 @@ class Place:
     async def token(self, ods: str, client: str) -> str:
         """Return an access token, got the way every client gets one."""
         assertion = signed_assertion(
-            self._key.as_pem(private=True), client, f"{BASE}/oauth2/token", ods, "ES384", "k1"
+            self._key.as_pem(private=True), client, f"{self.base}/oauth2/token", ods, "ES384", "k1"
         )
         answer = await self.http.post(
             "/oauth2/token",

@@ -10,7 +10,17 @@ from fhir_profiles import codes
 from fhir_profiles.bars import definitions
 from fhir_profiles.profiles import ours
 from tests.acceptance import test_bars as door
-from tests.acceptance.place import Body, Caller, Place, eventually, first, reading, referral, taken
+from tests.acceptance.place import (
+    Body,
+    Caller,
+    Place,
+    eventually,
+    first,
+    problem,
+    reading,
+    referral,
+    taken,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -157,3 +167,18 @@ async def test_who_does_not_speak_bars_gets_what_everybody_gets(
     header = message["entry"][0]["resource"]
     assert header["eventCoding"]["system"] == codes.system("message-event").url
     assert "versionId" not in message.get("meta", {})
+
+
+@pytest.mark.usefixtures("bars")
+async def test_a_referral_at_a_place_that_speaks_bars_is_cancelled_and_sent_anew_never_changed(
+    optometrist: Caller, place: Place
+) -> None:
+    body = referral()
+    (sent,) = (await optometrist.submit(body))["messages"]
+    kept = "SELECT count(*) FROM message WHERE kind = 'referral'"
+    before = await place.rows(kept)
+    changed = body | {"symptoms": "Haloes since Monday."}
+    tag = await optometrist.etag(sent["url"])
+    answer = await optometrist.put(f"/optometry/referrals/{sent['id']}", changed, if_match=tag)
+    assert "Cancel this one" in problem(answer, 409, "conflict")["detail"]
+    assert await place.rows(kept) == before

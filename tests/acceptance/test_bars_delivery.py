@@ -32,10 +32,10 @@ INBOX = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [refer
 
 
 class InBars(ReferralDelivery):
-    """Sends a BaRS message to who must act, whatever was referred."""
+    """Sends a BaRS message to who must act and speaks BaRS, whatever was referred."""
 
     def compose(self, event: Recorded, content: bytes, to: Addressed) -> bytes:
-        if to.role is not Role.ACTING:
+        if to.role is not Role.ACTING or to.bars is None:
             return super().compose(event, content, to)
         return request(target=TARGET)
 
@@ -308,6 +308,8 @@ async def test_a_lost_answer_becomes_a_receipt_by_the_duplicate_that_follows(
         row = await once(optometrist, message, received)
     assert [one["via"] for one in row["receipts"]] == ["bars"]
     assert row["reference"] is None
+    found = await kept(place, row["id"])
+    assert found is not None and found.status == 409
     first_try, second = receiver.messages
     assert first_try.headers["x-request-id"] == second.headers["x-request-id"]
     assert first_try.body == second.body

@@ -171,7 +171,7 @@ async def test_a_message_is_stored_in_one_piece_and_read_back_whole(
     await store.write(sample.put)
     row = store.read_now(lambda c: messages.get(c, sample.id))
     assert row is not None
-    assert dict(row._mapping) == sample.new.row
+    assert dict(row._mapping) == sample.new.row | {"conversation": sample.new.event.correlation_id}
     assert opened(store, vault, sample.event_id, "content") == sample.content
     assert opened(store, vault, sample.id, "in") == sample.posted
     assert store.read_now(lambda c: count(c, t.resource_index)) == 12

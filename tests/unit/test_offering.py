@@ -10,10 +10,21 @@ from broker.directory import Directory
 from broker.directory_file import parse
 from broker.errors import BadRequest
 from fhir_profiles import codes
-from fhir_profiles.profiles import own
+from fhir_profiles.bars.codes import REQUEST, RESPONSE
+from fhir_profiles.bars.incoming import EVENTS
 
-DEFINITIONS = [one for one in own() if one["resourceType"] == "MessageDefinition"]
-REFERRAL = "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-request-referral"
+BARS: dict[str, Any] = {
+    "url": "one",
+    "version": "9",
+    "base": f"{REQUEST}|1.0.0-beta",
+    "eventCoding": {"system": EVENTS, "code": "servicerequest-request"},
+}
+ANSWER = BARS | {
+    "base": f"{RESPONSE}|1.0.0",
+    "eventCoding": {"system": EVENTS, "code": "servicerequest-response"},
+}
+VALIDATION = BARS | {"base": REQUEST.replace("referral", "validation")}
+OURS: dict[str, Any] = {"url": "two", "eventCoding": {"system": "https://other.example"}}
 CASE = f"{offering.USE_CASES}|a5t1"
 SPA = f"{codes.SERVICE_ID}|RXX01-SPA"
 
@@ -24,13 +35,14 @@ def directory() -> Directory:
 
 
 def taken(directory: Directory, *contexts: str) -> list[dict[str, Any]]:
-    return offering.taken(offering.read(contexts), DEFINITIONS, directory)
+    return offering.taken(offering.read(contexts), [BARS, ANSWER, VALIDATION, OURS], directory)
 
 
 def test_a_service_takes_the_messages_of_bars_and_each_says_so(directory: Directory) -> None:
-    cancelled, found = taken(directory, SPA, f"{offering.USE_CASES}|A5T1")
-    assert (found["url"], found["version"]) == (REFERRAL, "1.0.0-beta")
-    assert cancelled["url"].endswith("-request-cancelled") and "base" not in found
+    found, answer = taken(directory, SPA, f"{offering.USE_CASES}|A5T1")
+    # Under the name that BaRS has for it.
+    assert (found["url"], found["version"]) == (REQUEST, "1.0.0-beta")
+    assert answer["url"] == RESPONSE and "base" not in found
     said = [one["valueCodeableConcept"]["coding"][0] for one in found["useContext"]]
     assert said == [
         {"system": codes.SERVICE_ID, "code": "RXX01-SPA"},
@@ -52,13 +64,26 @@ def test_systems_are_known_in_any_spelling(directory: Directory) -> None:
         (f"{codes.ODS}|G99005", "a5t1"),  # not connected
         (f"{codes.ODS}|G99003", "a5t1"),  # takes no referrals
         (f"{codes.ODS}|G99004", "a5t1"),  # closed
-        (f"{codes.DOS}|2000099901", "a8t1"),  # connected for a5t1 only
     ],
 )
 def test_who_does_not_take_it_has_no_definition_for_it(
     directory: Directory, service: str, case: str
 ) -> None:
     assert taken(directory, service, f"{offering.USE_CASES}|{case}") == []
+
+
+@pytest.mark.parametrize(
+    ("service", "case"),
+    [
+        (f"{codes.DOS}|2000099901", "a8t1"),  # connected for a5t1 only
+        (f"{codes.ODS}|TPX01", "a5t1"),  # takes notices
+    ],
+)
+def test_who_takes_no_referral_but_notices_is_only_answered(
+    directory: Directory, service: str, case: str
+) -> None:
+    found = taken(directory, service, f"{offering.USE_CASES}|{case}")
+    assert [one["url"] for one in found] == [RESPONSE]
 
 
 @pytest.mark.parametrize(

@@ -121,15 +121,17 @@ def _resource(type_: str, interactions: list[str]) -> dict[str, Any]:
 
 def _messaging(base: str, *, takes: bool) -> dict[str, Any]:
     """Return which messages are sent and, where they are taken, which and at which address."""
-    supported = []
-    for one in served.definitions().values():
-        if one.type != "MessageDefinition":
-            continue
-        if "base" not in one.resource:
-            supported.append({"mode": "sender", "definition": one.url})
-        elif takes and one.id in (*offering.REQUESTS, *offering.RESPONSES):
-            definition = offering.official(one.resource)["url"]
-            supported.append({"mode": "receiver", "definition": definition})
+    known = [one for one in served.definitions().values() if one.type == "MessageDefinition"]
+    supported = [
+        {"mode": "sender", "definition": one.url} for one in known if "base" not in one.resource
+    ]
+    # What BaRS defines is taken and sent alike, under the names that BaRS has for it.
+    supported += [
+        {"mode": mode, "definition": offering.as_bars(one.resource)["url"]}
+        for one in known
+        if offering.is_taken(one.resource)
+        for mode in ("receiver", "sender")
+    ]
     made: dict[str, Any] = {
         "documentation": "Every message has a receipt and a deadline; see /docs.",
         "supportedMessage": supported,
