@@ -119,6 +119,7 @@ def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
         .join(t.message_key, k.id == p.key_id)
         .outerjoin(t.delivery, d.id == p.owner_id)
         .outerjoin(t.event, e.id.in_((p.owner_id, d.event_id)))
+        .outerjoin(t.message, t.message.c.id == e.message_id)
         .where(p.role.in_((CONTENT, SENT)))
         .order_by(p.role)
     )

@@ -60,7 +60,14 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.broker = broker
             yield
 
-    app = _App(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _App(
+        title=TITLE,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # it would say a query, with all that stands in it, once more
+    )
     adapters = registry.load().adapters
     app.include_router(token.router)
     for adapter in adapters.values():

@@ -145,11 +145,18 @@ def test_the_same_bytes_by_another_profile_are_judged_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "status", "kept"),
-    [("POST", 200, True), ("POST", 422, True), ("GET", 404, True), ("GET", 200, False)],
+    ("method", "path", "status", "kept"),
+    [
+        ("POST", "$process-message", 200, True),
+        ("POST", "ServiceRequest", 422, True),
+        ("GET", "Nothing", 404, True),
+        ("GET", "ServiceRequest", 200, False),
+        ("POST", "ServiceRequest", 201, False),
+        ("POST", "ServiceRequest/_search", 200, False),
+    ],
 )
 async def test_an_answer_is_kept_unless_it_is_what_was_asked_for(
-    tmp_path: Path, method: str, status: int, kept: bool
+    tmp_path: Path, method: str, path: str, status: int, kept: bool
 ) -> None:
     issue = {"severity": "error", "code": "not-found"}
     body = json.dumps({"resourceType": "OperationOutcome", "issue": [issue]}).encode()
@@ -157,7 +164,7 @@ async def test_an_answer_is_kept_unless_it_is_what_was_asked_for(
         status,
         content=body,
         headers={"content-type": "application/fhir+json; fhirVersion=4.0"},
-        request=httpx2.Request(method, "http://broker.test/FHIR/R4/x"),
+        request=httpx2.Request(method, f"http://broker.test/FHIR/R4/{path}"),
     )
     await composed.keep(tmp_path, answer)
     found = [(one.body, one.profile) for one in composed.left_in(tmp_path).composed]
