@@ -54,7 +54,8 @@ async def take(
 
 def ratio(rounds: Sequence[Mapping[str, Any]]) -> float:
     """Return the figure: the median of the rounds' ratios."""
-    return round(statistics.median(one["ratio"] for one in rounds), 4)
+    found: float = statistics.median(one["ratio"] for one in rounds)
+    return round(found, 4)
 
 
 def _told(name: str, seen: Closed, cpu_seconds: float) -> dict[str, Any]:

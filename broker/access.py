@@ -42,6 +42,7 @@ class Scope(StrEnum):
     REFERRALS_WRITE = "referrals:write"
     DIRECTORY_READ = "directory:read"
     FHIR_READ = "fhir:read"
+    FHIR_WRITE = "fhir:write"
     BARS = "bars:process-message"
 
 
@@ -65,6 +66,7 @@ class Action(StrEnum):
     READ_ORGANISATION = "organisation.read"
     READ_RESOURCE = "resource.read"
     SEARCH_RESOURCES = "resources.search"
+    CREATE_RESOURCE = "resource.create"
     PROCESS_MESSAGE = "bars.process-message"
 
 
@@ -143,6 +145,7 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.READ_RESOURCE: Rule(_S.FHIR_READ, _EVERYBODY, _PARTIES, "read this resource"),
         # Asked before it is searched; what is found is what may be read: see `readable`.
         Action.SEARCH_RESOURCES: Rule(_S.FHIR_READ),
+        Action.CREATE_RESOURCE: Rule(_S.FHIR_WRITE, starts=True),
         # What a message may do to a referral is asked of the referral's own table.
         Action.PROCESS_MESSAGE: Rule(_S.BARS, starts=True),
     }

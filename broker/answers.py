@@ -23,8 +23,9 @@ from fhir_profiles import strict_json
 
 NATIVE: Final = "native"
 BARS: Final = "bars"
+FHIR: Final = "fhir"
 # The header by which each family of doors knows a request again.
-HEADERS: Final = {NATIVE: "Idempotency-Key", BARS: "X-Request-Id"}
+HEADERS: Final = {NATIVE: "Idempotency-Key", BARS: "X-Request-Id", FHIR: "Idempotency-Key"}
 ROLE: Final = "answer"
 LONGEST_KEY: Final = 255
 FIRST_REFUSAL: Final = 400

@@ -168,17 +168,17 @@ def _name(caller: Caller, type_: str) -> str:
 def _resource(row: Any, resource_id: str, content: Opened) -> bytes:
     """Return what a row of the index is of, as it stands in the content. A referral's Task is the
     only one in the content of its move, under an id of that telling."""
-    if row.type == resources.TASK:
+    if resources.is_standing(resource_id, row):
         found = (entry.resource for entry in bundle.entries(content.body))
         return next(one for one in found if bundle.resource_type_of(one) == resources.TASK)
-    for known, resource in bundle.held(content.body, row.message_id).values():
-        if known == resource_id:
-            return resource
-    raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
+    resource = bundle.resource_of(content.body, row.message_id, resource_id)
+    if resource is None:
+        raise Tampered(f"the content of {row.event_id} holds no {resource_id}")
+    return resource
 
 
 def _as_read(row: Any, resource_id: str, resource: bytes, summary: str = "false") -> bytes:
-    status = row.message_status if row.type != resources.TASK else ""
+    status = "" if resources.is_standing(resource_id, row) else row.message_status
     return stored.as_read(
         resource,
         resource_id,

@@ -17,6 +17,7 @@ from broker.bars.receiving import Bars
 from broker.calls import Calls
 from broker.core import Core
 from broker.correcting import Correcting
+from broker.creating import Creating
 from broker.current_directory import CurrentDirectory
 from broker.dispatch import Dispatch
 from broker.doorbell import Doorbell
@@ -65,6 +66,7 @@ class Broker:
         self.calls = Calls(core)
         self.acknowledging = Acknowledging(core)
         self.finding = Finding(core)
+        self.creating = Creating(core, self.intake, self.finding, self.profiles)
         self.dispatch = Dispatch(core, tuple(found.consumers.values()))
         self.worker = Worker(
             core,

@@ -171,10 +171,7 @@ def resource_type_of(resource: bytes) -> str:
 
 
 def _raw_entries(bundle: bytes) -> list[bytes]:
-    for name, value in strict_json.members(bundle):
-        if name == "entry":
-            return list(strict_json.elements(value))
-    return []
+    return list(strict_json.elements_of(bundle, "entry"))
 
 
 # -- addressing ----------------------------------------------------------------------------------
@@ -359,6 +356,27 @@ def index(content: bytes, message_id: str = "") -> list[IndexRow]:
         for url, resource in held.items()
         if resource["resourceType"] != "MessageHeader"
     ]
+
+
+def resource_of(content: bytes, message_id: str, resource_id: str) -> bytes | None:
+    """Return the resource that the index of a message's content has under this id, or None.
+
+    Nothing is read of the other ones: a page of a search opens many contents for one each.
+    """
+    for raw in strict_json.elements_of(content, "entry"):
+        held: dict[str, bytes] = {}
+        for name, value in strict_json.members(raw):
+            held[name] = value
+            if name == "fullUrl" and not _is_of(strict_json.loads(value), message_id, resource_id):
+                held.clear()
+                break
+        if "fullUrl" in held and "resource" in held:
+            return held["resource"]
+    return None
+
+
+def _is_of(url: str, message_id: str, resource_id: str) -> bool:
+    return resource_id in {url.removeprefix(_URN), given_id(message_id, url)}
 
 
 def held(content: bytes, message_id: str) -> dict[str, tuple[str, bytes]]:

@@ -91,8 +91,31 @@ def with_member(document: bytes, name: str, value: bytes) -> bytes:
 
 def elements(array: bytes) -> Iterator[bytes]:
     """Yield each element of a JSON array as its own bytes, unchanged."""
-    text = array.decode("utf-8")
+    yield from _elements(array.decode("utf-8"), 0)
+
+
+def elements_of(document: bytes, name: str) -> Iterator[bytes]:
+    """Yield each element of the array that a member of a JSON object is, as its own bytes; none
+    where there is no such member. What stands behind it is not looked at."""
+    text = document.decode("utf-8")
     at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise NotStrictJson("Expected a JSON object.")
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        found, end = _scan(text, at)
+        at = _skip(text, _skip(text, end) + 1)
+        if found == name:
+            yield from _elements(text, at)
+            return
+        _, end = _scan(text, at)
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
+def _elements(text: str, at: int) -> Iterator[bytes]:
+    at = _skip(text, at)
     if text[at : at + 1] != "[":
         raise NotStrictJson("Expected a JSON array.")
     at = _skip(text, at + 1)

@@ -54,6 +54,8 @@ _EVERYBODY: Final = (
     Scope.REFERRALS_READ,
     Scope.REFERRALS_WRITE,
     Scope.DIRECTORY_READ,
+    Scope.FHIR_READ,
+    Scope.FHIR_WRITE,
 )
 
 

@@ -15,6 +15,7 @@ import httpx2
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy.exc import DBAPIError
 
+from broker import creating
 from broker.composition import CONTENT, FHIR_JSON, POSTED
 from broker.dispatch import SENT
 from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, UPDATE_SUBMITTED, digest
@@ -114,7 +115,7 @@ def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
     p, d, e, k = t.payload.c, t.delivery.c, t.event.c, t.message_key.c
     as_it_came = set(connection.scalars(select(p.digest).where(p.role == POSTED)))
     rows = connection.execute(
-        select(t.payload, k.kek_id, k.wrapped, d.channel, e.type, e.source)
+        select(t.payload, k.kek_id, k.wrapped, d.channel, e.type, e.source, t.message.c.door)
         .join(t.message_key, k.id == p.key_id)
         .outerjoin(t.delivery, d.id == p.owner_id)
         .outerjoin(t.event, e.id.in_((p.owner_id, d.event_id)))
@@ -124,6 +125,8 @@ def _read(connection: Connection, vault: Vault, name: str, left: Left) -> None:
     for row in rows:
         if row.source == samples.SOURCE:
             continue  # laid down by a test
+        if row.role == CONTENT and row.door == creating.DOOR:
+            continue  # a client's own resources
         where = f"{name}, {row.role} of {row.owner_id}"
         try:
             body = messages.open_row(vault, row).body

@@ -28,7 +28,7 @@ from broker.api import (
 )
 from broker.api.calling import only_known_parameters
 from broker.api.edge import Edge
-from broker.api.fhir import capability, definitions, negotiation, resources
+from broker.api.fhir import capability, creation, definitions, negotiation, resources
 from broker.main import open_broker
 from broker.ports import Adapter
 from broker.settings import Settings
@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (messages, referrals, inbox, organisations):
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)
-    fhir = [one.router for one in (capability, definitions, process_message, resources)]
+    fhir = [one.router for one in (capability, creation, definitions, process_message, resources)]
     for router in fhir:
         app.include_router(router, dependencies=FHIR)
     app.state.fhir_routes = [route for router in fhir for route in router.routes]

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from broker.api.outcomes import BASE
+from broker.api.outcomes import MEDIA_TYPE as FHIR_MEDIA_TYPE
 from broker.api.problems import MEDIA_TYPE
 from broker.errors import ANSWERS
 from broker.events import Kind, Priority, Role
@@ -139,7 +141,33 @@ _PROBLEM: Final = closed(
     detail=text("One that begins “Nothing was sent. Telephone …” is to be shown to the clinician."),
     problems=_listed(_FINDING, "Everything that is wrong, at once."),
 )
-_SCHEMAS: Final = {"Accepted": _ACCEPTED, "Corrected": _CORRECTED, "Problem": _PROBLEM}
+_OPERATION_OUTCOME: Final[Schema] = {
+    "type": "object",
+    "properties": {
+        "resourceType": one_of(["OperationOutcome"]),
+        "issue": _listed(
+            {
+                "type": "object",
+                "properties": {
+                    "severity": one_of(["error", "warning"]),
+                    "code": text("FHIR's issue type."),
+                    "details": {"type": "object"},
+                    "diagnostics": text("What is wrong, and what to do."),
+                    "expression": _listed(text(), "Where it stands: FHIRPath, or http.<name>."),
+                },
+                "required": ["severity", "code"],
+            },
+            "Everything that is wrong, at once.",
+        ),
+    },
+    "required": ["resourceType", "issue"],
+}
+_SCHEMAS: Final = {
+    "Accepted": _ACCEPTED,
+    "Corrected": _CORRECTED,
+    "Problem": _PROBLEM,
+    "OperationOutcome": _OPERATION_OUTCOME,
+}
 _REFUSED: Final[Schema] = {
     "description": "Refused, or not available now: "
     + ", ".join(f"{answer.status} `{code}`" for code, answer in _NATIVE.items())
@@ -148,9 +176,32 @@ _REFUSED: Final[Schema] = {
 }
 
 
+_FHIR: Final[Schema] = {"content": {FHIR_MEDIA_TYPE: {"schema": {"type": "object"}}}}
+_OUTCOME: Final[Schema] = {
+    "description": "Refused, or not available now, by an OperationOutcome with a code of NHS "
+    "England's `http-error-codes`: "
+    + ", ".join(f"{answer.status} `{answer.nhs_code}`" for answer in ANSWERS.values())
+    + ".",
+    "content": {FHIR_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/OperationOutcome"}}},
+}
+
+
+def _fhir(path: Schema) -> None:
+    for operation in path.values():
+        responses = operation["responses"]
+        responses.pop("422", None)
+        for status, response in responses.items():
+            said = response["description"]  # its content is what the framework supposes
+            responses[status] = {"description": said, **_FHIR}
+        responses["default"] = _OUTCOME
+
+
 def complete(document: Schema) -> None:
     """Tell of every door how it refuses, in the place of what the framework supposes."""
-    for path in document["paths"].values():
+    for route, path in document["paths"].items():
+        if route.startswith(BASE):
+            _fhir(path)
+            continue
         for operation in path.values():
             if operation.get("security") == OPEN["security"]:
                 continue

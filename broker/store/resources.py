@@ -91,10 +91,18 @@ def versions(connection: Connection, type_: str, resource_id: str) -> Sequence[A
     ).all()
 
 
+def is_standing(resource_id: str, row: Row[Any]) -> bool:
+    """Whether it is the Task that says where a referral stands: that has the referral's own id.
+
+    A Task that came in with a message is a part of it like any other.
+    """
+    return bool(row.type == TASK and resource_id == row.subject_id)
+
+
 def seen_as(connection: Connection, row: Row[Any], codes: Collection[str]) -> Sequence[Any]:
     """Return what these organisations are to what a resource stands in: (relation, label) rows."""
     focus = select(r.id).where(and_(r.message_id == row.message_id, r.authored_at.is_not(None)))
-    found = v.resource_id == row.id if row.type == TASK else v.resource_id.in_(focus)
+    found = v.resource_id == row.id if is_standing(row.id, row) else v.resource_id.in_(focus)
     return connection.execute(
         select(v.relation, v.label).where(and_(v.organisation.in_(sorted(codes)), found))
     ).all()

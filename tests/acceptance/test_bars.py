@@ -314,3 +314,32 @@ async def test_who_is_referred_to_the_broker_is_verified_and_has_an_address(
     outcome(answer, 400, "REC_BAD_REQUEST", "required")
     paths = [one["expression"][0].rpartition(".")[2] for one in answer.json()["issue"]]
     assert paths == ["identifier", "address"]
+
+
+async def test_what_came_by_bars_is_read_under_the_ids_that_its_answer_gave(
+    practice: Caller, pharmacy: Caller, place: Place
+) -> None:
+    message = referral()
+    said = answered(await send(practice, message), message)
+    given = {one["fullUrl"]: one["resource"] for one in said["entry"][1:-1]}
+    for resource in given.values():
+        path = f"/FHIR/R4/{resource['resourceType']}/{resource['id']}"
+        for caller in (practice, pharmacy):
+            read = taken(await caller.get(path), 200)
+            assert read["meta"].pop("versionId") == "1"
+            assert read | {"meta": 0} == resource | {"meta": 0}
+        assert (await place.of("RYY01").get(path)).status_code == 404
+    (asked,) = [one for one in given.values() if one["resourceType"] == "ServiceRequest"]
+    found = taken(
+        await pharmacy.get(
+            "/FHIR/R4/ServiceRequest",
+            category=asked["category"][0]["coding"][-1]["code"],
+            _id=asked["id"],
+            _include="ServiceRequest:patient",
+        ),
+        200,
+    )
+    match, patient = found["entry"]
+    assert match["resource"]["id"] == asked["id"]
+    assert patient["fullUrl"] == asked["subject"]["reference"]
+    assert patient["resource"]["id"] == given[patient["fullUrl"]]["id"]

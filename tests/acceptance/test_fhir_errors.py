@@ -25,7 +25,7 @@ def outcome(answer: httpx2.Response, status: int, nhs_code: str, issue: str) -> 
 
 
 async def test_a_path_that_is_not_there_is_told_as_an_operation_outcome(place: Place) -> None:
-    for path in ("/FHIR/R4", "/FHIR/R4/Nothing", "/FHIR/R4/Patient/$merge"):
+    for path in ("/FHIR/R4/", "/FHIR/R4/Nothing", "/FHIR/R4/Patient/$merge"):
         outcome(await place.http.get(path), 404, "REC_NOT_FOUND", "not-found")
     native = await place.http.get("/FHIR/R4x")
     assert native.headers["content-type"] == "application/problem+json"

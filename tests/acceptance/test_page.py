@@ -92,3 +92,22 @@ async def test_the_page_tells_of_every_code_that_a_call_or_a_closure_may_have(
     for reason in codes("closure", "reason"):
         update = first(await pharmacy.submit(reading(120, 80)))
         taken(await pharmacy.post(f"{update['url']}/closure", {"reason": reason}), 200)
+
+
+async def test_the_page_shows_what_fhirs_doors_take_and_how_they_refuse(place: Place) -> None:
+    page = await page_of(place)
+    search = page["paths"]["/FHIR/R4/{focus}"]["get"]
+    told = {one["name"]: one for one in search["parameters"]}
+    assert told["focus"]["schema"]["enum"] == ["ServiceRequest", "Communication", "Task"]
+    for name in ("patient:identifier", "_sort", "_count", "_include", "authored", "status"):
+        assert told[name]["in"] == "query" and told[name]["description"]
+    form = page["paths"]["/FHIR/R4/{focus}/_search"]["post"]["requestBody"]["content"]
+    assert "patient:identifier" in str(form["application/x-www-form-urlencoded"])
+    for route, path in page["paths"].items():
+        if route.startswith("/FHIR/R4"):
+            for operation in path.values():
+                contents = [one["content"] for one in operation["responses"].values()]
+                assert {name for one in contents for name in one} == {"application/fhir+json"}
+    refused = await place.http.get("/FHIR/R4/ServiceRequest")
+    schema = {**page["components"]["schemas"]["OperationOutcome"], "components": {}}
+    assert list(Draft202012Validator(schema).iter_errors(refused.json())) == []

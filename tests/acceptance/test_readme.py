@@ -57,7 +57,8 @@ def test_every_command_that_the_readme_shows_works_as_it_stands(tmp_path: Path) 
     assert "Riverside Medical Practice" in said
     assert '"outcome":"filed"' in said
     assert '"state":"accepted"' in said
-    assert '"kind":"notice"' in said.splitlines()[-1]
+    assert '"kind":"notice"' in said
+    assert '"resourceType":"Task"' in said.splitlines()[-1]
 
 
 def test_the_readme_names_all_that_an_assertion_must_carry() -> None:

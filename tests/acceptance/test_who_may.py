@@ -61,6 +61,8 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("GET", "/FHIR/R4/ServiceRequest/{}"): (Scope.FHIR_READ, "resource"),
     ("GET", "/FHIR/R4/ServiceRequest/{}/_history"): (Scope.FHIR_READ, "resource"),
     ("GET", "/FHIR/R4/ServiceRequest/{}/_history/{}"): (Scope.FHIR_READ, "resource"),
+    ("POST", "/FHIR/R4/ServiceRequest"): (Scope.FHIR_WRITE, ""),
+    ("POST", "/FHIR/R4"): (Scope.FHIR_WRITE, ""),
     ("GET", "/FHIR/R4/Patient/{}"): (Scope.FHIR_READ, "resource"),
     ("POST", "/pharmacy/consultations"): (submit_scope("pharmacy"), ""),
     ("PUT", "/pharmacy/consultations/{}"): (submit_scope("pharmacy"), "message"),

@@ -14,11 +14,12 @@ from benchmarks.rig import Result
 from tests.reference import validator
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["end-to-end", "intake", "process-message", "validation"]
+NAMES = ["end-to-end", "intake", "process-message", "search", "validation"]
 QUICK = {
     "intake": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--samples", "5"),
     "process-message": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2"),
     "end-to-end": ("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
+    "search": ("--small", "6000", "--large", "12000", "--samples", "20"),
     "validation": ("--samples", "20", "--judgements", "3"),
 }
 MACHINE = {
@@ -109,6 +110,10 @@ def test_a_benchmark_stands_next_to_its_ceiling(quick_run: Any) -> None:
         assert list(raw["stages_ms"])[:3] == ["authenticate", "key look-up", "parse"]
         assert list(raw["stages_ms"])[-1] == "whole"
         assert all(took > 0 for took in raw["stages_ms"].values())
+    elif name == "search":
+        pages = [raw[one]["page_ms"]["p99"] for one in ("small", "large")]
+        assert result["figure"] == pytest.approx(pages[1] / pages[0], rel=0.05)
+        assert raw["opening_ms"] > 0
     elif name == "validation":
         assert raw["bundles"]["3.5 kB"]["ours_ms"] == result["figure"]
         for one in raw["bundles"].values():

@@ -29,7 +29,7 @@ _SHAPES: Final = {
     ("GET", "/{id}/_history"): "history-instance",
     ("GET", "/{id}/_history/{version}"): "vread",
 }
-_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party)\}(.*)")
+_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party|created)\}(.*)")
 
 router = APIRouter(prefix=BASE, tags=["FHIR definitions"])
 
@@ -134,7 +134,7 @@ def _messaging(base: str, *, takes: bool) -> dict[str, Any]:
     ]
     made: dict[str, Any] = {
         "documentation": "Every message has a receipt and a deadline; see /docs.",
-        "supportedMessage": [one for one in supported if takes or one["mode"] == "sender"],
+        "supportedMessage": supported,
     }
     if takes:
         protocol = {"system": f"{codes.HL7}message-transport", "code": "http"}

@@ -41,7 +41,13 @@ PARTIES: Final = (
     "Questionnaire",
     "QuestionnaireResponse",
 )
-CLASSES: Final = {"definition": DEFINITIONS, "focus": FOCUS, "party": PARTIES}
+CREATED: Final = ("ServiceRequest", "Communication")
+CLASSES: Final = {
+    "definition": DEFINITIONS,
+    "focus": FOCUS,
+    "party": PARTIES,
+    "created": CREATED,
+}
 
 
 class _Matching(Convertor[str]):
@@ -65,6 +71,7 @@ for _name, _pattern in _PATTERNS.items():
 
 Definition = Annotated[str, Path(json_schema_extra={"enum": list(DEFINITIONS)})]
 Focus = Annotated[str, Path(json_schema_extra={"enum": list(FOCUS)})]
+Created = Annotated[str, Path(json_schema_extra={"enum": list(CREATED)})]
 Party = Annotated[str, Path(json_schema_extra={"enum": list(PARTIES)})]
 
 
