@@ -7,6 +7,7 @@ has been answered, and looks into the inbox meanwhile. Both are bounded in time 
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,7 +18,6 @@ MOST: Final = 200_000
 ANSWERED_WITHIN: Final = 30.0
 LONGEST_IDLE: Final = 2.0
 """Seconds after which a connection is not used again: the servers hang up after five."""
-_ACCEPTED: Final = 202
 
 
 class LoadProblem(Exception):
@@ -26,17 +26,27 @@ class LoadProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where requests go on loopback, with what headers; `body` holds MARK once."""
+    """Where requests go on loopback, with what headers; `body` holds MARK once.
+
+    `accepted` is the status of what was taken. Each request has a key of its own, as its
+    Idempotency-Key and, as a UUID, its X-Request-Id: by that BaRS knows it.
+    """
 
     port: int
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    accepted: int = 202
 
     def post(self, name: str) -> bytes:
-        """Return a request with its own reference and Idempotency-Key."""
+        """Return a request with its own reference and key."""
         body = self.body.replace(MARK, name.encode().rjust(len(MARK), b"-"))
-        own = {"Idempotency-Key": name, "Content-Type": "application/json"}
+        request_id = str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+        own = {
+            "Idempotency-Key": name,
+            "X-Request-Id": request_id,
+            "Content-Type": "application/json",
+        }
         return self._head("POST", self.path, {**own, "Content-Length": str(len(body))}) + body
 
     def get(self, query: str) -> bytes:
@@ -158,7 +168,7 @@ async def _closed_loop(
             if sent >= ends:
                 return
             status, body = await connection.call(door.post(f"{run}-{number}-{count}"))
-            _expect(status, _ACCEPTED, body)
+            _expect(status, door.accepted, body)
             answered = time.perf_counter()
             answers += 1
             if begins <= answered < ends:
@@ -248,7 +258,7 @@ class _OpenLoop:
     async def _post(self, connection: _Caller) -> None:
         while (number := await self._turns.get()) is not None:
             status, body = await connection.call(self._door.post(f"{self._run}-{number}"))
-            _expect(status, _ACCEPTED, body)
+            _expect(status, self._door.accepted, body)
             self._answers[number] = time.perf_counter(), body
 
     async def _look(self, connection: _Caller) -> None:

@@ -25,6 +25,7 @@ import httpx2
 from benchmarks.load import MARK, Door
 from broker.settings import Settings
 from broker.telemetry import set_up_logging
+from sandbox import bars
 from sandbox.process import environment, free_port
 from sandbox.world import INBOX_PRACTICE, PHARMACY, World, caller
 
@@ -32,6 +33,7 @@ T = TypeVar("T")
 RESULTS: Final = Path(__file__).parent / "results"
 STARTS_WITHIN: Final = 20.0
 DRAINS_WITHIN: Final = 120.0
+BARS_SERVICE: Final = "2000099901"
 _COMMITS: Final = 50
 
 
@@ -93,6 +95,17 @@ async def pharmacy_door(world: World) -> Door:
     body = world.pharmacy.consultation(reference=MARK.decode())
     posted = json.dumps(body, ensure_ascii=False).encode()
     return Door(world.port, world.pharmacy.door, headers, posted)
+
+
+async def bars_door(world: World) -> Door:
+    """Return the BaRS door with a token for the practice, and its referral to the pharmacy."""
+    message = bars.referral(sender=INBOX_PRACTICE, receiver=PHARMACY, service=BARS_SERVICE)
+    token = {"Authorization": f"Bearer {await _token(world, INBOX_PRACTICE)}"}
+    headers = {**bars.headers(BARS_SERVICE), **token}
+    for each in ("X-Request-Id", "Content-Type"):  # each request has its own
+        del headers[each]
+    body = json.dumps({**message, "id": MARK.decode()}).encode()
+    return Door(world.port, "/FHIR/R4/$process-message", headers, body, accepted=200)
 
 
 async def inbox_door(world: World) -> Door:

@@ -47,6 +47,7 @@ HOSPITAL: Final = "RXX01"
 _WEBHOOK_IN_FILE: Final = "http://127.0.0.1:9902/inbound"
 
 _EVERYBODY: Final = (
+    Scope.BARS,
     Scope.INBOX_READ,
     Scope.INBOX_WRITE,
     Scope.MESSAGES_READ,
