@@ -7,7 +7,7 @@ from typing import Any, Final
 from fhir_profiles.compiler.finding import Findings
 from fhir_profiles.compiler.operations import Env
 
-_PAGES: Final = frozenset({"searchset", "history"})
+_PAGES: Final = ("searchset", "history")  # compared with what may have any shape
 
 
 @dataclass(slots=True)
