@@ -20,6 +20,7 @@ from sandbox.bars_receiver import BarsReceiver, Call, Scripted, outcome
 ORGANISATION: Final = "FZZ99"
 SLOW_SECONDS: Final = 6.0
 REFERENCE: Final = "SENTINEL-1"
+TAKES: Final = "2000020001"
 _NAME: Final = "Sentinel Pharmacy"
 _TELEPHONE: Final = "0113 496 0199"
 # A repeat of these cures nothing: BaRS's sender is to mend its message. Anything else may pass.
@@ -30,9 +31,21 @@ _HTML: Final = b"<html><body>Bad request</body></html>"
 class Gets(StrEnum):
     """What the sender is answered."""
 
-    THEIRS = "the receiver's own status and outcome: the referral is over"
-    TAKEN = "200: with the service"
-    HELD = "200: held by the broker, which tries again; 408 if the sender cannot be told later"
+    ERROR = "error"
+    TAKEN = "taken"
+    HELD = "held"
+
+
+MEANS: Final[Mapping[Gets, str]] = MappingProxyType(
+    {
+        Gets.ERROR: "the receiver's own status and outcome; the referral is over",
+        Gets.TAKEN: "200: it is with the service",
+        Gets.HELD: (
+            "200: it is held by the broker, which tries again; 408 REC_TIMEOUT where the sender "
+            "could not be told later, and is to ask again"
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ _ERRORS: Final = (
 
 
 def _rows() -> Iterator[Target]:
-    yield Target("2000020001", "takes it, with a reference of its own", Gets.TAKEN)
+    yield Target(TAKES, "takes it, with a reference of its own", Gets.TAKEN)
     seconds = f"{SLOW_SECONDS:g} s"
     yield Target(
         "2000020002",
@@ -106,7 +119,7 @@ def _rows() -> Iterator[Target]:
     for status, code, issue, words in _ERRORS:
         numbers[status] += 1
         dos = f"20000{status}{numbers[status]:02}"
-        gets = Gets.THEIRS if status in _FOR_GOOD else Gets.HELD
+        gets = Gets.ERROR if status in _FOR_GOOD else Gets.HELD
         if (status, issue) == (409, "duplicate"):
             gets = Gets.TAKEN
         said = f"Sentinel {dos}: {words}."
@@ -146,7 +159,7 @@ def _target(call: Call) -> Target | None:
 def as_table() -> list[tuple[str, str, str]]:
     """Return (DoS service id, what its receiver does, what the sender gets), the headings first."""
     rows = [("DoS service id", "what the receiver does", "what the sender gets")]
-    return rows + [(one.dos, one.words, one.gets.value) for one in TABLE.values()]
+    return rows + [(one.dos, one.words, one.gets) for one in TABLE.values()]
 
 
 def joined(directory: str, url: str) -> str:

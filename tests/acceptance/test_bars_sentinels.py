@@ -50,7 +50,7 @@ async def test_a_sender_gets_what_the_table_says(
 ) -> None:
     target = TABLE[dos]
     message, answer = answers[HEARS, dos]
-    if target.gets is Gets.THEIRS:
+    if target.gets is Gets.ERROR:
         assert target.scripted is not None
         assert (answer.status_code, answer.json()) == (
             target.scripted.status,
@@ -73,7 +73,7 @@ async def test_a_sender_that_cannot_be_told_later_is_never_told_that_it_is_held(
             outcome(answer, 408, "REC_TIMEOUT", "timeout")
         case Gets.TAKEN:
             answered(answer, message)
-        case Gets.THEIRS:
+        case Gets.ERROR:
             assert answer.json() == answers[HEARS, dos][1].json()
 
 
