@@ -28,6 +28,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from fhir_profiles.bars_exchange import EVENTS, REASONS
+from sandbox.listening import Resettable, Server
 from sandbox.process import free_port
 
 BASE: Final = "/FHIR/R4"
@@ -41,6 +42,7 @@ SHORT: Final = (
     "https://fhir.nhs.uk/MessageDefinition/bars-message-servicerequest-response-referral-short"
 )
 ERRORS: Final = "https://fhir.nhs.uk/CodeSystem/http-error-codes"
+OUTCOME: Final = "https://fhir.hl7.org.uk/StructureDefinition/UKCore-OperationOutcome"
 FHIR_JSON: Final = "application/fhir+json"
 IDS: Final = ("x-request-id", "x-correlation-id")
 
@@ -62,13 +64,17 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """One answer: a resource, or bytes as they are; `echo` is whether the ids are given back."""
+    """One answer: a resource, or bytes as they are; `echo` is whether the ids are given back.
+
+    `drops`: the connection is broken off, and nothing is answered.
+    """
 
     status: int
     body: Mapping[str, Any] | bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     echo: bool = True
     after: float = 0.0
+    drops: bool = False
 
 
 @dataclass
@@ -96,7 +102,7 @@ class BarsReceiver:
         self._port = free_port()
         self.given: dict[str, str] = {}
         self._seen: set[str] = set()
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -124,6 +130,7 @@ class BarsReceiver:
             self._app(),
             host="127.0.0.1",
             port=self._port,
+            http=Resettable,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -132,7 +139,7 @@ class BarsReceiver:
         )
         config.load()
         config.ssl = self._tls
-        self._server = uvicorn.Server(config)
+        self._server = Server(config)
         self._serving = asyncio.create_task(self._server.serve())
         while not self._server.started:
             if self._serving.done():
@@ -161,6 +168,8 @@ class BarsReceiver:
             self.calls.append(call)
             scripted = self.answer(call)
             await asyncio.sleep(scripted.after)
+            if scripted.drops and request.client is not None:
+                Resettable.reset(request.client.port)
             return _response(call, scripted)
 
         return app
@@ -316,10 +325,11 @@ class BarsReceiver:
         }
 
 
-def outcome(status: int, code: str, issue: str, **given: Any) -> Scripted:
+def outcome(status: int, code: str, issue: str, diagnostics: str = "", **given: Any) -> Scripted:
     """Return an error as a receiver tells it: the status with an OperationOutcome."""
     said = {
         "resourceType": "OperationOutcome",
+        "meta": {"profile": [OUTCOME]},
         "issue": [
             {
                 "severity": "error",
@@ -327,6 +337,7 @@ def outcome(status: int, code: str, issue: str, **given: Any) -> Scripted:
                 "details": {
                     "coding": [{"system": ERRORS, "code": code, "display": f"{status} - {code}"}]
                 },
+                **({"diagnostics": diagnostics} if diagnostics else {}),
             }
         ],
     }

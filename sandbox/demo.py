@@ -20,7 +20,7 @@ def command(
     ] = False,
     sentinels: Annotated[
         bool,
-        typer.Option("--sentinels", help="Print which patient makes a partner do what, and end"),
+        typer.Option("--sentinels", help="Print which patient or service makes a partner do what"),
     ] = False,
     folder: Annotated[
         Path | None,

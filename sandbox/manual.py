@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sandbox import sentinels
+from sandbox import bars, bars_sentinels, sentinels
 from sandbox.partner import Partner
 from sandbox.webhook import WebhookPartner
 from sandbox.world import World
@@ -27,14 +28,24 @@ _SETTINGS: Final = (
     "BROKER_PUBLIC_URL",
     "BROKER_ALLOW_PLAIN_HTTP",
 )
+# Replaced in the body of a BaRS message by what the shell has in $TARGET, and by a new id.
+_TARGET: Final = bars_sentinels.TAKES
+_NEW: Final = "00000000-0000-4000-8000-000000000000"
 _NOT_NEEDED: Final = {"reason": "no-longer-needed"}
 _REJECTED: Final = {"reason": "criteria-not-met", "advice": "Please repeat the pressures."}
 
 
 def print_sentinels(console: Console) -> None:
-    """Print the whole table of sentinel values."""
-    (head, *rows) = sentinels.as_table()
-    table = Table(title="Sentinel values", title_justify="left", title_style="bold")
+    """Print the whole tables of sentinel values and, for BaRS, of sentinel targets."""
+    _print_table(console, "Sentinel values", sentinels.as_table())
+    _print_table(console, "Sentinel targets of BaRS", bars_sentinels.as_table())
+    for gets, words in bars_sentinels.MEANS.items():
+        console.print(escape(f"{gets}: {words}"), highlight=False)
+
+
+def _print_table(console: Console, title: str, lines: Sequence[Sequence[str]]) -> None:
+    (head, *rows) = lines
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in head:
         table.add_column(column, no_wrap=column == head[0])
     for row in rows:
@@ -59,7 +70,8 @@ def print_manual(console: Console, world: World) -> None:
         for line in lines:
             console.print(escape(line), highlight=False)
     console.print(
-        "\nA patient's family name makes the receiver behave: `referral-broker demo --sentinels`."
+        "\nA patient's family name makes the receiver behave; for BaRS, the service that is named: "
+        "`referral-broker demo --sentinels`."
         "\n[bold]Stop everything with Ctrl-C.[/bold]"
     )
 
@@ -76,6 +88,9 @@ def _print_partners(console: Console, world: World) -> None:
             ("its own ledger", partner.ledger.path),
         ):
             console.print(f"  {name:15}{escape(str(value))}", highlight=False)
+    if world.targets is not None:
+        named = f"Sentinel targets of BaRS[/bold] ({bars_sentinels.ORGANISATION}"
+        console.print(f"\n[bold]{named}, called at {world.targets.url})", highlight=False)
 
 
 def _token(world: World, partner: Partner) -> str:
@@ -94,6 +109,10 @@ def _bodies(world: World) -> dict[str, Path]:
         "consultation": world.pharmacy.consultation(practice="G99001"),
         "crisis": world.pharmacy.crisis(practice="G99002"),
         "referral": world.optometrist.referral("cataract", practice="G99002"),
+        "bars": bars.referral(
+            sender="G99001", receiver=bars_sentinels.ORGANISATION, service=_TARGET
+        )
+        | {"id": _NEW},
     }
     paths = {}
     for name, body in drawn.items():
@@ -163,6 +182,11 @@ def _doors(world: World, bodies: dict[str, Path]) -> list[tuple[str, Partner, li
             ],
         ),
         (
+            "A practice's BaRS system (TARGET is any DoS service id of `demo --sentinels`)",
+            world.practice,
+            [f"TARGET={_TARGET}", *_bars(curl, bodies["bars"])],
+        ),
+        (
             "A hospital's single point of access",
             world.hospital,
             [
@@ -172,6 +196,25 @@ def _doors(world: World, bodies: dict[str, Path]) -> list[tuple[str, Partner, li
                 curl.post("/referrals/$REFERRAL/reject", _MATCH, _said(_REJECTED)),
                 curl.post("/referrals/$REFERRAL/complete", _MATCH, _said({"outcome": "Seen."})),
             ],
+        ),
+    ]
+
+
+def _bars(curl: _Curl, body: Path) -> list[str]:
+    named = f'{{"system":"{bars.DOS}","value":"%s"}}'
+    return [
+        "new() { python -c 'import uuid; print(uuid.uuid4())'; }",
+        f"NAMED=$(printf {shlex.quote(named)} \"$TARGET\" | base64 | tr -d '\\n')",
+        f'sed "s/{_TARGET}/$TARGET/; s/{_NEW}/$(new)/" {shlex.quote(str(body))} | '
+        + curl(
+            "POST",
+            r"/FHIR/R4/\$process-message",
+            "-i",
+            '-H "X-Request-Id: $(new)"',
+            '-H "X-Correlation-Id: $(new)"',
+            '-H "NHSD-Target-Identifier: $NAMED"',
+            "-H 'Content-Type: application/fhir+json'",
+            "--data-binary @-",
         ),
     ]
 

@@ -74,7 +74,9 @@ async def _tell(folder: Path, console: Console) -> bool:
 
 async def _serve(folder: Path, console: Console) -> bool:
     """Leave everything running until SIGTERM or Ctrl-C; whether it all came up."""
-    async with World(folder, wanted_port=PORT, wanted_webhook_port=WEBHOOK_PORT) as world:
+    async with World(
+        folder, wanted_port=PORT, wanted_webhook_port=WEBHOOK_PORT, has_targets=True
+    ) as world:
         manual.print_manual(console, world)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

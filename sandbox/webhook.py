@@ -4,9 +4,7 @@ import asyncio
 import json
 import logging
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 import uvicorn
@@ -14,10 +12,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.requests import ClientDisconnect
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sandbox import arrival
 from sandbox.arrival import Arrival
+from sandbox.listening import Resettable, Server
 from sandbox.partner import Partner
 from sandbox.process import free_port
 from sandbox.sentinels import Answer, Behaviour
@@ -38,7 +36,7 @@ class WebhookPartner(Partner):
         self._webhook = Webhook(secret)
         self._port = port
         self._socket: socket.socket | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._answers: dict[Answer, Callable[..., Coroutine[Any, Any, Response]]] = {
             Answer.SLOW: self._slowly,
@@ -73,14 +71,14 @@ class WebhookPartner(Partner):
         taken, self._socket = self._socket, None
         config = uvicorn.Config(
             self._app(),
-            http=_Resettable,
+            http=Resettable,
             lifespan="off",
             ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[taken] if taken else None))
         await self._server.listening.wait()
 
@@ -187,45 +185,5 @@ class WebhookPartner(Partner):
         return StreamingResponse(drops(), media_type="application/json")
 
     async def _resetting(self, request: Request, *_: Any) -> Response:
-        _Resettable.reset(request.client.port if request.client else 0)
+        Resettable.reset(request.client.port if request.client else 0)
         return Response(status_code=503)  # nobody is there to read it
-
-
-class _Server(uvicorn.Server):
-    """Serves inside somebody else's process: leaves its signals alone."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _Resettable(H11Protocol):
-    """HTTP on a connection that can be broken off with a reset, as a crashing peer does."""
-
-    _open: dict[int, asyncio.Transport] = {}  # noqa: RUF012  one per process, by the peer's port
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._open[transport.get_extra_info("peername")[1]] = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._open.pop(self.transport.get_extra_info("peername")[1], None)
-        super().connection_lost(exc)
-
-    @classmethod
-    def reset(cls, peer_port: int) -> None:
-        """Break a connection off at once: the other end gets a reset, not an end."""
-        transport = cls._open.get(peer_port)
-        if transport is not None:
-            connection = transport.get_extra_info("socket")
-            linger = struct.pack("ii", 1, 0)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            transport.abort()

@@ -31,6 +31,8 @@ from broker.settings import Settings
 from broker.store import clients, directory
 from broker.store.tx import Tx
 from broker.vault import Vault
+from sandbox import bars_sentinels
+from sandbox.bars_sentinels import SentinelReceiver
 from sandbox.client import Client, Identity, Reply
 from sandbox.inbox import InboxPartner
 from sandbox.ledger import Entry, until
@@ -83,7 +85,12 @@ CAST: Final = (
         "Clearview Opticians",
         (submit_scope("optometry"), Scope.MESSAGES_WRITE, *_EVERYBODY),
     ),
-    Registration(INBOX_PRACTICE, "riverside-gp-system", "Riverside Medical Practice", _EVERYBODY),
+    Registration(
+        INBOX_PRACTICE,
+        "riverside-gp-system",
+        "Riverside Medical Practice",
+        (Scope.BARS, *_EVERYBODY),
+    ),
     Registration(WEBHOOK_PRACTICE, "hilltop-gp-system", "Hilltop Surgery", _EVERYBODY),
     Registration(HOSPITAL, "northfield-spa-system", "Northfield Hospital", _EVERYBODY, "RS384"),
 )
@@ -94,7 +101,8 @@ class World:
 
     `settings` go to the broker (`{"BROKER_SEND_TIMEOUT": "2"}`). `wanted_port` and
     `wanted_webhook_port` are taken where they are free. `starts_partners` False: they are made and
-    may send, but receive only once `start()` is called on them.
+    may send, but receive only once `start()` is called on them. `has_targets`: BaRS's sentinel
+    targets stand in the directory, and their receiver listens.
     """
 
     pharmacy: PharmacySystem
@@ -113,12 +121,14 @@ class World:
         send_timeout: float = 5.0,
         patience: float = 60.0,
         starts_partners: bool = True,
+        has_targets: bool = False,
     ) -> None:
         self.folder = folder
         self.port = free_port(wanted_port)
         self.url = f"http://127.0.0.1:{self.port}"
         self._webhook_port = wanted_webhook_port
         self._starts_partners = starts_partners
+        self.targets = SentinelReceiver() if has_targets else None
         self._send_timeout = send_timeout
         self._patience = patience
         self._secret = secrets.token_bytes(32)
@@ -171,6 +181,9 @@ class World:
             partner.client.patience = self._patience
         self.webhook_practice.reserve()
         await asyncio.to_thread(self._fill, identities)
+        if self.targets is not None:
+            self._stack.push_async_callback(self.targets.stop)
+            await self.targets.start()
         self._stack.push_async_callback(self.broker.stop)
         await self.broker.start()
         for partner in self.partners:
@@ -185,6 +198,8 @@ class World:
         """Fill an empty database: directory, clients, keys, grants, the webhook's secret."""
         text = (files("sandbox") / "directory.yaml").read_text(encoding="utf-8")
         text = text.replace(_WEBHOOK_IN_FILE, self.webhook_practice.url)
+        if self.targets is not None:
+            text = bars_sentinels.joined(text, self.targets.url)
         (self.folder / "directory.yaml").write_text(text, encoding="utf-8")
         settings = Settings(data_dir=self.folder / "data", keys_dir=self.folder / "keys")
         with open_store(settings, migrate=True) as store:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import bars_sentinels
 from sandbox.process import command, environment
 from sandbox.sentinels import TABLE
 from sandbox.stage import ACTS
@@ -101,6 +102,7 @@ def test_every_sentinel_value_is_printed(tmp_path: Path) -> None:
     done = run(command("demo", "--sentinels"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(TABLE) <= set(re.findall(r"XXTEST-[A-Z-]+", done.stdout))
+    assert set(bars_sentinels.TABLE) <= set(re.findall(r"[0-9]{10}", done.stdout))
 
 
 @pytest.fixture
@@ -167,6 +169,10 @@ def test_served_it_can_be_called_as_it_says(
     assert message in {one["message"] for one in inbox["deliveries"]}
     spa = json.loads(shell(line("TOKEN=", "RXX01"), line("curl", "/inbox?service=")))
     assert "deliveries" in spa
+    system = lines[lines.index(line("# A practice's BaRS system")) + 1 :]
+    for target, status in ((bars_sentinels.TAKES, 200), ("2000042201", 422)):
+        told = [f"TARGET={target}" if one.startswith("TARGET=") else one for one in system[:5]]
+        assert shell(*told).startswith(f"HTTP/1.1 {status}")
     assert shell("referral-broker overdue")
     assert shell("referral-broker check --json")
 
