@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from broker.access import Caller
+from broker.audit import Entry
 from broker.composition import JSON
 from broker.errors import ANSWERS, Conflict, Gone, KeyRequired, Refused, TooEarly
 from broker.events import digest, uuid7
@@ -108,17 +110,20 @@ class Answers:
             messages.put_payloads(tx, [kept.row])
         keys.put(tx, claimed.scope, Used(claimed.request_hmac, kept.owner, kept.status))
 
-    async def remember_refusal(self, claimed: Claimed, refused: Refused, organisation: str) -> None:
+    async def remember_refusal(self, claimed: Claimed, refused: Refused, caller: Caller) -> None:
         """Use a key up with a refusal that a repeat gets again. Durable on return."""
-        owner = uuid7()
+        owner, organisation = uuid7(), caller.organisation
         key = self._vault.new_key(owner)
         said = strict_json.dumps(refused.as_json())
         kept = self.seal(
             key, owner, organisation, Answer(ANSWERS[refused.code].status, said), datetime.now(UTC)
         )
+        facts = {"door": claimed.scope.family, "code": refused.code}
+        entry = Entry("message.refused", caller.client_id, organisation, "request", owner, facts)
 
         def write(tx: Tx) -> None:
             messages.put_key(tx, key)
+            tx.audit(entry)
             self.keep(tx, claimed, kept)
 
         await self._store.write(write)

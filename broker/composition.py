@@ -235,7 +235,10 @@ def _authored(new: Composing, row: bundle.IndexRow) -> datetime:
     written = values.date_or_time(row.authored)
     if written is None or (isinstance(written, datetime) and written.tzinfo is None):
         return new.now
-    return deadlines.started(written, new.now)
+    try:
+        return deadlines.started(written, new.now)
+    except OverflowError:  # at the calendar's own ends there is no UTC
+        return new.now
 
 
 def _identifiers(vault: Vault, about: bundle.IndexRow) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from broker.store.tx import Connection, Tx
 from broker.vault import Binding
 from fhir_profiles import strict_json
 from fhir_profiles.bars import incoming as bars
-from fhir_profiles.bars.incoming import Message, at, each, text
+from fhir_profiles.bars.incoming import Message, at, each, moment, text
 from fhir_profiles.bars.meaning import Meaning, responder, words
 
 OK: Final = 200
@@ -203,8 +203,8 @@ def _check_newer(found: Found, message: Message) -> None:
     if found.about.content is None:
         return
     stored = bars.read(strict_json.loads(found.about.content)).request[1]
-    was, now = (text(at(one, "meta", "lastUpdated")) for one in (stored, message.request[1]))
-    if was and now and datetime.fromisoformat(now) <= datetime.fromisoformat(was):
+    was, now = (moment(at(one, "meta", "lastUpdated")) for one in (stored, message.request[1]))
+    if was is not None and now is not None and now <= was:
         raise Conflict("The ServiceRequest is no newer than the one that is stored. Read it again.")
 
 

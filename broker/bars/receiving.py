@@ -5,6 +5,7 @@ the proof that it arrived; a final refusal is repeated as it was; another body u
 `conflict`. BaRS Core 1.5.0, transactional integrity.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,24 +93,25 @@ class Bars:
 
         Raises Refused with nothing stored but that it was refused, or Unavailable.
         """
+        ends = asyncio.get_running_loop().time() + PATIENCE
         organisation, headers = arrived.caller.organisation, arrived.headers
         request = f"$process-message {headers.target}"
         async with self._core.answers.claim(
             organisation, headers.request_id, request, arrived.body, family=BARS
         ) as claimed:
             if claimed.used is not None:
-                return await self._again(arrived, claimed)
+                return await self._again(arrived, claimed, ends)
             try:
                 done = await self._process(arrived, claimed)
             except Refused as refused:
                 if ANSWERS[refused.code].status not in _PASSING:
-                    await self._core.answers.remember_refusal(claimed, refused, organisation)
+                    await self._core.answers.remember_refusal(claimed, refused, arrived.caller)
                 raise
             if done.passed_on is None:
                 return done.answer
-            return await self._word(arrived, done.passed_on) or done.answer
+            return await self._word(arrived, done.passed_on, ends) or done.answer
 
-    async def _again(self, arrived: Arrived, claimed: Claimed) -> Answer:
+    async def _again(self, arrived: Arrived, claimed: Claimed, ends: float) -> Answer:
         """Answer a request that was answered before: as it was refused, else that it was taken.
 
         Who cannot be told otherwise asks until the service has answered. Raises Refused.
@@ -120,7 +122,7 @@ class Bars:
             known = await self._core.directory.current()
             source = source_of(arrived.body)
             waits = not _hears(arrived.caller.organisation, source, known)
-            word = await self._waiting.word(claimed.used.owner_id, PATIENCE if waits else 0)
+            word = await self._waiting.word(claimed.used.owner_id, ends if waits else 0)
             if word.is_refused:
                 return await self._refused(arrived, claimed.used.owner_id, word)
             if waits and word.delivery is not None and not word.is_taken:
@@ -186,13 +188,13 @@ class Bars:
 
     # -- what is passed on -----------------------------------------------------------------------
 
-    async def _word(self, arrived: Arrived, passed: PassedOn) -> Answer | None:
+    async def _word(self, arrived: Arrived, passed: PassedOn, ends: float) -> Answer | None:
         """Return what a BaRS receiver says of a referral that was passed on to it, if it says it
         in time. None: it is held, and its sender will hear.
 
         Raises TimedOut where the sender could not hear: it must ask again.
         """
-        word = await self._waiting.word(passed.message_id, PATIENCE)
+        word = await self._waiting.word(passed.message_id, ends)
         if word.is_taken:
             return self._taken(arrived, passed, word)
         if word.is_refused:

@@ -6,7 +6,7 @@ all that fails in it. What of the message is not FHIR as its profiles say is tol
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from broker import routing
@@ -14,11 +14,21 @@ from broker.directory import Directory
 from broker.errors import BadRequest, NotOffered, NotYours, Problem, UnknownTarget
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Clinical, Context, Draft, Endpoint, FieldPaths, Needs, Seek, Want
+from fhir_profiles import codes
 from fhir_profiles.bars import applications
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.applications import UseCase
 from fhir_profiles.bars.definitions import counts
-from fhir_profiles.bars.incoming import Message, Target, at, code_in, each, header_path, text
+from fhir_profiles.bars.incoming import (
+    Message,
+    Target,
+    at,
+    code_in,
+    each,
+    header_path,
+    moment,
+    text,
+)
 from fhir_profiles.bars.meaning import CATEGORY, OFFERED, Meaning, meaning
 from fhir_profiles.compiler.finding import Finding
 
@@ -26,6 +36,7 @@ KEY: Final = "referral"
 NOTHING: Final = "Nothing was sent."
 DESTINATION: Final = header_path("destination[0].endpoint")
 _SYSTEMS: Final = tuple({one.system for one in applications.use_cases().values()})
+_ACTS: Final = f"{codes.HL7}v3-ActCode"
 _PRIORITIES: Final = f"{bars.NHS}CodeSystem/bars-broker-priority-status"
 # A two week wait must never stand behind what is merely urgent.
 _BY_CODE: Final = {"2WW": Priority.URGENT, "U": Priority.URGENT, "R": Priority.ROUTINE}
@@ -79,6 +90,8 @@ def understand(message: Message, at_door: Receiving, findings: Sequence[Finding]
         if means is not Meaning.REFERRAL:
             raise NotOffered(f"{NOTHING} Application 8 has no cancellation: telephone the service.")
         _refuse(_identified(message))
+    if means is Meaning.REFERRAL:
+        _refuse(_consented(message))
     _refuse([one for one in findings if one.severity == "error"])
     return Understood(message, means, use_case, place)
 
@@ -169,7 +182,8 @@ def _use_case(message: Message) -> UseCase | None:
         raise NotOffered(f"{NOTHING} Messages of this category are not taken here.")
     code = message.use_case(*_SYSTEMS)
     use_case = applications.use_cases().get(code)
-    if not message.category or not code:
+    categories = list(each(message.request[1], "category"))
+    if not message.category or not code or len(categories) > 1:
         path = f"{bars.path_of(message, message.request[0])}.category"
         said = "A referral has one category with two codings: what it is, and its use case."
         _refuse([_wrong("invariant", path, said)])
@@ -221,6 +235,20 @@ def _identified(message: Message) -> list[Finding]:
     if not next(each(patient, "address"), None):
         said = "A referral to a broker needs the patient's address."
         found.append(_wrong("required", f"{path}.address", said))
+    return found
+
+
+def _consented(message: Message) -> list[Finding]:
+    """A referral says that the patient's consent is there, and implied; one that says otherwise is
+    never taken for it."""
+    found = []
+    for url, consent in message.all("Consent"):
+        is_implied = code_in(consent.get("policyRule"), _ACTS) == "IMPLIED"
+        if text(consent.get("status")) != "active" or not is_implied:
+            path = bars.path_of(message, url)
+            found.append(
+                _wrong("invariant", path, "A referral has a Consent that is active and implied.")
+            )
     return found
 
 
@@ -284,7 +312,7 @@ def window(message: Message) -> datetime | None:
     """Return by when the patient is to be seen: the earliest end that the message states."""
     ends = [at(message.request[1], "occurrencePeriod", "end")]
     ends += [at(task, "restriction", "period", "end") for _, task in message.all("Task")]
-    return min(filter(None, map(_moment, ends)), default=None)
+    return min(filter(None, map(moment, ends)), default=None)
 
 
 def _priority(message: Message, due: datetime | None, now: datetime) -> Priority:
@@ -352,13 +380,4 @@ def _warnings(use_case: UseCase, patient: bars.Patient) -> Iterator[Problem]:
 
 
 def _authored(message: Message) -> datetime | None:
-    return _moment(message.request[1].get("authoredOn"))
-
-
-def _moment(value: Any) -> datetime | None:
-    """Read a FHIR instant or dateTime with its offset; a date alone is not a moment."""
-    try:
-        found = datetime.fromisoformat(text(value))
-    except ValueError:
-        return None
-    return found.astimezone(UTC) if found.tzinfo is not None else None
+    return moment(message.request[1].get("authoredOn"))

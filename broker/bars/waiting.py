@@ -49,10 +49,10 @@ class Waiting:
         waited, self._changed = self._changed, asyncio.Event()
         waited.set()
 
-    async def word(self, message_id: str, seconds: float) -> Word:
-        """Return what the service says of a referral, or that it has said nothing in time."""
+    async def word(self, message_id: str, ends: float) -> Word:
+        """Return what the service says of a referral, or that it has said nothing by then, which is
+        a time of the loop's clock. It is looked at once, however late it is."""
         self._loop = asyncio.get_running_loop()
-        ends = self._loop.time() + seconds
         while True:
             changed = self._changed
             found = await self._core.store.look_up(lambda c: self._look(c, message_id))

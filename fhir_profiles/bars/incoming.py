@@ -6,6 +6,7 @@ for the caller to know.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fhir_profiles import codes
@@ -235,6 +236,18 @@ def each(value: Any, name: str) -> Iterator[Resource]:
 
 def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def moment(value: Any) -> datetime | None:
+    """Return a FHIR instant or dateTime in UTC; None where it is none. A date is not a moment.
+
+    A leap second, which FHIR has and Python has not, is the second before it.
+    """
+    try:
+        found = datetime.fromisoformat(text(value).replace(":60", ":59"))
+        return found.astimezone(UTC) if found.tzinfo is not None else None
+    except (ValueError, OverflowError):  # at the calendar's own ends there is no UTC
+        return None
 
 
 def same(system: Any, known: str) -> bool:

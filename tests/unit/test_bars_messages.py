@@ -73,6 +73,25 @@ def test_every_message_says_its_version_and_of_everything_when_it_changed(name: 
     assert set(urls.values()) == {1}
 
 
+@pytest.mark.parametrize("name", REFERRALS)
+def test_a_new_message_is_of_one_time(name: str) -> None:
+    message = json.loads(made.by_bars()[f"bars-request-{name}"])
+    times = {one["resource"]["meta"]["lastUpdated"] for one in message["entry"]}
+    assert times == {message["meta"]["lastUpdated"]}
+
+
+def test_a_later_message_stamps_what_has_changed_and_nothing_else() -> None:
+    before = {one.full_url: one.resource for one in held(made.bars_request(EYE))}
+    for message in (made.bars_notice(CANCEL, EYE, to=made.HOSPITAL), told("move-accepted")):
+        changed = set()
+        for one in held(message):
+            was = before.get(one.full_url, {})
+            if one.resource != was:
+                changed.add(one.type)
+                assert one.resource["meta"]["lastUpdated"] == made.LATER.isoformat()
+        assert changed - {"Encounter"} == {"MessageHeader", "ServiceRequest"}
+
+
 def test_the_same_delivery_gives_the_same_bytes() -> None:
     assert made.by_bars.__wrapped__() == made.by_bars()
 
