@@ -13,7 +13,7 @@ from broker.api.described import Schema, header
 from broker.api.outcomes import BASE, CONTENT_TYPE, MEDIA_TYPE
 from broker.bars import headers
 from broker.bars.receiving import Arrived
-from broker.errors import Refused
+from broker.errors import NotImplementedHere, Refused
 from broker.events import read_traceparent
 from broker.telemetry import INTAKE_SECONDS
 
@@ -40,6 +40,8 @@ async def process_message(request: Request) -> Response:
     says how far it has got and under which reference it is found."""
     caller = await caller_of(request)
     allow(caller, Action.PROCESS_MESSAGE)
+    if "async" in request.query_params:
+        raise NotImplementedHere("BaRS answers at once: send it without ?async.")
     said = headers.read(request.headers, caller.organisation)
     started = time.perf_counter()
     outcome = "failed"

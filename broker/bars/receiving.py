@@ -132,11 +132,10 @@ class Bars:
     async def _process(self, arrived: Arrived, claimed: Claimed) -> Done:
         message = bars.read(read_object(arrived.body))
         findings = self._profiles.check(arrived.body, "BARSBundleMessage")
-        understood = self._understand(
-            arrived, message, findings, await self._core.directory.current()
-        )
+        known = await self._core.directory.current()
+        understood = self._understand(arrived, message, findings, known)
         if understood.meaning is Meaning.REFERRAL:
-            return await self._refer(arrived, understood, findings, claimed)
+            return await self._refer(arrived, understood, findings, known, claimed)
         said = Following(
             arrived.caller, message, understood.meaning, understood.place, arrived.body
         )
@@ -154,12 +153,19 @@ class Bars:
     # -- new referrals ---------------------------------------------------------------------------
 
     async def _refer(
-        self, arrived: Arrived, first: Understood, findings: Sequence[Finding], claimed: Claimed
+        self,
+        arrived: Arrived,
+        first: Understood,
+        findings: Sequence[Finding],
+        first_known: Directory,
+        claimed: Claimed,
     ) -> Done:
         organisation, message = arrived.caller.organisation, first.message
 
         def read(known: Directory, now: datetime) -> tuple[Any, Needs]:
-            understood = self._understand(arrived, message, findings, known)
+            understood = first
+            if known is not first_known:
+                understood = self._understand(arrived, message, findings, known)
             needs = understanding.needs(understood, organisation, known, now)
             _check_can_be_told(organisation, understood, known)
             return (arrived.body, message), needs

@@ -16,7 +16,7 @@ from fhir_profiles import codes, strict_json
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.codes import RESPONSE
 from fhir_profiles.bars.incoming import Message, at, text
-from fhir_profiles.bundle import entries, entry_id, given_id
+from fhir_profiles.bundle import Entry, entries, entry_id, given_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
 OWN_ENCOUNTER: Final = "answer encounter"
@@ -62,11 +62,11 @@ def answer(
     header_url = _url(by, f"answer header {message.id}")
     encounter_url = own_encounter(by.message_id)
     parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
-    for one in entries(content):
-        if one.full_url in message.resources and one.full_url != _header_url(message):
-            given = strict_json.dumps(given_id(by.message_id, one.full_url))
-            resource = strict_json.with_member(one.resource, "id", given)
-            parts.append(_raw(one.full_url, resource))
+    parts += [
+        _raw(one.full_url, _with_id(one, by))
+        for one in entries(content)
+        if one.full_url != _header_url(message)
+    ]
     if planned is not None:
         parts.append(_entry(encounter_url, _encounter(message, by, planned)))
     opening = strict_json.dumps(
@@ -90,14 +90,20 @@ def passed_on(received: bytes, message: Message, by: Answering) -> bytes:
 
     What the sender knows already has the ids that it has here; everything else stays as it came.
     """
-    parts = []
-    for one in entries(received):
-        resource = one.resource
-        if one.full_url in message.resources and one.full_url != _header_url(message):
-            given = strict_json.dumps(given_id(by.message_id, one.full_url))
-            resource = strict_json.with_member(resource, "id", given)
-        parts.append(_raw(one.full_url, resource))
+    known = message.resources.keys() - {_header_url(message)}
+    parts = (
+        _raw(one.full_url, _with_id(one, by) if one.full_url in known else one.resource)
+        for one in entries(received)
+    )
     return strict_json.with_member(received, "entry", b"[" + b",".join(parts) + b"]")
+
+
+def _with_id(one: Entry, by: Answering) -> bytes:
+    """Return an entry's resource with the id that it has here, every other byte as it was."""
+    given = strict_json.dumps(given_id(by.message_id, one.full_url))
+    if b'"id"' not in one.resource:  # the usual case: nothing in it has an id, so it is put first
+        return b'{"id":' + given + b"," + one.resource.lstrip()[1:]
+    return strict_json.with_member(one.resource, "id", given)
 
 
 def _header_url(message: Message) -> str:

@@ -127,6 +127,13 @@ async def test_another_content_type_is_415(practice: Caller) -> None:
     outcome(answer, 415, "REC_UNSUPPORTED_MEDIA_TYPE", "not-supported")
 
 
+async def test_an_answer_later_is_not_offered(practice: Caller) -> None:
+    headers = bars.headers(SERVICE)
+    content = json.dumps(referral())
+    answer = await practice.call("POST", f"{DOOR}?async=true", content=content, headers=headers)
+    outcome(answer, 501, "REC_NOT_IMPLEMENTED", "not-supported")
+
+
 # -- the message ---------------------------------------------------------------------------------
 
 
