@@ -1,4 +1,4 @@
-"""What the BaRS front door refuses, and in which order. The error table: test_bars_error_table.py."""
+"""What the BaRS front door refuses, and in which order; its error table has a module of its own."""
 
 import base64
 import copy
