@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from broker import answered
@@ -29,6 +30,14 @@ class Word:
     is_taken: bool = False
     is_refused: bool = False
     answer: Answered | None = None
+
+    def is_put_off(self, seconds: float) -> bool:
+        """Whether an attempt has failed, and the next one is later than so many seconds from now:
+        nothing more will be said by then."""
+        row = self.delivery
+        if row is None or row.state != "due" or not row.attempt or row.lease_until is not None:
+            return False
+        return bool(row.due_at > datetime.now(UTC) + timedelta(seconds=seconds))
 
 
 class Waiting:
@@ -57,7 +66,7 @@ class Waiting:
             changed = self._changed
             found = await self._core.store.look_up(lambda c: self._look(c, message_id))
             left = ends - self._loop.time()
-            if found.is_taken or found.is_refused or left <= 0:
+            if found.is_taken or found.is_refused or left <= 0 or found.is_put_off(left):
                 return found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), min(left, _POLL))

@@ -1,5 +1,6 @@
 """A BaRS sender, the broker, a BaRS receiver: what is passed on, and what comes back."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,6 +128,18 @@ async def test_a_service_that_takes_its_time_is_waited_for_and_its_sender_told_l
     _, planned = resources(said, "Encounter")
     assert "Held by the broker" in planned["text"]["div"]
     outcome(await send(practice, message, **ids), 409, "REC_CONFLICT", "duplicate")
+
+
+async def test_nobody_waits_for_a_service_that_is_tried_again_only_later(
+    practice: Caller, receiver: BarsReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "PATIENCE", 300.0)
+    receiver.script.append(Scripted(503, headers={"Retry-After": "600"}))
+    message = referral()
+    async with asyncio.timeout(60):  # it would be five minutes
+        said = answered(await send(practice, message), message)
+    _, planned = resources(said, "Encounter")
+    assert "Held by the broker" in planned["text"]["div"]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -1,4 +1,4 @@
-"""What the BaRS front door refuses: every row of BaRS's error table that a receiver can produce."""
+"""What the BaRS front door refuses, and in which order; its error table has a module of its own."""
 
 import base64
 import copy

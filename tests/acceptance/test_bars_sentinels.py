@@ -88,6 +88,24 @@ async def test_every_answer_has_the_ids_and_every_error_is_sound(
             outcome(answer, answer.status_code, coding["code"], issue["code"])
 
 
+@pytest.mark.usefixtures("answers")
+@pytest.mark.parametrize(
+    ("dos", "code"),
+    [
+        ("2000000001", "connection-lost"),
+        ("2000000002", "intermediary"),
+        ("2000050301", "answered-5xx"),
+    ],
+)
+async def test_what_keeps_a_message_from_its_target_is_what_the_target_does(
+    place: Place, dos: str, code: str
+) -> None:
+    found = await place.rows(
+        "SELECT DISTINCT code FROM delivery WHERE service = :s", s=TABLE[dos].service
+    )
+    assert [row.code for row in found] == [code]
+
+
 async def test_a_slow_receiver_has_it_already_when_it_comes_again() -> None:
     receiver = SentinelReceiver()
     (slow,) = (one for one in TABLE.values() if one.after)
