@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from broker import addressing_bars
+from broker.bars import composing
 from broker.events import Recorded
 from broker.ports import Addressed
 from fhir_profiles.bundle import Header, Site, address, entry_id
 
-SOURCE_NAME: Final = addressing_bars.SOFTWARE
+SOURCE_NAME: Final = composing.SOFTWARE
 
 
 def message(
@@ -25,7 +25,7 @@ def message(
     the message that this one takes the place of. What BaRS has no message for is the same to a
     place that speaks it as to everybody else: it stands in its inbox.
     """
-    by_bars = addressing_bars.message(event, content, to) if to.bars is not None else None
+    by_bars = composing.message(event, content, to) if to.bars is not None else None
     return by_bars or address(
         content,
         Header(

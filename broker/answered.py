@@ -12,7 +12,7 @@ from broker.events import digest
 from broker.store import deliveries, messages
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding, MessageKey, Vault
-from fhir_profiles import bars_exchange
+from fhir_profiles.bars import exchange
 
 ANSWER: Final = "answer"
 
@@ -27,12 +27,12 @@ class Answered:
     @property
     def reference(self) -> str | None:
         """The receiver's own reference, for a person to read out; None where it gave none."""
-        return bars_exchange.reference(self.body)
+        return exchange.reference(self.body)
 
     @property
     def request_id(self) -> str | None:
         """The id that the receiver gave the ServiceRequest; None where it gave none."""
-        return bars_exchange.request_id(self.body)
+        return exchange.request_id(self.body)
 
 
 def put(tx: Tx, vault: Vault, key: MessageKey, row: Any, body: bytes) -> None:

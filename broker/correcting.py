@@ -19,7 +19,7 @@ from broker.composition import POSTED
 from broker.core import Core
 from broker.current_directory import StaleDirectory
 from broker.deadlines import DeadlineKind
-from broker.directory import Directory
+from broker.directory import BARS, Directory
 from broker.errors import Conflict, NotFound, Problem, Refused, Stale
 from broker.events import (
     REFERRAL_AMENDED,
@@ -281,7 +281,7 @@ def _check_can_be_changed(
         if route.role is Role.ACTING
     }
     for place in places:
-        if known.channel(place) == "bars":
+        if known.channel(place) == BARS:
             raise Conflict(
                 f"{known.name(place)} cannot be sent a changed referral. Cancel this one, then "
                 "send what is right as a new one, under a reference of its own."

@@ -80,6 +80,8 @@ Rank = Annotated[int, Field(ge=1, strict=False)]
 Flag = Annotated[bool, Field(strict=False)]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 Channel = Literal["inbox", "webhook", "bars"]
+BARS: Final = "bars"
+"""The channel of an endpoint that speaks BaRS."""
 _WEEKDAYS: Final[tuple[Weekday, ...]] = (
     "monday",
     "tuesday",

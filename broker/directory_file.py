@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from broker.directory import (
     ALL,
+    BARS,
     GENERAL_PRACTICE,
     Agreement,
     Connection,
@@ -291,7 +292,7 @@ def _endpoint(directory: Directory, entry: Connection) -> Iterator[tuple[str, st
         yield "url", "an inbox is collected from; it has no url."
     if entry.channel != "inbox" and not _is_plain_url(entry.url):
         yield "url", f"a {entry.channel} needs a http or https url without user, query or fragment."
-    if entry.channel == "bars":
+    if entry.channel == BARS:
         if Kind.UPDATE in entry.takes:
             yield "takes", "BaRS has no message for the record: a bars takes referral and notice."
         if bool(entry.token_url) != bool(entry.client):

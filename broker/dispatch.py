@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import structlog
 
-from broker import bars_originals
 from broker.audit import Entry
+from broker.bars import originals
 from broker.composition import CONTENT, FHIR_JSON
 from broker.core import Core
 from broker.crashpoints import crashpoint
-from broker.directory import Directory
+from broker.directory import BARS, Directory
 from broker.errors import NotFound
 from broker.events import Destination, Kind, Recorded, Route, delivered_as, delivery_id, digest
 from broker.ports import Addressed, Consumer, Original
@@ -137,14 +137,12 @@ class Dispatch:
         self, sources: Sequence[_Source], directory: Directory
     ) -> Sequence[_Source]:
         """Return the sources with what their notices tell of, where BaRS must repeat it."""
-        told = [one.event for one in sources if bars_originals.is_wanted(one.event, directory)]
+        told = [one.event for one in sources if originals.is_wanted(one.event, directory)]
         if not told:
             return sources
         vault = self._core.vault
         found = await self._core.store.read(
-            lambda connection: bars_originals.find(
-                connection, vault, directory, told, self._went_as
-            )
+            lambda connection: originals.find(connection, vault, directory, told, self._went_as)
         )
         return [replace(one, original=found.get(one.event.id)) for one in sources]
 
@@ -239,8 +237,8 @@ class Dispatch:
         event, message = source.event, source.message
         kind = delivered_as(Kind(message.kind), route.role)
         bars = None
-        if directory.channel(route.destination) == bars_originals.CHANNEL:
-            bars = bars_originals.ends(directory, message, route.destination, source.original)
+        if directory.channel(route.destination) == BARS:
+            bars = originals.ends(directory, message, route.destination, source.original)
         body = consumer.compose(
             event,
             content.body,

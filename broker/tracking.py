@@ -14,7 +14,7 @@ from typing import Any, Final
 from broker import answered, deadlines
 from broker.acknowledging import NOTE, STAYS_OPEN
 from broker.calls import NOTE as CALL_NOTE
-from broker.directory import Directory
+from broker.directory import BARS, Directory
 from broker.events import REFERRAL_MOVED, Destination, Kind, Priority, Recorded, Role
 from broker.moves import SAID, UNDECIDED
 from broker.referral import MOVES, RELATIONS, STAGES, Audience, Relation, State
@@ -126,7 +126,7 @@ def words(connection: Connection, vault: Vault, trail: Trail) -> Mapping[str, Ma
             if opened is not None:
                 found[event] = strict_json.loads(opened.body)
     for row in trail.deliveries:
-        if row.channel != "bars":
+        if row.channel != BARS:
             continue
         with suppress(Tampered):
             answer = answered.of_delivery(connection, vault, row.id)
@@ -264,7 +264,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     if not acting:
         return "Accepted; not yet on its way." if message.event_id else "Nothing was sent."
     if all(row.received_at is not None for row in acting):
-        confirmed = {one.delivery_id for one in trail.receipts if one.matches and one.via != "bars"}
+        confirmed = {one.delivery_id for one in trail.receipts if one.matches and one.via != BARS}
         if all(row.id in confirmed for row in acting):
             return f"{names} has stored it; nobody has acted on it yet."
         return f"{names} has it, by its endpoint's word; nobody has acted on it yet."

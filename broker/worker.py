@@ -16,6 +16,7 @@ from broker import answered, receipts
 from broker.audit import Entry
 from broker.core import Core
 from broker.crashpoints import crashpoint
+from broker.directory import BARS
 from broker.dispatch import SENT
 from broker.errors import Reject, Retry, Stale, Unavailable
 from broker.events import (
@@ -42,7 +43,6 @@ from broker.vault import MessageKey, Tampered
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
-BARS: Final = "bars"
 SETTLE_AGAIN: Final = timedelta(seconds=1)
 FULL_SECONDS: Final = 1.0
 

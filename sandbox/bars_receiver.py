@@ -27,7 +27,7 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from fhir_profiles.bars_exchange import EVENTS, REASONS
+from fhir_profiles.bars.incoming import EVENTS, REASONS
 from sandbox.listening import Resettable, Server
 from sandbox.process import free_port
 

@@ -13,14 +13,15 @@ from typing import Any, Final
 
 from broker import routing
 from broker.access import Caller
-from broker.addressing_bars import SOFTWARE
 from broker.answers import BARS, Answer, Claimed
 from broker.bars import understanding
+from broker.bars.composing import SOFTWARE
 from broker.bars.following import Following, close_refused, follow
 from broker.bars.headers import Headers
 from broker.bars.understanding import NOTHING, Carried, Receiving, Understood, understand
 from broker.bars.waiting import Waiting, Word
 from broker.core import Core
+from broker.directory import BARS as SPEAKS_BARS
 from broker.directory import Directory
 from broker.errors import ANSWERS, Duplicate, NotOffered, Refused, TimedOut
 from broker.events import Destination, Kind, Role
@@ -188,7 +189,7 @@ class Bars:
         made = taken.prepared.messages[0]
         place = next(one.destination for one in made.event.routes if one.role is Role.ACTING)
         known = await self._core.directory.current()
-        if known.channel(place) != BARS:
+        if known.channel(place) != SPEAKS_BARS:
             return Done(taken.answer)
         return Done(taken.answer, PassedOn(made.row["id"], message, place == first.place))
 
@@ -251,7 +252,7 @@ def _check_can_be_told(organisation: str, understood: Understood, known: Directo
     What is passed on at once to a BaRS receiver is answered by that receiver.
     """
     place = understood.place
-    if place is not None and known.channel(place) == BARS:
+    if place is not None and known.channel(place) == SPEAKS_BARS:
         return
     if not _hears(organisation, understood.message.source, known):
         raise NotOffered(

@@ -7,6 +7,7 @@ import typer
 from broker.audit import Entry
 from broker.commands import showing
 from broker.commands.opening import actor, opened
+from broker.directory import BARS
 from broker.errors import NotFound
 from broker.events import Destination
 from broker.store import directory as stored
@@ -43,7 +44,7 @@ def refresh(
     to = Destination(ods, service)
     with opened() as broker:
         connection = broker.store.read_now(stored.load)[1].connections.get(to)
-        if connection is None or connection.channel != "bars":
+        if connection is None or connection.channel != BARS:
             raise NotFound(f"There is no BaRS endpoint {to} in the directory.")
 
         def write(tx: Tx) -> None:

@@ -16,7 +16,7 @@ from broker.outbound.bars_offers import Offers
 from broker.outbound.connections import Connections, bounded, read
 from broker.outbound.tokens import Tokens
 from broker.ports import Delivery, Outcome
-from fhir_profiles import bars_exchange
+from fhir_profiles.bars import exchange
 
 SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 1.5
@@ -48,7 +48,7 @@ class Bars:
         The X-Request-Id is the delivery's id, the same over every attempt: the receiver knows it
         again. A question is never asked under that id, or its message would be a duplicate.
         """
-        message = bars_exchange.read_message(delivery.body)
+        message = exchange.read_message(delivery.body)
         if message is None:
             raise Reject("not-offered")  # what is no BaRS message, no BaRS receiver offers to take
 

@@ -16,8 +16,8 @@ from broker.outbound.bars_headers import correlation
 from broker.outbound.connections import retry_after
 from broker.ports import Delivery, Outcome, Receipt
 from broker.retry import PERMANENT, code_of
-from fhir_profiles import bars_exchange
-from fhir_profiles.bars_exchange import Message
+from fhir_profiles.bars import exchange
+from fhir_profiles.bars.exchange import Message
 
 VIA: Final = "bars"
 # 4xx that say nothing of this very message: a key, a deployment, or patience.
@@ -39,9 +39,9 @@ def judged(answer: Answer, delivery: Delivery, message: Message, now: datetime) 
     status, is_theirs = answer.status, _is_echoed(answer, delivery)
     if 200 <= status < 300:
         return _taken(answer, delivery, message, is_theirs=is_theirs)
-    if is_theirs and status == 409 and bars_exchange.is_duplicate(answer.body):
+    if is_theirs and status == 409 and exchange.is_duplicate(answer.body):
         return Outcome(_receipt(delivery), status, via=VIA, answer=answer.body)
-    is_word = is_theirs and bars_exchange.is_outcome(answer.body)
+    is_word = is_theirs and exchange.is_outcome(answer.body)
     if is_word and 400 <= status < 500 and status not in PASSING:
         raise Reject(code_of(status), status=status, answer=answer.body)
     raise passing(answer, now)
@@ -57,8 +57,8 @@ def passing(answer: Answer, now: datetime) -> Retry:
 
 
 def _taken(answer: Answer, delivery: Delivery, message: Message, *, is_theirs: bool) -> Outcome:
-    kept = answer.body if bars_exchange.is_fhir(answer.body) else None
-    response = bars_exchange.read_response(answer.body)
+    kept = answer.body if exchange.is_fhir(answer.body) else None
+    response = exchange.read_response(answer.body)
     if response is not None:
         # One that tells of an error is no receipt, whichever message it is about.
         good = (response.identifier, response.code) == (message.id, "ok")

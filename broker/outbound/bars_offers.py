@@ -20,8 +20,8 @@ from broker.errors import Reject, Retry
 from broker.outbound.bars_answer import Answer, passing
 from broker.outbound.bars_headers import CORE, negotiated
 from broker.ports import Delivery, Endpoint
-from fhir_profiles import bars_exchange
-from fhir_profiles.bars_exchange import Message
+from fhir_profiles.bars import exchange
+from fhir_profiles.bars.exchange import Message
 
 USUAL: Final = timedelta(hours=12)
 LONGEST: Final = timedelta(hours=24)
@@ -43,7 +43,7 @@ class Offer:
     until: datetime
 
     def takes(self, message: Message) -> bool:
-        return bars_exchange.is_offered(message, self.definitions, self.versions)
+        return exchange.is_offered(message, self.definitions, self.versions)
 
 
 class Offers:
@@ -80,17 +80,17 @@ class Offers:
     async def _ask(self, delivery: Delivery, message: Message, ask: Ask) -> Offer:
         at = self._now()
         statement = await ask("metadata", CORE)
-        definitions = bars_exchange.definitions(statement.body)
+        definitions = exchange.definitions(statement.body)
         if statement.status != 200:
             raise passing(statement, at)
         if definitions is None:
             raise Retry("intermediary")
         core = negotiated(statement.headers.get("content-type", ""))
-        query = bars_exchange.context(delivery.target, message)
+        query = exchange.context(delivery.target, message)
         searched = await ask(f"MessageDefinition?{query}", core)
         versions = None
         if searched.status not in (404, 501):
-            versions = bars_exchange.versions(searched.body)
+            versions = exchange.versions(searched.body)
             if searched.status != 200:
                 raise passing(searched, at)
             if versions is None:

@@ -19,7 +19,7 @@ from broker.events import uuid7
 from broker.outbound import bars as way
 from broker.ports import Delivery
 from broker.settings import SettingsProblem, load
-from fhir_profiles import bars_exchange
+from fhir_profiles.bars import exchange
 from sandbox.bars_receiver import SHORT, BarsReceiver, Scripted, outcome
 from tests.bars_body import PATIENT_WORDS, TARGET, request
 from tests.integration.bars_calls import (
@@ -169,7 +169,7 @@ async def test_an_answer_to_this_very_bundle_is_a_receipt_by_the_endpoints_word(
     found = await http().post(delivery)
     assert (found.receipt, found.status, found.via) == (receipt_of(delivery), 200, "bars")
     assert found.answer is not None
-    assert bars_exchange.reference(found.answer) == "PF-2048"
+    assert exchange.reference(found.answer) == "PF-2048"
 
 
 async def test_a_second_attempt_is_a_duplicate_and_that_is_a_receipt_too(
@@ -342,7 +342,7 @@ async def test_what_is_offered_is_asked_once_before_the_first_message(
     assert [call.method for call in receiver.calls] == ["GET", "GET", *["POST"] * 3]
     assert receiver.calls[1].query == (
         ("context", "|".join(TARGET)),
-        ("context", f"{bars_exchange.USE_CASES}|a5t1"),
+        ("context", f"{exchange.USE_CASES}|a5t1"),
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fhir_profiles import bars_exchange
-from fhir_profiles.bars_exchange import Response
+from fhir_profiles.bars import exchange
+from fhir_profiles.bars.exchange import Response
 from sandbox.bars_receiver import REFERRAL, BarsReceiver
 from tests.bars_body import request
 from tests.published import DATA
@@ -21,7 +21,7 @@ NOTHING = (
 
 def test_a_message_is_read_for_its_codes_and_ids() -> None:
     body = request(id="b-1")
-    message = bars_exchange.read_message(body)
+    message = exchange.read_message(body)
     assert message is not None
     assert (message.id, message.version, message.definition) == ("b-1", "1.2.0", REFERRAL)
     assert message.use_context == "a5t1|referral|servicerequest-request|new"
@@ -29,7 +29,7 @@ def test_a_message_is_read_for_its_codes_and_ids() -> None:
 
 def test_codes_are_sent_in_lower_case_whatever_the_guide_prints() -> None:
     body = request().replace(b'"a5t1"', b'"A5T1"')
-    message = bars_exchange.read_message(body)
+    message = exchange.read_message(body)
     assert message is not None
     assert message.use_case == "a5t1"
 
@@ -38,20 +38,20 @@ def test_codes_are_sent_in_lower_case_whatever_the_guide_prints() -> None:
 def test_what_is_no_code_never_reaches_a_header(code: object) -> None:
     system = "https://fhir.nhs.uk/CodeSystem/message-reason-bars"
     body = request(header_reason={"coding": [{"system": system, "code": code}]})
-    message = bars_exchange.read_message(body)
+    message = exchange.read_message(body)
     assert message is not None
     assert message.use_context == "a5t1|referral|servicerequest-request|"
 
 
 @pytest.mark.parametrize("body", NOTHING)
 def test_what_is_no_message_is_none_and_nothing_raises(body: bytes) -> None:
-    assert bars_exchange.read_message(body) is None
-    assert bars_exchange.read_response(body) is None
-    assert bars_exchange.reference(body) is None
-    assert bars_exchange.definitions(body) is None
-    assert not bars_exchange.is_outcome(body)
-    assert not bars_exchange.is_duplicate(body)
-    assert bars_exchange.versions(body) in (None, ())
+    assert exchange.read_message(body) is None
+    assert exchange.read_response(body) is None
+    assert exchange.reference(body) is None
+    assert exchange.definitions(body) is None
+    assert not exchange.is_outcome(body)
+    assert not exchange.is_duplicate(body)
+    assert exchange.versions(body) in (None, ())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_no_message_is_none_and_nothing_raises(body: bytes) -> None:
 def test_another_bundle_or_event_or_one_without_an_id_is_no_message(
     changes: dict[str, Any],
 ) -> None:
-    assert bars_exchange.read_message(request(**changes)) is None
+    assert exchange.read_message(request(**changes)) is None
 
 
 def answered(**encounter: Any) -> bytes:
@@ -75,7 +75,7 @@ def answered(**encounter: Any) -> bytes:
 
 
 def test_the_reference_is_that_of_the_encounter_that_the_receiver_plans() -> None:
-    assert bars_exchange.reference(answered()) == "PF-1"
+    assert exchange.reference(answered()) == "PF-1"
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,14 @@ def test_the_reference_is_that_of_the_encounter_that_the_receiver_plans() -> Non
     ],
 )
 def test_what_nobody_could_read_out_is_no_reference(encounter: dict[str, Any]) -> None:
-    assert bars_exchange.reference(answered(**encounter)) is None
+    assert exchange.reference(answered(**encounter)) is None
 
 
 def test_a_response_says_what_it_answers_and_how() -> None:
     body = request(header_response={"identifier": "b-1", "code": "ok"})
-    assert bars_exchange.read_response(body) == Response("b-1", "ok")
-    assert bars_exchange.read_response(request(header_response={"code": "ok"})) == Response(
-        "", "ok"
-    )
-    assert bars_exchange.read_response(request()) is None
+    assert exchange.read_response(body) == Response("b-1", "ok")
+    assert exchange.read_response(request(header_response={"code": "ok"})) == Response("", "ok")
+    assert exchange.read_response(request()) is None
 
 
 @pytest.mark.parametrize("mode", ["sender", "receiver"])
@@ -109,8 +107,8 @@ def test_a_definition_is_listed_whatever_the_mode_and_the_version_in_its_url(mod
         "resourceType": "CapabilityStatement",
         "messaging": [{"supportedMessage": [{"mode": mode, "definition": f"{REFERRAL}|1.0.0"}]}],
     }
-    assert bars_exchange.definitions(json.dumps(statement).encode()) == {REFERRAL}
-    assert bars_exchange.definitions(b'{"resourceType":"CapabilityStatement"}') == frozenset()
+    assert exchange.definitions(json.dumps(statement).encode()) == {REFERRAL}
+    assert exchange.definitions(b'{"resourceType":"CapabilityStatement"}') == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +116,7 @@ def test_a_definition_is_listed_whatever_the_mode_and_the_version_in_its_url(mod
     [("1.2.0", "1"), ("1.0.0-beta", "1"), ("10.1", "10"), ("2", "2"), ("", ""), ("v1", "")],
 )
 def test_versions_are_compared_by_their_first_number(version: str, major: str) -> None:
-    assert bars_exchange.major(version) == major
+    assert exchange.major(version) == major
 
 
 def test_a_duplicate_is_told_by_its_issue_code_alone() -> None:
@@ -126,9 +124,9 @@ def test_a_duplicate_is_told_by_its_issue_code_alone() -> None:
         found = [{"severity": "error", "code": code} for code in issues]
         return json.dumps({"resourceType": "OperationOutcome", "issue": found}).encode()
 
-    assert bars_exchange.is_duplicate(said("duplicate"))
-    assert not bars_exchange.is_duplicate(said("conflict"))
-    assert not bars_exchange.is_outcome(said())
+    assert exchange.is_duplicate(said("duplicate"))
+    assert not exchange.is_duplicate(said("conflict"))
+    assert not exchange.is_outcome(said())
 
 
 def test_the_published_examples_are_read() -> None:
@@ -136,7 +134,7 @@ def test_the_published_examples_are_read() -> None:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: no published example can be read")
     (path,) = folder.glob("REFREQ03*.json")
-    message = bars_exchange.read_message(path.read_bytes())
+    message = exchange.read_message(path.read_bytes())
     assert message is not None
     assert message.use_context == "a5t1|referral|servicerequest-request|new"
     assert (message.version, message.definition) == ("1.0.0-beta", REFERRAL)

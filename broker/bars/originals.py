@@ -2,11 +2,11 @@
 there and, for a notice, the referral that it tells of."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 from broker import answered
 from broker.composition import CONTENT
-from broker.directory import Directory
+from broker.directory import BARS, Directory
 from broker.events import NOTICE_ISSUED, Destination, Kind, Recorded, Role, Route
 from broker.ports import Bars, Original
 from broker.store import ledger, messages
@@ -14,15 +14,13 @@ from broker.store.tx import Connection
 from broker.vault import Tampered, Vault
 from fhir_profiles.bars.outgoing import Place
 
-CHANNEL: Final = "bars"
-
 WentAs = Callable[[Recorded, Route], str | None]
 
 
 def is_wanted(event: Recorded, directory: Directory) -> bool:
     """Whether a notice tells somebody who speaks BaRS, so that its original must be at hand."""
     return event.type == NOTICE_ISSUED and any(
-        directory.channel(route.destination) == CHANNEL for route in event.routes
+        directory.channel(route.destination) == BARS for route in event.routes
     )
 
 

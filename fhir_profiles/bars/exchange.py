@@ -12,10 +12,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from fhir_profiles import codes, strict_json
+from fhir_profiles.bars.incoming import CATEGORIES, EVENTS, REASONS
 
-EVENTS: Final = "https://fhir.nhs.uk/CodeSystem/message-events-bars"
-REASONS: Final = "https://fhir.nhs.uk/CodeSystem/message-reason-bars"
-CATEGORIES: Final = "https://fhir.nhs.uk/CodeSystem/message-category-servicerequest"
 USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
 OWN: Final = codes.system("use-case").url
 _LONGEST_REFERENCE: Final = 64
