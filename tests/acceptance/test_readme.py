@@ -1,4 +1,4 @@
-"""README.md says how a partner connects; what it says is run here as it stands."""
+"""README.md and docs/bars.md say how a partner connects; what they say is run here as it stands."""
 
 import os
 import re
@@ -16,9 +16,11 @@ from sandbox.process import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BARS = (ROOT / "docs" / "bars.md").read_text(encoding="utf-8")
 TIMEOUT = 180
 # In CI what is missing is a failure, not a skip.
 REQUIRED = os.environ.get("BROKER_TEST_REQUIRE_SERVICES") == "1"
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None and not REQUIRED, reason="needs curl")
 
 # What a reader's shell would do without being told: stop at the first refusal, and end what was
 # started when the terminal is closed.
@@ -29,31 +31,44 @@ curl() { command curl --fail-with-body "$@"; }
 """
 
 
-def blocks() -> list[str]:
-    return re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("curl") is None and not REQUIRED, reason="needs curl")
-def test_every_command_that_the_readme_shows_works_as_it_stands(tmp_path: Path) -> None:
+def run(commands: list[str], folder: Path) -> str:
+    """Run what a page shows, and return what it printed."""
     port = free_port()
-    script = PREAMBLE + "\n".join(blocks())
+    script = PREAMBLE + "\n".join(commands)
     script = script.replace("http://127.0.0.1:8080", f"http://127.0.0.1:{port}")
     script = script.replace('"$PWD/.venv/bin:$PATH"', f'"{Path(sys.executable).parent}:$PATH"')
-    (tmp_path / "sandbox").symlink_to(ROOT / "sandbox")
+    (folder / "sandbox").symlink_to(ROOT / "sandbox")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BROKER_")}
     environment |= {"BROKER_PORT": str(port), "BROKER_ADMIN_PORT": "0"}
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
-    said = done.stdout
-    assert done.returncode == 0, f"{said[-3000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@needs_curl
+def test_what_a_bars_sender_is_shown_works_as_it_stands(tmp_path: Path) -> None:
+    said = run([blocks(README)[0], blocks(BARS)[0]], tmp_path)
+    assert said.count('"response":{"identifier":') == 2
+    assert "Held by the broker, not yet with the service." in said
+
+
+@pytest.mark.slow
+@needs_curl
+def test_every_command_that_the_readme_shows_works_as_it_stands(tmp_path: Path) -> None:
+    said = run(blocks(README), tmp_path)
     assert "Riverside Medical Practice" in said
     assert '"outcome":"filed"' in said
     assert '"state":"accepted"' in said
