@@ -93,7 +93,8 @@ def _told(referral: Referral, found: Sequence[Held]) -> Iterator[Held]:
     service, added = demanded.service(found, referral.message_id, referral.performer, referral.at)
     for entry in found:
         if entry is request:
-            yield _written(entry, _request(entry.resource, referral, plan, met, service), referral)
+            wanted = _asking(entry.resource, found)
+            yield _written(entry, _request(wanted, referral, plan, met, service), referral)
         elif entry is patient:
             yield _written(entry, _patient(entry.resource, first(found, "RelatedPerson")), referral)
         elif entry is encounter:
@@ -132,6 +133,15 @@ def _request(
         "occurrencePeriod": demanded.window(request),
         "performer": [reference(service)],
     }
+
+
+def _asking(request: Mapping[str, Any], found: Sequence[Held]) -> Mapping[str, Any]:
+    """Return the request as made by the person, whom BaRS wants there, where it names a role."""
+    asks = request.get("requester", {}).get("reference")
+    for entry in found:
+        if entry.full_url == asks and "practitioner" in entry.resource:
+            return {**request, "requester": entry.resource["practitioner"]}
+    return request
 
 
 def _encounter(

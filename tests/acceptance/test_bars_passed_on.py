@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from broker.bars import receiving
 from sandbox import bars
-from sandbox.bars_receiver import BarsReceiver, Scripted
+from sandbox.bars_receiver import BarsReceiver, Call, Scripted
 from sandbox.bars_receiver import outcome as refusal
 from tests.acceptance.place import Body, Caller, Place, eventually, taken
 from tests.acceptance.place import referral as eye_referral
@@ -81,10 +81,14 @@ async def test_what_is_cancelled_reaches_the_service_under_the_id_that_it_gave(
     cancels = bars.cancellation(message, said)
     answered(await send(practice, cancels), cancels)
 
-    async def told() -> Body | None:
-        return next((json.loads(c.body) for c in receiver.messages[1:]), None)
+    async def told() -> Call | None:
+        return next(iter(receiver.messages[1:]), None)
 
-    over: Body = await eventually(told)
+    call: Call = await eventually(told)
+    first = receiver.messages[0]
+    assert call.headers["x-correlation-id"] == first.headers["x-correlation-id"]
+    assert call.headers["x-request-id"] != first.headers["x-request-id"]
+    over: Body = json.loads(call.body)
     (request,) = resources(over, "ServiceRequest")
     sent = await sent_message(practice)
     assert request["status"] == "revoked"

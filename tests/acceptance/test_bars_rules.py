@@ -13,7 +13,7 @@ import pytest
 from broker.bars import receiving
 from broker.intake import Intake
 from sandbox import bars
-from tests.acceptance.place import Body, Caller, Place
+from tests.acceptance.place import BROKER, Body, Caller, Place, by
 from tests.acceptance.test_bars import (
     SERVICE,
     answered,
@@ -136,6 +136,11 @@ async def test_a_number_counts_as_verified_only_where_its_sender_says_so(
     assert ("identity-not-verified" in str(row.warnings)) is not is_verified
 
 
+async def test_a_message_is_sent_by_who_the_token_is_for(place: Place) -> None:
+    other = place.of("G99002")
+    outcome(await send(other, referral()), 401, "REC_UNAUTHORIZED", "forbidden")
+
+
 # -- times ---------------------------------------------------------------------------------------
 
 
@@ -179,6 +184,22 @@ async def test_which_of_two_times_is_later_does_not_hang_on_how_they_are_written
     assert (await send(practice, cancels)).status_code == status
 
 
+async def test_the_earliest_end_that_a_message_states_is_by_when_the_patient_must_be_seen(
+    practice: Caller,
+) -> None:
+    message = referral(hours=48)
+    task = next(one for one in message["entry"] if one["resource"]["resourceType"] == "Task")
+    soonest = datetime.now(UTC) + timedelta(hours=5)
+    sooner = copy.deepcopy(task)
+    sooner["fullUrl"] = f"urn:uuid:{uuid4()}"
+    sooner["resource"]["restriction"]["period"]["end"] = soonest.isoformat()
+    message["entry"].append(sooner)
+    answered(await send(practice, message), message)
+    sent = await sent_message(practice)
+    assert by(sent, "seen") == soonest
+    assert sent["priority"] == "urgent"
+
+
 # -- the answer ----------------------------------------------------------------------------------
 
 
@@ -197,19 +218,6 @@ async def test_the_answer_stamps_what_it_adds_and_nothing_else(practice: Caller)
         meta = entry["resource"]["meta"]
         now = {"lastUpdated": told["meta"]["lastUpdated"], "profile": meta["profile"]}
         assert meta == sent.get(entry["fullUrl"], now)
-
-
-async def test_what_the_answer_calls_it_is_how_it_is_read(
-    practice: Caller, pharmacy: Caller
-) -> None:
-    message = referral()
-    told = answered(await send(practice, message), message)
-    given = request(told)["id"]
-    for reader in (practice, pharmacy):
-        answer = await reader.get(f"/FHIR/R4/ServiceRequest/{given}")
-        assert answer.status_code == 200
-        assert answer.json()["id"] == given
-        assert answer.json()["authoredOn"] == request(message)["authoredOn"]
 
 
 async def test_an_answer_is_given_in_time_however_long_the_intake_took(
@@ -436,3 +444,30 @@ async def test_every_message_is_audited_whether_it_was_taken_or_refused(
         ("referral.moved", "G99001"),
         ("message.refused", "G99001"),
     ]
+
+
+# -- applications --------------------------------------------------------------------------------
+
+
+async def test_a_use_case_that_was_withdrawn_is_taken_with_a_warning(
+    practice: Caller, place: Place
+) -> None:
+    async with place.directory(("pathways: [a5t1]", "pathways: [a5t1, a5t2, a5t3]")):
+        for use_case in ("a5t2", "a5t3"):
+            message = referral(use_case=use_case)
+            answered(await send(practice, message), message)
+            sent = await sent_message(practice)
+            rows = await place.rows("SELECT warnings FROM message WHERE id = :m", m=sent["id"])
+            assert "use-case-withdrawn" in str(rows)
+
+
+async def test_what_was_referred_to_the_broker_is_not_cancelled_by_message(
+    practice: Caller, place: Place
+) -> None:
+    system, _, value = BROKER.partition("|")
+    async with place.directory(("pathways: [a5t1]", "pathways: [a5t1, a8t1]")):
+        message = bars.broker_referral(sender="G99001", broker=BROKER, shortlist=[SERVICE])
+        told = answered(await send(practice, message, value, system), message)
+        cancels = bars.cancellation(message, told)
+        answer = await send(practice, cancels, value, system)
+    outcome(answer, 422, "REC_UNPROCESSABLE_ENTITY", "not-supported")

@@ -135,7 +135,8 @@ def test_a_referral_becomes_one_that_bars_takes_and_keeps_all_that_is_clinical(n
     message = made.bars_request(made.contents()[name])
     now = only(message, "ServiceRequest")
     changed = {
-        *("meta", "basedOn", "intent", "category", "encounter", "occurrencePeriod", "performer")
+        *("meta", "basedOn", "intent", "category", "encounter", "occurrencePeriod", "performer"),
+        "requester",
     }
     assert {key: now[key] for key in was.keys() - changed} == {
         key: was[key] for key in was.keys() - changed
@@ -149,7 +150,10 @@ def test_a_referral_becomes_one_that_bars_takes_and_keeps_all_that_is_clinical(n
     assert now["occurrencePeriod"]["start"]
     assert target(message, now["basedOn"][-1])["resourceType"] == "CarePlan"
     assert target(message, now["performer"][0])["name"] == "Eye clinic"
-    assert target(message, now["requester"])["resourceType"] == "PractitionerRole"
+    asks = target(message, now["requester"])
+    assert asks["resourceType"] == "Practitioner"
+    role = target(message, was["requester"])
+    assert target(message, role["practitioner"]) == asks
 
 
 def test_the_header_names_both_ends_as_the_directory_does_and_where_to_reply() -> None:
