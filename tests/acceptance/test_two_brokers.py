@@ -1,6 +1,7 @@
 """Two brokers over HTTP: what is posted at one in a pillar's own words is triaged at the other."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from broker.directory_file import parse
 from broker.store import clients, directory
 from broker.store.tx import Tx
 from broker.vault import FileKeyRing
-from sandbox.process import free_port
 from tests.acceptance.place import Place, eventually, referral, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,17 +27,17 @@ class Served(Place):
     """A broker that listens on loopback."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
-        super().__init__(folder, f"http://127.0.0.1:{port}")
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        super().__init__(folder, f"http://127.0.0.1:{self._listening.getsockname()[1]}")
         config = uvicorn.Config(
-            self.app, port=port, lifespan="off", ws="none", log_config=None, access_log=False
+            self.app, lifespan="off", ws="none", log_config=None, access_log=False
         )
         self._server = uvicorn.Server(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await super().start()
-        self._serving = asyncio.create_task(self._server.serve())
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening]))
         await eventually(lambda: asyncio.sleep(0, self._server.started))
 
     async def stop(self) -> None:
