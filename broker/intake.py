@@ -4,7 +4,7 @@ A request is read, understood, routed, translated and sealed; then one transacti
 messages, events, payloads, referrals, deadlines and audit entries together.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,12 +14,14 @@ import structlog
 from broker.access import Caller
 from broker.answers import Answer, Claimed, Kept
 from broker.audit import Entry
+from broker.closing import closing
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
 from broker.directory import Directory
-from broker.errors import Conflict, Problem, Refused
+from broker.errors import Conflict, Problem, Refused, Stale
 from broker.events import Kind, digest, uuid7
+from broker.moves import Ready
 from broker.ports import Adapter, Needs, Translator, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
@@ -117,6 +119,8 @@ class Intake:
             now = datetime.now(UTC)
             directory = await self._core.directory.current()
             request, needs = submission.read(directory, now)
+            ending = await closing(self._core, needs, caller, directory, now)
+            needs = ending.needs
             version = self._core.directory.version
             translator = submission.translator
             planned = plan(translator, submission.raw, needs, directory, now)
@@ -137,14 +141,17 @@ class Intake:
                 prepared: Prepared = prepared,
                 kept: Kept = kept,
                 version: int = version,
+                steps: Sequence[Ready] = ending.steps,
             ) -> None:
                 self._core.directory.check(tx, version)
                 self._core.answers.keep(tx, claimed, kept)
                 self._write(tx, caller, prepared)
+                for step in steps:
+                    step.write(tx)
 
             try:
                 await self._core.store.write(write)
-            except StaleDirectory:
+            except (StaleDirectory, Stale):  # judged anew
                 continue
             crashpoint("intake.before-answer")
             for new in prepared.messages:

@@ -100,13 +100,24 @@ class FieldPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class Closes:
+    """The referral that a request is the end of, as its receiver names it: by its id or that of
+    its message. `outcome` is what its sender is told; `field` is where the body says it."""
+
+    referral: str
+    outcome: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What intake must know of a request before it is translated.
 
     `organisation` is the ODS code that the body says it comes from, `reference` the sender's own.
     `consent` False: nothing is sent and nothing clinical is kept. `warnings` are told to the
     sender and carried on the message. `advice` are sentences that the sender must read, most
-    important first. `escalates` is true where a refusal must begin "Nothing was sent.".
+    important first. `escalates` is true where a refusal must begin "Nothing was sent.". `closes` is
+    the referral that this ends.
     `nhs_number` is used for a keyed pseudonym only. `practice` is the registered practice, if it is
     known.
     """
@@ -124,6 +135,7 @@ class Needs:
     escalates: bool = False
     warnings: tuple[Problem, ...] = ()
     advice: tuple[str, ...] = ()
+    closes: Closes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Final
 from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.rules import Asked, judge
 from broker.events import Kind, Priority, Role, SubjectKind, highest
-from broker.ports import Needs, Seek, Want
+from broker.ports import Closes, Needs, Seek, Want
 from fhir_profiles.pathways import pharmacy
 
 UPDATE: Final = "update"
@@ -66,7 +66,17 @@ def needs(request: Consultation) -> Needs:
         escalates=bool(asked.task or asked.emergency or request.red_flags),
         warnings=judgement.warnings,
         advice=asked.advice,
+        closes=_closes(request),
     )
+
+
+def _closes(request: Consultation) -> Closes | None:
+    """Return the referral that this consultation is the end of, with what its sender is told."""
+    if request.source is None or request.source.referral is None:
+        return None
+    outcome = pharmacy().outcomes[request.outcome].words
+    said = f"{outcome}. The consultation was sent to the patient's registered practice."
+    return Closes(str(request.source.referral), said, "source.referral")
 
 
 def _how_soon(asked: Asked) -> Priority:

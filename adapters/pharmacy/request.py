@@ -6,6 +6,7 @@ Refused is only what is unsafe to file; what contradicts its pathway is a warnin
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
 from pydantic import Field
 
@@ -134,6 +135,8 @@ class Source(Block):
     """The referrer's own reference."""
     referred_at: When | None = Field(default=None, examples=["2026-10-01T11:40:00+01:00"])
     """When the referrer referred the patient."""
+    referral: UUID | None = None
+    """The referral that came to you by the broker, by its id or its message's: this ends it."""
 
 
 class BloodPressure(Block):

@@ -16,7 +16,8 @@ from broker.directory import Directory
 from broker.errors import BadRequest, Conflict, NotFound, Problem, Stale
 from broker.events import Destination, digest, uuid7
 from broker.moves import Found, Mover, Ready
-from broker.referral import MOVES, Move, Relation, State
+from broker.referral import MOVES, Relation, State
+from broker.steps import Wanted, steps_to
 from broker.store import deliveries, messages, work
 from broker.store.tx import Connection, Tx
 from broker.vault import Binding
@@ -38,12 +39,6 @@ _TELLS: Final[Mapping[str, str | None]] = {
     "finished": "complete",
     "complete": "complete",
     "cancelled": "reject",
-}
-# Who has decided has received, and who has finished had accepted: what was not told is caught up.
-_BEFORE: Final = {
-    "accept": ("receive", "accept"),
-    "complete": ("receive", "accept", "complete"),
-    "reject": ("receive", "reject"),
 }
 # Codes of rejected-reasons-bars and dos-rejected-reasons-bars in the words of our own list.
 _REASONS: Final = {
@@ -71,14 +66,6 @@ class Following:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A move that a message asks for, with what it carries."""
-
-    name: str
-    content: Mapping[str, str]
-
-
 async def follow(core: Core, said: Following, claimed: Claimed) -> str:
     """Move the referral as the message says; durable on return. Returns its message's id.
 
@@ -96,7 +83,7 @@ async def follow(core: Core, said: Following, claimed: Claimed) -> str:
         else:
             wanted = _progress(said)
         mover = Mover(core.vault, directory, core.source, now)
-        steps = _steps(mover, found, wanted, said.caller)
+        steps = steps_to(mover, found, wanted, said.caller)
         owner = steps[-1].event_id if steps else uuid7()
         binding = Binding(owner, POSTED, 1, said.caller.organisation, FHIR_JSON)
         posted = messages.sealed(core.vault, found.key, binding, said.body, digest(said.body), now)
@@ -251,19 +238,3 @@ def _said_codes(encounter: Mapping[str, Any]) -> list[str]:
         for concept in each(encounter, "reasonCode")
         for coding in each(concept, "coding")
     ]
-
-
-def _steps(mover: Mover, found: Found, wanted: Wanted | None, caller: Caller) -> list[Ready]:
-    """Draw up the moves that lead to what is wanted: none where it stands so already."""
-    state = State(found.row.state)
-    if wanted is None or (wanted.name == "accept" and referral.needs_receivers_eye(state)):
-        return []
-    steps: list[Ready] = []
-    for name in _BEFORE.get(wanted.name, (wanted.name,)):
-        move: Move = MOVES[name]
-        if name == wanted.name or state in move.sources:
-            content = wanted.content if name == wanted.name else {}
-            step = mover.ready(found, move, content, caller.organisation, caller.client_id)
-            steps.append(step)
-            found, state = Found(step.row_after, found.about, found.key), step.state
-    return steps

@@ -50,7 +50,7 @@ def load(
     """Keep FHIR packages, or folders of definitions in JSON or XML, in the data directory.
 
     A package replaces one of the same name. Of two definitions with one URL the first loaded
-    stands.
+    stands. A broker that serves judges FHIR that comes in by them from its next start.
     """
     data_dir = settings.load().data_dir
     found = [_package(path, name) for path in paths]

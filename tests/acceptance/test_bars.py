@@ -10,7 +10,7 @@ import pytest
 
 from fhir_profiles.profiles import ours
 from sandbox import bars
-from tests.acceptance.place import BROKER, Body, Caller, Place, taken
+from tests.acceptance.place import BROKER, Body, Caller, Place, consultation, problem, taken
 from tests.acceptance.test_fhir_errors import outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -343,3 +343,56 @@ async def test_what_came_by_bars_is_read_under_the_ids_that_its_answer_gave(
     assert match["resource"]["id"] == asked["id"]
     assert patient["fullUrl"] == asked["subject"]["reference"]
     assert patient["resource"]["id"] == given[patient["fullUrl"]]["id"]
+
+
+# -- the loop is closed --------------------------------------------------------------------------
+
+
+def seen(referral_id: str, **changes: Any) -> Body:
+    """Return the consultation of a patient whom a practice had referred."""
+    source = {"kind": "general-practice", "organisation": "G99001", "referral": referral_id}
+    body = consultation("minor-illness", practice="G99001", source=source, **changes)
+    body["patient"]["nhs_number"] = "9990000018"
+    return body
+
+
+@pytest.mark.parametrize("named", ["referral", "id"])
+async def test_the_pharmacys_consultation_is_the_record_and_the_end_of_the_referral(
+    practice: Caller, pharmacy: Caller, named: str
+) -> None:
+    message = referral()
+    answered(await send(practice, message), message)
+    sent = await sent_message(practice)
+    taken(await pharmacy.post("/pharmacy/consultations", seen(sent[named].rpartition("/")[2])))
+    assert await state_of(practice, sent) == "completed"
+    heard = await practice.heard(sent["id"], "completed")
+    assert "The consultation was sent" in heard.advice
+    assert any(row["kind"] == "update" for row in await practice.inbox())
+    # Once more: the record goes, and the referral stays as it is.
+    again = taken(
+        await pharmacy.post("/pharmacy/consultations", seen(sent[named].rpartition("/")[2]))
+    )
+    assert "referral-over" in [one["code"] for one in again["warnings"]]
+
+
+async def test_a_consultation_ends_no_referral_of_others_nor_about_somebody_else(
+    practice: Caller, pharmacy: Caller, place: Place
+) -> None:
+    message = referral()
+    answered(await send(practice, message), message)
+    sent = await sent_message(practice)
+    subject = sent["referral"].rpartition("/")[2]
+    other = seen(subject)
+    other["patient"]["nhs_number"] = "9990000026"
+    stranger = seen(subject)
+    stranger["pharmacy"]["ods"] = "FPH02"
+    for caller, body, code in (
+        (pharmacy, seen(str(uuid4())), "unknown-referral"),
+        (place.of("FPH02"), stranger, "unknown-referral"),
+        (pharmacy, other, "another-patient"),
+    ):
+        said = problem(await caller.post("/pharmacy/consultations", body), 422, "invalid")
+        assert [(one["field"], one["code"]) for one in said["problems"]] == [
+            ("source.referral", code)
+        ]
+    assert await state_of(practice, sent) == "requested"

@@ -295,7 +295,10 @@ class TestMigrate:
         assert empty.ok("migrate").out == "The database is up to date.\n"
         empty.ok("partner", "list")
 
-    def test_refuses_a_database_of_a_newer_release(self, shell: Shell) -> None:
+    def test_refuses_a_database_of_a_newer_release(
+        self, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BROKER_PORT", "0")  # whoever else listens on this machine
         with shell.place.store() as store, store.writer.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         for command in (("migrate",), ("partner", "list"), ("serve",)):
