@@ -27,7 +27,7 @@ from tests.acceptance.test_bars import DOOR, SERVICE, answered, resources, send
 from tests.acceptance.test_bars_passed_on import PHARMACY
 from tests.acceptance.test_fhir_errors import outcome
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 DOCS = (Path(__file__).parents[2] / "docs" / "bars.md").read_text(encoding="utf-8")
 PATIENT = {

@@ -15,7 +15,7 @@ from tests.acceptance.place import Body, Caller, Place
 from tests.acceptance.test_bars import DOOR, SERVICE, answered, referral, resources, send
 from tests.acceptance.test_fhir_errors import outcome
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 Change = Callable[[Body], Any]
 

@@ -25,7 +25,7 @@ from tests.acceptance.test_bars import (
 )
 from tests.acceptance.test_fhir_errors import outcome
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 TO_PRACTICE = {"target": "G99001", "system": bars.ODS}
 ENGLAND = "https://fhir.hl7.org.uk/CodeSystem/UKCore-NHSNumberVerificationStatusEngland"
@@ -281,7 +281,9 @@ def _more(message: Body) -> list[Body]:
             "resourceType": "Flag",
             "meta": meta,
             "status": "active",
-            "category": [{"coding": [{"system": f"{bars.NHS_CODES}flag-categories-bars"}]}],
+            "category": [
+                {"coding": [{"system": f"{bars.NHS_CODES}flag-categories-bars", "code": "RA"}]}
+            ],
             "code": {"text": "Hears badly: speak slowly."},
             "subject": patient,
         },

@@ -18,7 +18,7 @@ from tests.acceptance.place import Body, Place
 from tests.acceptance.test_bars import answered, resources, send
 from tests.acceptance.test_fhir_errors import outcome
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 HEARS, DEAF = "G99001", "G99003"
 Sent = tuple[Body, httpx2.Response]
 
