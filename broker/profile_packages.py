@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from broker.errors import BrokerError
 from fhir_profiles import packages, strict_json
-from fhir_profiles.profiles import Profiles
+from fhir_profiles.profiles import Profiles, ours
 
 FOLDER: Final = "profiles"
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -67,7 +67,8 @@ def twice(data_dir: Path) -> dict[str, list[str]]:
 
 def profiles(data_dir: Path) -> Profiles:
     """Return the checks of our own definitions and of every package that is kept."""
-    return Profiles(package.definitions for package in load(data_dir))
+    loaded = load(data_dir)
+    return Profiles(package.definitions for package in loaded) if loaded else ours()
 
 
 def made_of(name: str, version: str, definitions: Iterable[Mapping[str, Any]]) -> Package:
