@@ -35,6 +35,8 @@ from tests.integration.bars_calls import (
 from tests.integration.test_outbound import Authority, on_loopback
 from tests.made import errors
 
+pytestmark = pytest.mark.slow
+
 IDS = ("x-request-id", "x-correlation-id")
 
 

@@ -25,6 +25,8 @@ from sandbox.sentinels import UPDATE_REASONS
 from sandbox.webhook import WebhookPartner
 from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 
+pytestmark = pytest.mark.slow
+
 SECRET = b"a secret of at least thirty-two b"
 PATIENCE = 20.0
 

@@ -18,6 +18,8 @@ from broker import cli
 from broker.main import open_broker
 from broker.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 NAMED = {
     "resourceType": "StructureDefinition",
     "url": "https://example.org/StructureDefinition/named",

@@ -15,6 +15,8 @@ from fhir_profiles.packages import Unreadable
 from tests import published
 from tests.published import DATA
 
+pytestmark = pytest.mark.slow
+
 PINNED = Path(__file__).parents[1] / "data" / "verdicts.tsv"
 
 # What the project's references call faulty, and the end of the rule that says so.
