@@ -1,29 +1,25 @@
 """FHIR Bundles: made from typed resources once, then carried over byte for byte.
 
 `content` writes the Bundle (type collection) of an event that is not yet addressed to anybody;
-`address` makes of it the message that one destination gets: new Bundle id and MessageHeader, the
-clinical entries untouched. Entry ids are UUIDv5 of the message id, so the same message always has
-the same bytes. What came in as a message (BaRS) is itself the content of its event, as it came: its
-own MessageHeader goes no further, and its resources' ids are given by us.
+`message.address` makes of it what one destination gets. Entry ids are UUIDv5 of the message id, so
+the same message always has the same bytes. What came in as a message (BaRS) is itself the content
+of its event, as it came: its own MessageHeader goes no further, and its resources' ids are given by
+us.
 """
 
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
-from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
-from fhir.resources.R4B.messageheader import (
-    MessageHeader,
-)
 
-from fhir_profiles import codes, identifiers, make, resources, strict_json, systems, wire
+from fhir_profiles import codes, identifiers, strict_json, systems, wire
 from fhir_profiles.verification_status import RETIRED, to_england, with_status
 
-_URN: Final = "urn:uuid:"
+URN: Final = "urn:uuid:"
 _OPENING: Final = b'{"resourceType":"Bundle","type":"collection","entry":['
 _CLOSING: Final = b"]}"
 _RETIRED: Final = RETIRED.casefold().encode() + b'"'
@@ -38,9 +34,10 @@ def entry_id(message_id: str, name: str) -> str:
 
 
 def _entry_id(message: uuid.UUID, name: str) -> str:
-    return f"{_URN}{uuid.uuid5(message, name)}"
+    return f"{URN}{uuid.uuid5(message, name)}"
 
 
+@lru_cache(1024)  # the index asks for each, and so does the answer
 def given_id(message_id: str, full_url: str) -> str:
     """Return the id that the broker gives a resource of a message that came in."""
     return str(uuid.uuid5(uuid.UUID(message_id), full_url))
@@ -78,13 +75,14 @@ def content(
     The id of each resource is the uuid of its fullUrl. `carried` are whole entries that
     stand elsewhere already (see `lend`) and keep their every byte.
     """
-    written = [_entry(url, resource) for url, resource in entries]
-    return _OPENING + b",".join([*written, *carried]) + _CLOSING
+    own = [written(url, resource) for url, resource in entries]
+    return _OPENING + b",".join([*own, *carried]) + _CLOSING
 
 
-def _entry(url: str, resource: FHIRResourceModel) -> bytes:
-    written = wire.write(resource, url.removeprefix(_URN))
-    return f'{{"fullUrl":"{url}","resource":{written}}}'.encode()
+def written(url: str, resource: FHIRResourceModel) -> bytes:
+    """Write one entry of a Bundle. The id of its resource is the uuid of the fullUrl."""
+    body = wire.write(resource, url.removeprefix(URN))
+    return f'{{"fullUrl":"{url}","resource":{body}}}'.encode()
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -139,7 +137,7 @@ def _identified(entry: bytes, url: str) -> bytes:
 
 
 def _uuid(url: str) -> bytes:
-    return url.removeprefix(_URN).encode("ascii")
+    return url.removeprefix(URN).encode("ascii")
 
 
 def references(element: Any) -> Iterator[str]:
@@ -174,68 +172,10 @@ def _raw_entries(bundle: bytes) -> list[bytes]:
     return list(strict_json.elements_of(bundle, "entry"))
 
 
-# -- addressing ----------------------------------------------------------------------------------
+# -- carrying over -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One end of a message: an organisation and, where it has several, the service there."""
-
-    ods: str
-    name: str = ""
-    service: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What makes a message of a content: who tells whom, what it is about, and why.
-
-    `event` and `reason` are codes of the systems `message-event` and `message-reason`; `focus` are
-    fullUrls of the content; `response_to` is the id of the Bundle that this one answers;
-    `replaces` is the id of the message that this one takes the place of.
-    """
-
-    bundle_id: str
-    header_id: str
-    event: str
-    timestamp: datetime
-    source_name: str
-    source_endpoint: str
-    sender: Site
-    receiver: Site
-    focus: tuple[str, ...]
-    reason: str | None = None
-    response_to: str | None = None
-    replaces: str | None = None
-
-
-def address(content: bytes, header: Header) -> bytes:
-    """Make the message that one destination gets. The content's entries keep their every byte."""
-    carried, known = _carried(content)
-    added: list[bytes] = []
-    ends = []
-    for site in (header.sender, header.receiver):
-        if site.ods not in known:
-            known[site.ods] = entry_id(header.bundle_id, f"organization {site.ods}")
-            resource = resources.organization(site.ods, site.name)
-            added.append(_entry(known[site.ods], resource))
-        ends.append(known[site.ods])
-    if header.timestamp.tzinfo is None:
-        raise ValueError("A message's timestamp needs its offset.")
-    first = _entry(f"{_URN}{header.header_id.removeprefix(_URN)}", _message_header(header, *ends))
-    opening = strict_json.dumps(
-        {
-            "resourceType": "Bundle",
-            "id": header.bundle_id,
-            "type": "message",
-            "timestamp": header.timestamp.isoformat(),
-        }
-    )
-    parts = [first, *added, carried] if carried else [first, *added]
-    return opening[:-1] + b',"entry":[' + b",".join(parts) + _CLOSING
-
-
-def _carried(content: bytes) -> tuple[bytes, dict[str, str]]:
+def carried(content: bytes) -> tuple[bytes, dict[str, str]]:
     """Return all entries of a content as they stand there, and where its organisations are.
 
     The header of a message that came in is not among them.
@@ -288,41 +228,6 @@ def _ods_codes(held: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 yield code
 
 
-def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader:
-    events = codes.system("message-event")
-    event: dict[str, Any] = {
-        "eventCoding": make.Coding(
-            system=events.url, code=header.event, display=events.display(header.event)
-        )
-    }
-    to = header.receiver
-    endpoint = f"{codes.SERVICE_ID}|{to.service}" if to.service else f"{codes.ODS}|{to.ods}"
-    return make.MessageHeader(
-        meta=resources.meta("UKCore-MessageHeader"),
-        **event,
-        destination=[
-            make.MessageHeaderDestination(
-                name=to.name or None,
-                endpoint=endpoint,
-                receiver=resources.reference(receiver),
-            )
-        ],
-        sender=resources.reference(sender),
-        source=make.MessageHeaderSource(name=header.source_name, endpoint=header.source_endpoint),
-        reason=resources.defined("message-reason", header.reason) if header.reason else None,
-        response=make.MessageHeaderResponse(identifier=header.response_to, code="ok")
-        if header.response_to
-        else None,
-        focus=[resources.reference(url) for url in header.focus] or None,
-        extension=[_replaces(header.replaces)] if header.replaces else None,
-    )
-
-
-def _replaces(message_id: str) -> Extension:
-    replaced = make.Identifier(system=codes.MESSAGE_ID, value=message_id)
-    return resources.extension(codes.EXT_REPLACES, valueIdentifier=replaced)
-
-
 # -- searching -----------------------------------------------------------------------------------
 
 
@@ -343,12 +248,12 @@ class IndexRow:
     authored: str = ""
 
 
-def index(content: bytes, message_id: str = "") -> list[IndexRow]:
+def index(bundle: Mapping[str, Any], message_id: str = "") -> list[IndexRow]:
     """Return one row per entry, in order. Codes only; nothing that a person typed.
 
-    Resources of a message that came in get ids of the message that it is here; its header has none.
+    It was checked already. Resources of a message that came in get ids of the message that it is
+    here; its header has none.
     """
-    bundle = json.loads(content)  # checked already, so it need not be read with suspicion
     held = {entry["fullUrl"]: entry["resource"] for entry in bundle.get("entry", ())}
     came_in = bundle["type"] == "message"
     return [
@@ -376,13 +281,13 @@ def resource_of(content: bytes, message_id: str, resource_id: str) -> bytes | No
 
 
 def _is_of(url: str, message_id: str, resource_id: str) -> bool:
-    return resource_id in {url.removeprefix(_URN), given_id(message_id, url)}
+    return resource_id in {url.removeprefix(URN), given_id(message_id, url)}
 
 
 def held(content: bytes, message_id: str) -> dict[str, tuple[str, bytes]]:
     """Return what the entries of a message's content hold, by fullUrl: the id that the index has
     for each resource, and its bytes."""
-    ids = {row.full_url: row.resource_id for row in index(content, message_id)}
+    ids = {row.full_url: row.resource_id for row in index(json.loads(content), message_id)}
     return {
         entry.full_url: (ids[entry.full_url], entry.resource)
         for entry in entries(content)
@@ -398,16 +303,17 @@ def _row(
     url: str, resource_id: str, resource: Mapping[str, Any], held: Mapping[str, Any]
 ) -> IndexRow:
     status = resource.get("status", "")
+    coded, categories = _codes(resource.get("code")), _codes(resource.get("category"))
     return IndexRow(
         resource_id=resource_id,
         full_url=url,
         type=resource["resourceType"],
         status=status if isinstance(status, str) else "",
-        code=_first_code(resource.get("code")) or _first_code(resource.get("category")),
+        code=next(iter([*coded, *categories]), ""),
         priority=resource.get("priority", ""),
         requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
-        codes=tuple(_codes(resource.get("code"))),
-        categories=tuple(_codes(resource.get("category"))),
+        codes=coded,
+        categories=categories,
         identifiers=tuple(_identifiers(resource.get("identifier"))),
         authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
     )
@@ -419,16 +325,14 @@ def _identifiers(element: Any) -> Iterator[tuple[str, str]]:
             yield identifier["system"], identifier["value"]
 
 
-def _first_code(element: Any) -> str:
-    return next(_codes(element), "")
-
-
-def _codes(element: Any) -> Iterator[str]:
-    for concept in element if isinstance(element, list) else [element]:
-        if isinstance(concept, Mapping):
-            for coding in concept.get("coding", ()):
-                if "code" in coding:
-                    yield f"{coding.get('system', '')}|{coding['code']}"
+def _codes(element: Any) -> tuple[str, ...]:
+    return tuple(
+        f"{coding.get('system', '')}|{coding['code']}"
+        for concept in (element if isinstance(element, list) else [element])
+        if isinstance(concept, dict)
+        for coding in concept.get("coding", ())
+        if "code" in coding
+    )
 
 
 def _ods(reference: Mapping[str, Any], held: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ SNOMED: Final = "http://snomed.info/sct"
 DMD: Final = "https://dmd.nhs.uk"
 UCUM: Final = "http://unitsofmeasure.org"
 BCP47: Final = "urn:ietf:bcp:47"
+URI: Final = "urn:ietf:rfc:3986"
 
 UK_CORE: Final = "https://fhir.hl7.org.uk/StructureDefinition/"
 UK_CORE_CODES: Final = "https://fhir.hl7.org.uk/CodeSystem/"
@@ -59,9 +60,9 @@ def system(name: str) -> CodeSystem:
     return _SYSTEMS[name]
 
 
-def core(url: str) -> Collection[str]:
-    """Return the codes of a code system of FHIR R4 itself."""
-    known: Collection[str] = r4.codes()["codeSystems"][url]
+def core(name: str) -> Collection[str]:
+    """Return the codes of a code system of FHIR R4 itself, such as `issue-type`."""
+    known: Collection[str] = r4.codes()["codeSystems"][f"http://hl7.org/fhir/{name}"]
     return known
 
 
@@ -119,6 +120,9 @@ _IDENTIFIERS: Final[dict[str, str]] = {
     entry["resource"]["id"]: entry["resource"]["uniqueId"][0]["value"]
     for entry in _RESOURCES["identifier-systems"]["entry"]
 }
+
+PROCESS_MESSAGE: Final = str(_RESOURCES["operation-process-message"]["base"])
+"""FHIR's own definition of `$process-message`."""
 
 NHS_NUMBER: Final = identifier_system("nhs-number")
 ODS: Final = identifier_system("ods-organization-code")

@@ -6,7 +6,7 @@ entry creates one. Every value keeps its bytes; ids are given, and references fo
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ def _contained(body: bytes) -> Created:
     held = list(strict_json.elements_of(body, "contained"))
     members.pop("contained", None)
     kind = strict_json.loads(members["resourceType"])
-    parts, paths = {_OWN: _written(members)}, {_OWN: kind}
+    parts, paths = {_OWN: strict_json.written(members)}, {_OWN: kind}
     for place, one in enumerate(held):
         name = _OWN + str(strict_json.loads(dict(strict_json.members(one)).get("id", b'""')))
         parts[name], paths[name] = one, f"{kind}.contained[{place}]"
@@ -128,11 +128,6 @@ def _entry(url: str, part: bytes) -> bytes:
         strict_json.dumps(url),
         strict_json.with_member(part, "id", own),
     )
-
-
-def _written(members: Mapping[str, bytes]) -> bytes:
-    parts: Sequence[bytes] = [strict_json.dumps(n) + b":" + v for n, v in members.items()]
-    return b"{" + b",".join(parts) + b"}"
 
 
 def _wrong(code: str, path: str, said: str) -> Finding:

@@ -21,7 +21,8 @@ from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
 from fhir_profiles import codes, make
-from fhir_profiles.bundle import Entries, Site, lend, organizations
+from fhir_profiles.bundle import Entries, lend, organizations
+from fhir_profiles.message import Site
 from fhir_profiles.resources import (
     When,
     by_identifier,

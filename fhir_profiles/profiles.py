@@ -7,11 +7,12 @@ The base structure is `structure`'s, the rest is compiled from definitions: R4's
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from fhir_profiles import structure
+from fhir_profiles import strict_json, structure
 from fhir_profiles.codes import BASE
 from fhir_profiles.compiler import r4
 from fhir_profiles.compiler.finding import Finding, Severity
@@ -49,13 +50,16 @@ class Profiles:
         """Constraints that could not be compiled: they are checked, each taking its time."""
         return self._library.slow
 
-    def check(self, content: bytes, profile: str | None = None) -> list[Finding]:
+    def check(
+        self, content: bytes, profile: str | None = None, *, read: Any | None = None
+    ) -> list[Finding]:
         """Return all that is wrong with a resource in JSON; an empty list: nothing.
 
-        `content` is JSON already. It is checked by what it claims and by `profile`, a name of one
-        of ours. Errors make it unfit; warnings and information do not.
+        `content` is JSON already, `read` what `strict_json` made of it, where it did. It is checked
+        by what it claims and by `profile`, a name of one of ours. Errors make it unfit; warnings
+        and information do not.
         """
-        resource = json.loads(content)
+        resource = json.loads(content, parse_float=Decimal) if read is None else read
         found = [_finding(one, resource) for one in structure.check(content)]
         canonical = None if profile is None else f"{BASE}StructureDefinition/{profile}"
         return found + self._library.check(resource, canonical)
@@ -70,7 +74,7 @@ def ours() -> Profiles:
 def own() -> list[Mapping[str, Any]]:
     """Return our own definitions: whatever in `definitions/` has a URL."""
     folder = files("fhir_profiles") / "definitions"
-    read = (json.loads(one.read_bytes()) for one in sorted(folder.iterdir(), key=str))
+    read = (strict_json.loads(one.read_bytes()) for one in sorted(folder.iterdir(), key=str))
     return [one for one in read if "url" in one]
 
 

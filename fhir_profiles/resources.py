@@ -1,29 +1,24 @@
 """From blocks to FHIR R4 resources, typed, claiming the UK Core profile where there is one.
 
-Builders take what they refer to by its fullUrl. A code that comes out of our own tables is built
-once and shared: nothing changes a resource after it is built.
+Here are the pieces that all share, and the parties; what happened is in `clinical`. Builders take
+what they refer to by its fullUrl. A code that comes out of our own tables is built once and shared:
+nothing changes a resource after it is built.
 """
 
-from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any, Final
 
 from fhir.resources.R4B.address import Address
-from fhir.resources.R4B.allergyintolerance import AllergyIntolerance
 from fhir.resources.R4B.annotation import Annotation
 from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.coding import Coding
-from fhir.resources.R4B.condition import Condition
 from fhir.resources.R4B.contactpoint import ContactPoint
-from fhir.resources.R4B.encounter import Encounter, EncounterParticipant
 from fhir.resources.R4B.extension import Extension
-from fhir.resources.R4B.flag import Flag
 from fhir.resources.R4B.humanname import HumanName
 from fhir.resources.R4B.identifier import Identifier
 from fhir.resources.R4B.meta import Meta
-from fhir.resources.R4B.observation import Observation, ObservationComponent
 from fhir.resources.R4B.organization import Organization
 from fhir.resources.R4B.patient import Patient, PatientCommunication
 from fhir.resources.R4B.period import Period
@@ -272,175 +267,4 @@ def practitioner_role(
         practitioner=reference(practitioner),
         organization=reference(organization),
         code=[role],
-    )
-
-
-# -- what happened -------------------------------------------------------------------------------
-
-
-def participant(who: str, words: str | None = None) -> EncounterParticipant:
-    """Return who took part; `words` say as what, where it is not simply who saw the patient."""
-    return make.EncounterParticipant(
-        type=[make.CodeableConcept(text=words)] if words else None, individual=reference(who)
-    )
-
-
-def encounter(
-    *,
-    patient: str,
-    participants: Sequence[EncounterParticipant],
-    provider: str,
-    start: When,
-    mode: Coding,
-    kind: CodeableConcept | None = None,
-    service: CodeableConcept | None = None,
-    reasons: Sequence[CodeableConcept] = (),
-    identifiers: Sequence[Identifier] = (),
-) -> Encounter:
-    """Return a finished encounter. `mode` is its class: in person, or virtual."""
-    in_class: dict[str, Any] = {"class": mode}  # a word that Python keeps for itself
-    return make.Encounter(
-        meta=meta("UKCore-Encounter"),
-        identifier=list(identifiers) or None,
-        status="finished",
-        **in_class,
-        type=[kind] if kind else None,
-        serviceType=service,
-        subject=reference(patient),
-        participant=list(participants),
-        period=period(start),
-        reasonCode=list(reasons) or None,
-        serviceProvider=reference(provider),
-    )
-
-
-def observation(
-    *,
-    code: CodeableConcept,
-    patient: str,
-    performer: str,
-    taken: When,
-    value: Quantity | CodeableConcept | bool | None = None,
-    encounter: str | None = None,
-    category: str = "vital-signs",
-    site: CodeableConcept | None = None,
-    method: CodeableConcept | None = None,
-    components: Sequence[ObservationComponent] = (),
-) -> Observation:
-    """Return a final observation; its value is a quantity, a finding in words, or yes or no."""
-    return make.Observation(
-        meta=meta("UKCore-Observation"),
-        status="final",
-        category=[concept(f"{codes.HL7}observation-category", category)],
-        code=code,
-        subject=reference(patient),
-        encounter=reference(encounter) if encounter else None,
-        effectiveDateTime=moment(taken),
-        performer=[reference(performer)],
-        valueQuantity=value if isinstance(value, Quantity) else None,
-        valueCodeableConcept=value if isinstance(value, CodeableConcept) else None,
-        valueBoolean=value if isinstance(value, bool) else None,
-        bodySite=site,
-        method=method,
-        component=list(components) or None,
-    )
-
-
-def component(code: CodeableConcept, value: Quantity | CodeableConcept) -> ObservationComponent:
-    """Return one part of an observation that has several."""
-    return make.ObservationComponent(
-        code=code,
-        valueQuantity=value if isinstance(value, Quantity) else None,
-        valueCodeableConcept=value if isinstance(value, CodeableConcept) else None,
-    )
-
-
-def observed(
-    block: blocks.Observation, *, patient: str, performer: str, taken: When, encounter: str | None
-) -> Observation:
-    """Return what a sender measured or saw, under the code of its kind."""
-    if block.kind == "other":
-        assert block.name is not None  # noqa: S101 - a rule of the block
-        code, category = coded(block.name), "exam"
-    else:
-        kinds = codes.system("observation-kind")
-        facts = kinds.properties[block.kind]
-        code = concept(codes.SNOMED, facts["snomed"], None, kinds.display(block.kind))
-        category = facts["category"]
-    value: Quantity | CodeableConcept
-    if block.value is not None and block.unit is not None:
-        value = quantity(block.value, block.unit)
-    else:
-        value = make.CodeableConcept(text=block.finding)
-    return observation(
-        code=code,
-        patient=patient,
-        performer=performer,
-        taken=block.taken_at or taken,
-        value=value,
-        encounter=encounter,
-        category=category,
-    )
-
-
-def condition(
-    *,
-    code: CodeableConcept,
-    patient: str,
-    recorder: str,
-    recorded: When,
-    encounter: str | None = None,
-    category: CodeableConcept | None = None,
-    site: CodeableConcept | None = None,
-    suspected: bool = False,
-) -> Condition:
-    """Return an active condition; one with a category of its own says nothing of certainty."""
-    status = "provisional" if suspected else "confirmed"
-    return make.Condition(
-        meta=meta("UKCore-Condition"),
-        clinicalStatus=concept(f"{codes.HL7}condition-clinical", "active"),
-        verificationStatus=concept(f"{codes.HL7}condition-ver-status", status)
-        if category is None
-        else None,
-        category=[category or concept(f"{codes.HL7}condition-category", "encounter-diagnosis")],
-        code=code,
-        bodySite=[site] if site else None,
-        subject=reference(patient),
-        encounter=reference(encounter) if encounter else None,
-        recordedDate=moment(recorded),
-        recorder=reference(recorder),
-    )
-
-
-def allergy(
-    block: blocks.Allergy, patient: str, recorder: str, recorded: When
-) -> AllergyIntolerance:
-    """Return an allergy as the patient tells it: active, not confirmed."""
-    reaction = block.reaction
-    return make.AllergyIntolerance(
-        meta=meta("UKCore-AllergyIntolerance"),
-        clinicalStatus=concept(f"{codes.HL7}allergyintolerance-clinical", "active"),
-        verificationStatus=concept(f"{codes.HL7}allergyintolerance-verification", "unconfirmed"),
-        code=coded(block.substance),
-        patient=reference(patient),
-        recordedDate=moment(recorded),
-        recorder=reference(recorder),
-        reaction=[
-            make.AllergyIntoleranceReaction(manifestation=[make.CodeableConcept(text=reaction)])
-        ]
-        if reaction
-        else None,
-    )
-
-
-def flag(code: CodeableConcept, patient: str, author: str, start: When, category: str) -> Flag:
-    """Return something to know before anything else: `category` of the flag-category system."""
-    return make.Flag(
-        meta=meta("UKCore-Flag"),
-        status="active",
-        category=[concept(f"{codes.HL7}flag-category", category)],
-        code=code,
-        subject=reference(patient),
-        period=period(start),
-        author=reference(author),
     )

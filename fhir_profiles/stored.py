@@ -68,11 +68,11 @@ def _tags(standing: str | None, summary: str) -> Iterator[Mapping[str, str]]:
 
 
 def _written(members: Mapping[str, bytes], summary: str) -> bytes:
-    kept = (
-        (name, value)
+    kept = {
+        name: value
         for name, value in members.items()
         if summary == "false"
         or (summary == "true" and name in SUMMARY)
         or (summary == "data" and name != "text")
-    )
-    return b"{" + b",".join(strict_json.dumps(name) + b":" + value for name, value in kept) + b"}"
+    }
+    return strict_json.written(kept)

@@ -7,7 +7,7 @@ In a clinical message each of these can harm a patient, so they are refused or k
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 MAX_DEPTH = 64
 MAX_DIGITS = 64
@@ -32,15 +32,9 @@ def loads(body: bytes) -> Any:
         raise NotStrictJson(f"The body is not UTF-8 (byte {error.start}).") from None
     if text.startswith("\ufeff"):
         raise NotStrictJson("The body begins with a byte-order mark; send plain UTF-8.")
-    _check_depth(text)
+    _check_depth(body)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_float=_decimal,
-            parse_int=_integer,
-            parse_constant=_constant,
-        )
+        value = _STRICT.decode(text)
     except json.JSONDecodeError as error:
         raise NotStrictJson(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -82,10 +76,17 @@ def with_member(document: bytes, name: str, value: bytes) -> bytes:
 
     Every other value keeps its bytes.
     """
-    held = list(members(document))
-    if name not in dict(held):
-        held.insert(0, (name, value))
-    parts = (_quote(one).encode() + b":" + (value if one == name else was) for one, was in held)
+    key = _quote(name).encode()
+    begin, rest = document[:1], document[1:].lstrip()
+    if begin == b"{" and rest[:1] == b'"' and key not in document and b"\\u" not in document:
+        return b"{" + key + b":" + value + b"," + rest  # it is nowhere in it, so it is put first
+    held = dict(members(document))
+    return written(held | {name: value} if name in held else {name: value, **held})
+
+
+def written(held: Mapping[str, bytes]) -> bytes:
+    """Return the JSON object of these members, the bytes of each as they are."""
+    parts = [_quote(name).encode() + b":" + value for name, value in held.items()]
     return b"{" + b",".join(parts) + b"}"
 
 
@@ -197,28 +198,35 @@ def _constant(name: str) -> NoReturn:
     raise NotStrictJson(f"{name} is not a JSON number.")
 
 
-def _check_depth(text: str) -> None:
-    """Refuse deep nesting before the recursive reader meets it."""
-    if text.count("{") + text.count("[") <= MAX_DEPTH:
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_float=_decimal,
+    parse_int=_integer,
+    parse_constant=_constant,
+)
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse deep nesting before the recursive reader meets it.
+
+    Of the brackets outside of texts, pairs with nothing between them are taken away, level by
+    level: C does it, for Python would look at every character. What has no partner is as deep as
+    there is of it.
+    """
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
+    outside = body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    brackets = b"".join(outside).translate(_ONE_KIND, _NO_BRACKETS)
     depth = 0
-    quoted = escaped = False
-    for character in text:
-        if quoted:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                quoted = False
-        elif character == '"':
-            quoted = True
-        elif character in "{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise NotStrictJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
-        elif character in "}]":
-            depth -= 1
+    while depth <= MAX_DEPTH and b"[]" in brackets:
+        brackets = brackets.replace(b"[]", b"")
+        depth += 1
+    if depth + brackets.count(b"[") > MAX_DEPTH:
+        raise NotStrictJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+_ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
 
 
 def _check_text(value: Any) -> None:

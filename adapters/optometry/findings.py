@@ -22,7 +22,7 @@ from adapters.optometry.request import (
     Refraction,
     Side,
 )
-from fhir_profiles import codes, make, resources
+from fhir_profiles import clinical, codes, make, resources
 
 # data/bars/england-medicines/outpatient-prescriber-ophthalmology.json and
 # data/bars/ukcore-examples-json/UKCore-MedicationRequest-EyeDrops-Example.json
@@ -95,7 +95,7 @@ class _Maker:
         components: tuple[ObservationComponent, ...] = (),
     ) -> Observation:
         """Return one finding, in one eye if it is of an eye."""
-        return resources.observation(
+        return clinical.observation(
             code=resources.defined("eye-finding", code),
             patient=self._patient,
             performer=self._performer,
@@ -170,7 +170,7 @@ def _refraction(refraction: Refraction) -> Iterator[ObservationComponent]:
 
 
 def _component(code: str, value: Quantity) -> ObservationComponent:
-    return resources.component(resources.defined("eye-finding", code), value)
+    return clinical.component(resources.defined("eye-finding", code), value)
 
 
 def _prism_dioptres(value: Decimal) -> Quantity:

@@ -21,7 +21,8 @@ from adapters.optometry.needs import KEY, RECEIVERS, judged
 from adapters.optometry.request import Medicine, OptometryReferral
 from broker.events import Role
 from broker.ports import Context, Draft, Party
-from fhir_profiles import codes, eye, focus, make, resources
+from fhir_profiles import clinical, codes, eye, focus, make, resources
+from fhir_profiles.bars.incoming import CATEGORIES
 from fhir_profiles.blocks import Organisation
 from fhir_profiles.bundle import Entries
 
@@ -48,7 +49,7 @@ _NUMBER_NOT_KNOWN: Final = resources.concept(
     "NHS number not known",
 )
 _TRANSFER: Final = resources.concept(
-    "https://fhir.nhs.uk/CodeSystem/message-category-servicerequest",
+    CATEGORIES,
     "referral",
     "Transfer of Care",
 )
@@ -106,7 +107,7 @@ class _Translation:
         for side in request.eyes:
             entries.add(
                 f"condition {side}",
-                resources.condition(
+                clinical.condition(
                     code=self._condition(),
                     patient=self._patient,
                     recorder=self._performer,
@@ -119,7 +120,7 @@ class _Translation:
         for name, resource in found.items():
             entries.add(name, resource)
         for at, (code, category) in enumerate(self._flags()):
-            flag = resources.flag(
+            flag = clinical.flag(
                 code, self._patient, self._performer, request.date_of_sight_test, category
             )
             entries.add(f"flag {at}", flag)
@@ -276,7 +277,7 @@ class _Translation:
         for at, allergy in enumerate(self._request.allergies):
             yield (
                 f"allergy {at}",
-                resources.allergy(
+                clinical.allergy(
                     allergy, self._patient, self._performer, self._request.date_of_sight_test
                 ),
             )

@@ -15,7 +15,7 @@ from fhir.resources.R4B.quantity import Quantity
 from adapters.pharmacy.request import BloodPressure, Consultation, Medicine, Pulse
 from adapters.pharmacy.rules import Asked
 from broker.ports import Context
-from fhir_profiles import blocks, codes, focus, make, resources
+from fhir_profiles import blocks, clinical, codes, focus, make, resources
 from fhir_profiles.bundle import Entries
 from fhir_profiles.pathways import pharmacy
 from fhir_profiles.resources import concept, defined, reference
@@ -108,13 +108,13 @@ class Message:
             resources.practitioner(clinician.name, codes.GPHC, clinician.gphc_number),
         )
         self.role = self._add_role("practitioner-role", self.practitioner, clinician.role)
-        self.participants = [resources.participant(self.practitioner)]
+        self.participants = [clinical.participant(self.practitioner)]
         responsible = clinician.responsible_pharmacist
         if responsible:
             made = resources.practitioner(responsible.name, codes.GPHC, responsible.gphc_number)
             url = self.entries.add("responsible-pharmacist", made)
             self._add_role("responsible-pharmacist-role", url, "pharmacist")
-            self.participants.append(resources.participant(url, _RESPONSIBLE))
+            self.participants.append(clinical.participant(url, _RESPONSIBLE))
 
     def _add_role(self, name: str, practitioner: str, role: str) -> str:
         roles = codes.system("pharmacy-role")
@@ -130,7 +130,7 @@ class Message:
             reasons.append(concept(codes.SNOMED, pathway.diagnosis.code, pathway.diagnosis.words))
         return self.entries.add(
             "encounter",
-            resources.encounter(
+            clinical.encounter(
                 patient=self.patient,
                 participants=self.participants,
                 provider=self.pharmacy,
@@ -163,7 +163,7 @@ class Message:
     def _conditions(self) -> Iterator[FHIRResourceModel]:
         complaint = self.request.presenting_complaint
         if complaint is not None:
-            yield resources.condition(
+            yield clinical.condition(
                 code=resources.coded(complaint),
                 patient=self.patient,
                 recorder=self.practitioner,
@@ -180,7 +180,7 @@ class Message:
             if pulse is not None:
                 yield from self._pulse(pulse)
         for block in request.observations:
-            yield resources.observed(
+            yield clinical.observed(
                 block,
                 patient=self.patient,
                 performer=self.practitioner,
@@ -203,7 +203,7 @@ class Message:
         taken: date | datetime | None = None,
         category: str = "vital-signs",
     ) -> Observation:
-        return resources.observation(
+        return clinical.observation(
             code=code,
             patient=self.patient,
             performer=self.practitioner,
@@ -226,15 +226,15 @@ class Message:
         terms = methods.properties[block.method]
         systolic = concept(codes.SNOMED, terms["systolic"], None, "Systolic blood pressure")
         diastolic = concept(codes.SNOMED, terms["diastolic"], None, "Diastolic blood pressure")
-        return resources.observation(
+        return clinical.observation(
             code=concept(codes.SNOMED, terms["panel"], None, methods.display(block.method)),
             patient=self.patient,
             performer=self.practitioner,
             taken=block.taken_at or self.seen,
             encounter=self.encounter,
             components=[
-                resources.component(systolic, resources.quantity(block.systolic, block.unit)),
-                resources.component(diastolic, resources.quantity(block.diastolic, block.unit)),
+                clinical.component(systolic, resources.quantity(block.systolic, block.unit)),
+                clinical.component(diastolic, resources.quantity(block.diastolic, block.unit)),
             ],
         )
 
@@ -250,7 +250,7 @@ class Message:
 
     def _allergies(self) -> Iterator[FHIRResourceModel]:
         for block in self.request.allergies:
-            yield resources.allergy(block, self.patient, self.practitioner, self.seen)
+            yield clinical.allergy(block, self.patient, self.practitioner, self.seen)
 
     def _dispense(self, block: Medicine) -> MedicationDispense:
         routes = codes.system("pharmacy-supply-route")
@@ -302,4 +302,4 @@ class Message:
 
     def _flag(self, text: str, category: str) -> FHIRResourceModel:
         code = make.CodeableConcept(text=text)
-        return resources.flag(code, self.patient, self.practitioner, self.seen, category)
+        return clinical.flag(code, self.patient, self.practitioner, self.seen, category)

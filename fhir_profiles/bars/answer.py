@@ -6,7 +6,7 @@ No entry's bytes change but for its id.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -16,7 +16,7 @@ from fhir_profiles import codes, strict_json
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.codes import RESPONSE
 from fhir_profiles.bars.incoming import Message, at, text
-from fhir_profiles.bundle import Entry, entries, entry_id, given_id
+from fhir_profiles.bundle import entry_id, given_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
 OWN_ENCOUNTER: Final = "answer encounter"
@@ -62,11 +62,7 @@ def answer(
     header_url = _url(by, f"answer header {message.id}")
     encounter_url = own_encounter(by.message_id)
     parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
-    parts += [
-        _raw(one.full_url, _with_id(one, by))
-        for one in entries(content)
-        if one.full_url != _header_url(message)
-    ]
+    parts += list(_entries(content, message, by))[1:]
     if planned is not None:
         parts.append(_entry(encounter_url, _encounter(message, by, planned)))
     opening = strict_json.dumps(
@@ -90,24 +86,27 @@ def passed_on(received: bytes, message: Message, by: Answering) -> bytes:
 
     What the sender knows already has the ids that it has here; everything else stays as it came.
     """
-    known = message.resources.keys() - {_header_url(message)}
-    parts = (
-        _raw(one.full_url, _with_id(one, by) if one.full_url in known else one.resource)
-        for one in entries(received)
-    )
-    return strict_json.with_member(received, "entry", b"[" + b",".join(parts) + b"]")
+    held = dict(strict_json.members(received))
+    if not held.get("entry", b"").startswith(b"["):
+        return received
+    held["entry"] = b"[" + b",".join(_entries(received, message, by)) + b"]"
+    return strict_json.written(held)
 
 
-def _with_id(one: Entry, by: Answering) -> bytes:
-    """Return an entry's resource with the id that it has here, every other byte as it was."""
-    given = strict_json.dumps(given_id(by.message_id, one.full_url))
-    if b'"id"' not in one.resource:  # the usual case: nothing in it has an id, so it is put first
-        return b'{"id":' + given + b"," + one.resource.lstrip()[1:]
-    return strict_json.with_member(one.resource, "id", given)
-
-
-def _header_url(message: Message) -> str:
-    return text(at(message.bundle, "entry", 0, "fullUrl"))
+def _entries(bundle: bytes, message: Message, by: Answering) -> Iterator[bytes]:
+    """Yield each entry of a Bundle: a resource of the message with the id that it has here, every
+    other byte as it was."""
+    known = message.resources.keys() - {text(at(message.bundle, "entry", 0, "fullUrl"))}
+    for raw in strict_json.elements_of(bundle, "entry"):
+        held = dict(strict_json.members(raw)) if raw.startswith(b"{") else {}
+        url = text(strict_json.loads(held.get("fullUrl", b"null")))
+        resource = held.get("resource", b"")
+        if url in known and resource.startswith(b"{"):
+            given = strict_json.dumps(given_id(by.message_id, url))
+            held["resource"] = strict_json.with_member(resource, "id", given)
+            yield strict_json.written(held)
+        else:
+            yield raw
 
 
 def own_encounter(message_id: str) -> str:
@@ -120,11 +119,8 @@ def _url(by: Answering, name: str) -> str:
 
 
 def _entry(url: str, resource: Mapping[str, Any]) -> bytes:
-    return _raw(url, strict_json.dumps({**resource, "id": url.removeprefix("urn:uuid:")}))
-
-
-def _raw(url: str, resource: bytes) -> bytes:
-    return b'{"fullUrl":' + strict_json.dumps(url) + b',"resource":' + resource + b"}"
+    identified = {**resource, "id": url.removeprefix("urn:uuid:")}
+    return strict_json.dumps({"fullUrl": url, "resource": identified})
 
 
 def _header(message: Message, by: Answering, encounter: str | None) -> dict[str, Any]:

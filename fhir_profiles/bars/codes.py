@@ -11,6 +11,9 @@ _MESSAGES: Final = f"{NHS}MessageDefinition/"
 
 REJECTED: Final = f"{_CODES}rejected-reasons-bars"
 CONSENTS: Final = f"{_CODES}consent-categories-bars"
+USE_CASES: Final = f"{_CODES}usecases-categories-bars"
+GUIDE_USE_CASES: Final = f"{_CODES}usecase-categories-bars"
+"""USE_CASES as the implementation guide's pseudo-code spells it."""
 
 BUNDLE: Final = f"{_PROFILES}BARSBundleMessage"
 REFERRAL: Final = f"{_PROFILES}BARSServiceRequest-request-referral"
@@ -27,10 +30,13 @@ FULL_RESPONSE: Final = f"{_MESSAGES}bars-message-servicerequest-response-referra
 APPLICATION: Final = "1.0.0"
 """Bundle.meta.versionId of messages of our own use cases: the version of that application."""
 
-_USE_CASES: Final = codes.system("use-case")
+OWN_USE_CASES: Final = codes.system("use-case")
+WORKFLOW: Final = {"system": f"{codes.HL7}usage-context-type", "code": "workflow"}
+"""The kind of useContext by which a message definition names its service and its use case."""
+
 _OF_PATHWAY: Final = {
     pathway: code
-    for code, properties in _USE_CASES.properties.items()
+    for code, properties in OWN_USE_CASES.properties.items()
     for pathway in properties["pathways"].split()
 }
 
@@ -46,6 +52,6 @@ def category(pathway: str) -> dict[str, Any]:
     return {
         "coding": [
             {"system": CATEGORIES, "code": "referral", "display": "Transfer of Care"},
-            {"system": _USE_CASES.url, "code": code, "display": _USE_CASES.display(code)},
+            {"system": OWN_USE_CASES.url, "code": code, "display": OWN_USE_CASES.display(code)},
         ]
     }

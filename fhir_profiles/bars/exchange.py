@@ -12,9 +12,9 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from fhir_profiles import codes, strict_json
-from fhir_profiles.bars.incoming import CATEGORIES, EVENTS, REASONS
+from fhir_profiles.bars import incoming
+from fhir_profiles.bars.codes import USE_CASES
 
-USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
 OWN: Final = codes.system("use-case").url
 _LONGEST_REFERENCE: Final = 64
 _CODE: Final = re.compile(r"[A-Za-z0-9-]{1,32}")
@@ -49,26 +49,21 @@ class Response:
 
 def read_message(body: bytes) -> Message | None:
     """Read a BaRS message; None for anything else."""
-    bundle = _resource(body, "Bundle")
-    header = next(_resources(bundle, "MessageHeader"), None)
-    event = _code(header, EVENTS, "eventCoding")
-    identity = _text(bundle, "id")  # without it no answer could be told to be the answer to it
-    if bundle is None or bundle.get("type") != "message" or not event or not identity:
+    found = incoming.read(_resource(body, "Bundle") or {})
+    event = _code(found.event)
+    if incoming.unreadable(found) or not event:
         return None
-    requests = list(_resources(bundle, "ServiceRequest"))
-    use_cases = {
-        system: _code(requests, system, "category", "coding") for system in (USE_CASES, OWN)
-    }
+    use_cases = {system: _code(found.use_case(system)) for system in (USE_CASES, OWN)}
     system = next((one for one, code in use_cases.items() if code), USE_CASES)
     return Message(
-        id=identity,
-        version=_text(bundle, "meta", "versionId"),
-        definition=_text(header, "definition"),
+        id=found.id,
+        version=found.version,
+        definition=found.definition,
         use_case_system=system,
         use_case=use_cases[system],
-        category=_code(requests, CATEGORIES, "category", "coding"),
+        category=_code(found.category),
         event=event,
-        reason=_code(header, REASONS, "reason", "coding"),
+        reason=_code(found.reason),
     )
 
 
@@ -200,14 +195,9 @@ def _text(found: Any, *path: str) -> str:
     return next((one for one in _at(found, *path) if isinstance(one, str)), "")
 
 
-def _code(found: Any, system: str, *path: str) -> str:
-    """Return the code that a Coding at a path has in a system, in lower case.
-
-    It goes into a header: what could be more than a code is none.
-    """
-    codings = (one for one in _at(found, *path) if isinstance(one, Mapping))
-    code = next((one.get("code") for one in codings if one.get("system") == system), "")
-    return code.lower() if isinstance(code, str) and _CODE.fullmatch(code) else ""
+def _code(found: str) -> str:
+    """Return a code in lower case; it goes into a header: what may be more than a code is none."""
+    return found.lower() if _CODE.fullmatch(found) else ""
 
 
 def _bare(canonical: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fhir_profiles import codes
 from fhir_profiles.compiler.finding import Finding
 from fhir_profiles.identifiers import nhs_number
-from fhir_profiles.systems import normal
+from fhir_profiles.systems import is_same
 
 NHS: Final = "https://fhir.nhs.uk/"
 EVENTS: Final = f"{NHS}CodeSystem/message-events-bars"
@@ -20,9 +20,7 @@ REASONS: Final = f"{NHS}CodeSystem/message-reason-bars"
 CATEGORIES: Final = f"{NHS}CodeSystem/message-category-servicerequest"
 REQUEST: Final = "servicerequest-request"
 RESPONSE: Final = "servicerequest-response"
-_CORE: Final = "https://fhir.nhs.uk/StructureDefinition/"
-_RULE: Final = f"{_CORE}BARSBundleMessage"
-_HEADER: Final = f"{_CORE}BARSMessageHeader"
+_RULE: Final = f"{NHS}StructureDefinition/BARSBundleMessage"
 _VERIFIED: Final = frozenset({"01", "number-present-and-verified"})
 _STATUS_OF: Final = codes.EXT_NHS_NUMBER_STATUS
 
@@ -47,7 +45,7 @@ class Target:
 
     def is_same(self, other: "Target") -> bool:
         """Compare with the systems in any spelling."""
-        return normal(self.system) == normal(other.system) and self.value == other.value
+        return self.value == other.value and is_same(self.system, other.system)
 
     def __str__(self) -> str:
         return f"{self.system}|{self.value}"
@@ -81,7 +79,7 @@ class Message:
     @property
     def event(self) -> str:
         coding = at(self.header, "eventCoding")
-        return coded(coding, EVENTS) if isinstance(coding, Mapping) else ""
+        return coded(coding, EVENTS) if isinstance(coding, dict) else ""
 
     @property
     def reason(self) -> str:
@@ -148,6 +146,16 @@ class Message:
         return next(filter(None, found), "").lower()
 
     @property
+    def label(self) -> str:
+        """The highest confidentiality that anything in it is marked with."""
+        found = {
+            text(tag.get("code"))
+            for resource in (self.bundle, *self.resources.values())
+            for tag in each(at(resource, "meta"), "security")
+        }
+        return next((label for label in ("V", "R") if label in found), "N")
+
+    @property
     def patient(self) -> Patient:
         resource = self.one("Patient")
         number, verified = None, False
@@ -172,7 +180,7 @@ def read(bundle: Resource) -> Message:
     resources: dict[str, Resource] = {}
     for entry in each(bundle, "entry"):
         resource = entry.get("resource")
-        if isinstance(resource, Mapping):
+        if isinstance(resource, dict):
             resources.setdefault(text(entry.get("fullUrl")), resource)
     first = at(bundle, "entry", 0, "resource")
     header = first if text(at(first, "resourceType")) == "MessageHeader" else _NOTHING
@@ -192,6 +200,13 @@ def unreadable(message: Message) -> list[Finding]:
     elif not message.id:
         said = "A message has an id of its sender's making: its answer names it."
         found.append(_wrong("required", "Bundle.id", said))
+    else:
+        said = "An entry has a fullUrl: it is known by it, here and in the answer."
+        found += [
+            _wrong("required", f"Bundle.entry[{place}].fullUrl", said)
+            for place, entry in enumerate(each(message.bundle, "entry"))
+            if not text(entry.get("fullUrl"))
+        ]
     return found
 
 
@@ -220,7 +235,7 @@ def at(value: Any, *path: str | int) -> Any:
             if not isinstance(value, list) or len(value) <= step:
                 return None
             value = value[step]
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             value = value.get(step)
         else:
             return None
@@ -231,7 +246,7 @@ def each(value: Any, name: str) -> Iterator[Resource]:
     """Yield the objects of a list that an element holds."""
     found = at(value, name)
     if isinstance(found, list):
-        yield from (one for one in found if isinstance(one, Mapping))
+        yield from (one for one in found if isinstance(one, dict))
 
 
 def text(value: Any) -> str:
@@ -252,7 +267,7 @@ def moment(value: Any) -> datetime | None:
 
 def same(system: Any, known: str) -> bool:
     """Whether a system is the known one, in any spelling."""
-    return isinstance(system, str) and normal(system) == normal(known)
+    return isinstance(system, str) and is_same(system, known)
 
 
 def coded(coding: Resource, system: str) -> str:

@@ -184,5 +184,4 @@ def _stamped(entry: Held, at: datetime) -> Held:
 
 def _with(document: bytes, name: str, value: bytes) -> bytes:
     """Return a JSON object with one member put in; the others keep their bytes."""
-    parts = {**dict(strict_json.members(document)), name: value}
-    return b"{" + b",".join(strict_json.dumps(key) + b":" + it for key, it in parts.items()) + b"}"
+    return strict_json.written({**dict(strict_json.members(document)), name: value})

@@ -5,7 +5,7 @@ is not loaded, what claims it is checked by the rules that are here. Once it is,
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from fhir_profiles.codes import UK_CORE
@@ -85,7 +85,9 @@ class Library:
             also = self.profile(profile)
             if also is None:
                 raise LookupError(f"no profile {profile}")
-            found += self._misplaced(resource, profile, "") or also(resource, around) or ()
+            claimed = [self._at_hand(one) for _, one in _claimed(resource)]
+            if self._at_hand(profile) not in claimed:  # else it was told already
+                found += self._misplaced(resource, profile, "") or also(resource, around) or ()
         return under(str(name), found)
 
     # -- profiles --------------------------------------------------------------------------------
@@ -184,14 +186,8 @@ class Library:
         return "error" if is_ours or url.startswith(r4.CORE) else "warning"
 
     def _claims(self, resource: Any, around: Scope) -> Sequence[Finding] | None:
-        meta = resource.get("meta")
-        claimed = meta.get("profile") if isinstance(meta, dict) else None
-        if not isinstance(claimed, list):
-            return None
         found: list[Finding] = []
-        for place, canonical in enumerate(claimed):
-            if not isinstance(canonical, str):
-                continue
+        for place, canonical in _claimed(resource):
             path = f"meta.profile[{place}]"
             check = self.profile(canonical)
             if check is not None:
@@ -207,6 +203,15 @@ class Library:
             return []
         said = f"This profile is of {wanted}."
         return [Finding("error", "structure", path, canonical, said)]
+
+
+def _claimed(resource: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Yield the profiles that a resource claims, each with its place among them."""
+    meta = resource.get("meta")
+    claimed = meta.get("profile") if isinstance(meta, dict) else None
+    for place, one in enumerate(claimed if isinstance(claimed, list) else ()):
+        if isinstance(one, str):
+            yield place, one
 
 
 _SHARES: Final = "shares the rules of"

@@ -176,7 +176,8 @@ def _children(items: Items) -> list[Any]:
     return found
 
 
-def _descendants(items: Items) -> list[Any]:
+def descendants(items: Items) -> list[Any]:
+    """Return all that stands in these, at any depth."""
     found: list[Any] = []
     level = _children(items)
     while level:
@@ -254,7 +255,7 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Items]]] = {
     "isDistinct": lambda items: (len(_distinct(items)) == len(items),),
     "hasValue": lambda items: (len(items) == 1 and not isinstance(items[0], dict),),
     "children": _children,
-    "descendants": _descendants,
+    "descendants": descendants,
     "htmlChecks": lambda items: (all(map(markup.is_allowed, items)),),
     "combine": lambda items, other: [*items, *other],
     "union": _union,
