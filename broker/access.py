@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from broker.directory import Agreement
+from broker.directory_entries import Agreement
 from broker.referral import MOVES, Door, Relation
 from fhir_profiles.working_days import london
 

@@ -1,13 +1,10 @@
 """One event's content as the FHIR message that one destination gets: for consumers to compose."""
 
-from typing import Final
-
 from broker.bars import composing
 from broker.events import Recorded
 from broker.ports import Addressed
-from fhir_profiles.bundle import Header, Site, address, entry_id
-
-SOURCE_NAME: Final = composing.SOFTWARE
+from fhir_profiles.bundle import entry_id
+from fhir_profiles.message import Header, Site, address
 
 
 def message(
@@ -33,7 +30,7 @@ def message(
             header_id=entry_id(to.delivery, "header"),
             event=code,
             timestamp=event.time,
-            source_name=SOURCE_NAME,
+            source_name=composing.SOFTWARE,
             source_endpoint=event.source,
             sender=Site(to.sender.ods, to.sender.name),
             receiver=Site(to.receiver.ods, to.receiver.name, to.receiver.service),

@@ -15,14 +15,21 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles.bars import exchange
 
 ANSWER: Final = "answer"
+FIRST_REFUSAL: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer with its status, byte for byte as it came."""
+    """The answer to an attempt, with its status, byte for byte as it came."""
 
+    attempt: int
     status: int
     body: bytes = field(repr=False)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it says that the message is not taken."""
+        return self.status >= FIRST_REFUSAL
 
     @property
     def reference(self) -> str | None:
@@ -49,4 +56,4 @@ def of_delivery(connection: Connection, vault: Vault, delivery_id: str) -> Answe
         return None
     attempts = deliveries.attempts_of(connection, [delivery_id])
     status = next((one.http_status for one in attempts if one.number == opened.version), None)
-    return None if status is None else Answered(status, opened.body)
+    return None if status is None else Answered(opened.version, status, opened.body)

@@ -5,11 +5,11 @@ Exit codes: 0 it is done, 1 something was found wrong or is not there, 2 it coul
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
-from broker import registry, settings
+from broker import parts, registry, settings
 from broker.errors import BrokerError, Refused
 from broker.registry import BadWiring
 from broker.telemetry import set_up_logging
@@ -68,8 +68,11 @@ def build(asked: str = "") -> typer.Typer:
         looking,
         partner,
         profiles,
+        replay,
+        restoring,
         signing,
         token,
+        topics,
     )
 
     app = typer.Typer(
@@ -81,6 +84,8 @@ def build(asked: str = "") -> typer.Typer:
         "check": looking.check,
         "token": token.token,
         "overdue": looking.overdue,
+        "replay": replay.replay,
+        "backup": restoring.backup,
     }
     groups = {
         "directory": directory.app,
@@ -90,6 +95,8 @@ def build(asked: str = "") -> typer.Typer:
         "profiles": profiles.app,
         "endpoints": endpoints.app,
         "keys": signing.app,
+        "topics": topics.app,
+        "restore": restoring.app,
     }
     for name, command in commands.items():
         app.command(name)(command)
@@ -108,17 +115,23 @@ def build(asked: str = "") -> typer.Typer:
     return app
 
 
-def serve() -> None:
-    """Serve the API until SIGTERM or Ctrl-C: what is under way ends first, within 15 seconds.
+def serve(
+    role: Annotated[
+        str, typer.Option(help=f"What this process does: {', '.join(parts.NAMES)}.")
+    ] = parts.ALL,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C: what is under way ends first, within 15 seconds.
 
-    An embedded broker makes its database and its key ring where there are none, and brings the
-    database up to date after a backup. Logs are JSON lines on standard error.
+    `api` answers callers, `relay` publishes to Kafka, `dispatch` makes deliveries, `worker` sends
+    them and watches deadlines: on PostgreSQL each may run in any number of processes. An embedded
+    broker is one process; it makes its database and its key ring where there are none, and brings
+    the database up to date after a backup. Logs are JSON lines on standard error.
     """
     from broker import serving
 
     found = settings.load()
     set_up_logging(found.log_level)
-    serving.run(found, typer.echo)
+    serving.run(found, parts.parts_of(role, found), typer.echo)
 
 
 def migrate() -> None:

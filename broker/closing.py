@@ -45,7 +45,7 @@ async def closing(
         moves.relation(found.row, caller.organisation, directory) is not Relation.ACTING
     ):
         raise _refused(closes, "unknown-referral", "There is no such referral to you.")
-    if _is_another(core, found, needs):
+    if found.is_about_another(core.vault, needs.nhs_number):
         raise _refused(closes, "another-patient", "That referral is about another patient.")
     if State(found.row.state) not in referral.OPEN:
         over = Problem(closes.field, "referral-over", "That referral was over already.")
@@ -60,15 +60,6 @@ def _find(core: Core, connection: Connection, named: str) -> Found | None:
     message = messages.get(connection, named) if row is None else None
     subject = row.subject_id if row is not None else getattr(message, "subject_id", None)
     return None if subject is None else moves.find(connection, core.vault, subject)
-
-
-def _is_another(core: Core, found: Found, needs: Needs) -> bool:
-    """Whether both patients are known, and are not the same."""
-    message = found.about.message
-    if needs.nhs_number is None or message.patient_pseudonym is None:
-        return False
-    key_id, pseudonym = core.vault.pseudonym(needs.nhs_number)
-    return bool(message.pseudonym_key == key_id and message.patient_pseudonym != pseudonym)
 
 
 def _refused(closes: Closes, code: str, detail: str) -> Refused:

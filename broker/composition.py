@@ -4,6 +4,7 @@ The one way a message comes to be, whether a pillar posted it or the broker give
 for the randomness of its key.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -41,7 +42,8 @@ class Composing:
     """What is known of a message before it is sealed. Times aware, UTC.
 
     `correlation_id` joins what was posted together; `conversation` is what its sender calls the
-    whole case (BaRS's X-Correlation-Id), where it said so.
+    whole case (BaRS's X-Correlation-Id), where it said so. `checked` is the content as it was read
+    and checked when it came in; without it, it is of our own making.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Composing:
     priority: Priority
     happened: datetime | date
     now: datetime
+    checked: Mapping[str, Any] | None = field(default=None, repr=False)
     subject_kind: SubjectKind | None = None
     conversation: str | None = None
     causation_id: str | None = None
@@ -92,13 +95,11 @@ class Unsound(BrokerError):
 def compose(vault: Vault, new: Composing) -> NewMessage:
     """Give a message its key, seal what it holds, and lay down its event and deadlines.
 
-    Raises Unsound where the content is not FHIR R4: nothing that is not gets any further. That it
-    is as its profiles say is held by tests: a rule of ours must not hold a patient's message back.
+    Raises Unsound where a content of our own making is not FHIR R4: nothing that is not gets any
+    further. That it is as its profiles say is held by tests: a rule of ours must not hold a
+    patient's message back.
     """
-    wrong = structure.check(new.content)
-    if wrong:
-        where = "; ".join(f"{one.path}: {one.severity}" for one in wrong[:3])
-        raise Unsound(f"what {new.door} made of {new.event_type} is not FHIR R4 at {where}")
+    held = _sound(new) if new.checked is None else new.checked
     key = vault.new_key(new.id)
 
     def seal(owner: str, role: str, content_type: str, body: bytes) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
         payloads.append(seal(new.id, POSTED, JSON, new.posted))
     payloads += [seal(new.id, role, JSON, body) for role, body in new.extra.items()]
     key_id, pseudonym = new.patient or (None, None)
-    entries = bundle.index(new.content, new.id)
+    entries = bundle.index(held, new.id)
     about = next((row for row in entries if row.full_url == new.focus), None)
     # A Task tells one party of a move; where a referral stands is found by the referral's own.
     found = about if about is not None and about.type != "Task" else None
@@ -169,6 +170,15 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
         identifiers=_identifiers(vault, found) if found is not None else (),
         deadlines=deadline_rows(new),
     )
+
+
+def _sound(new: Composing) -> Any:
+    """Return the content that was made, read. Raises Unsound."""
+    wrong = structure.check(new.content)
+    if wrong:
+        where = "; ".join(f"{one.path}: {one.severity}" for one in wrong[:3])
+        raise Unsound(f"what {new.door} made of {new.event_type} is not FHIR R4 at {where}")
+    return json.loads(new.content)
 
 
 def deadline_rows(new: Composing) -> list[dict[str, Any]]:
@@ -235,10 +245,7 @@ def _authored(new: Composing, row: bundle.IndexRow) -> datetime:
     written = values.date_or_time(row.authored)
     if written is None or (isinstance(written, datetime) and written.tzinfo is None):
         return new.now
-    try:
-        return deadlines.started(written, new.now)
-    except OverflowError:  # at the calendar's own ends there is no UTC
-        return new.now
+    return deadlines.started(written, new.now)
 
 
 def _identifiers(vault: Vault, about: bundle.IndexRow) -> list[dict[str, Any]]:

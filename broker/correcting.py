@@ -6,45 +6,35 @@ says so; one that stands, and whose referral has had its course, is not made aga
 practice withdraws the old version from the old practice.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import moves, referral
+from broker import assigning
 from broker.access import Caller
 from broker.answers import ROLE, Answer
 from broker.audit import Entry
 from broker.composition import POSTED
 from broker.core import Core
+from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
-from broker.deadlines import DeadlineKind
-from broker.directory import BARS, Directory
+from broker.directory import Directory
 from broker.errors import Conflict, NotFound, Problem, Refused, Stale
-from broker.events import (
-    REFERRAL_AMENDED,
-    UPDATE_SUBMITTED,
-    Destination,
-    Kind,
-    Priority,
-    Role,
-)
+from broker.events import Destination, Kind
 from broker.moves import Found, Ready
 from broker.moving import check_version
 from broker.ports import Adapter, Needs, Want
-from broker.preparing import Origin, Plan, Planned, Prepared, Slot, new_slot, plan, prepare
+from broker.preparing import Origin, Plan, Prepared, plan, prepare
 from broker.reading import read_object, understand
-from broker.referral import State
 from broker.retracting import Retractor
 from broker.sent import Sent, check_standing, lock, read, retire
-from broker.store import messages, referrals, work
+from broker.store import messages, referrals
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
 
 CORRECTED: Final = 200
-CALLED: Final = frozenset({DeadlineKind.TELEPHONE})
-NOTHING: Final = frozenset[DeadlineKind]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +114,17 @@ class Correcting:
         planned = plan(asked.adapter, raw, needs, directory, now)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
         before = await self._wanted_before(asked.adapter, sent, directory)
-        called = await self._core.store.read(lambda c: _called(c, sent))
-        slots, taken_over, said = _slots(planned, sent, before, called, needs, retractor)
-        _check_can_be_changed(planned, slots, taken_over.values(), directory)
-        abandoned = [one for one in sent.referrals if one not in taken_over.values()]
+        called = await self._core.store.read(lambda c: assigning.called(c, sent))
+        assigned = assigning.assign(planned, sent, before, called, retractor)
+        assigning.check_can_be_changed(planned, assigned, directory)
+        slots, amended = assigned.slots, assigned.amended
+        abandoned = [one for one in sent.referrals if one not in amended.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
         planned = Plan(
             needs,
             tuple(one for one in planned.planned if one.want.key in slots),
             planned.warnings,
-            (*said, *left, *planned.read_first),
+            (*assigned.said, *left, *planned.read_first),
         )
         origin = Origin(
             organisation=organisation,
@@ -155,17 +146,13 @@ class Correcting:
             prepared,
             [retractor.withdrawal(sent, gone, client, asked.adapter.name)] if gone else [],
             cancels,
-            [
-                (taken_over[key], new)
-                for key, new in _by_key(planned, prepared)
-                if key in taken_over
-            ],
+            [(amended[key], new) for key, new in _by_key(planned, prepared) if key in amended],
         )
         answer = Answer(
             CORRECTED,
             strict_json.dumps(
                 {
-                    **prepared.answer,
+                    **prepared.answer(),
                     "replaces": sent.message.id,
                     "cancelled": [f"/referrals/{one.found.row.subject_id}" for one in cancels],
                     "version": sent.version + 1,  # the subject is locked at the one that was read
@@ -183,6 +170,7 @@ class Correcting:
                 messages.put_payloads(tx, [kept.row])
 
         await self._core.store.write(write)
+        crashpoint("correction.written")
         return answer
 
     async def _wanted_before(
@@ -267,144 +255,11 @@ class Correcting:
         )
 
 
-def _check_can_be_changed(
-    planned: Plan, slots: Mapping[str, Slot], taken_over: Iterable[Found], known: Directory
-) -> None:
-    """Raise Conflict where a referral that stands would change at a place that speaks BaRS, which
-    has no message for that."""
-    places = {Destination(one.row.receiver, one.row.receiver_service) for one in taken_over}
-    places |= {
-        route.destination
-        for one in planned.planned
-        if one.want.key in slots and slots[one.want.key].event_type == REFERRAL_AMENDED
-        for route in one.routes
-        if route.role is Role.ACTING
-    }
-    for place in places:
-        if known.channel(place) == BARS:
-            raise Conflict(
-                f"{known.name(place)} cannot be sent a changed referral. Cancel this one, then "
-                "send what is right as a new one, under a reference of its own."
-            )
-
-
-def _called(connection: Connection, sent: Sent) -> set[str]:
-    """Return which of the versions that stand are same-day and were telephoned about, or follow
-    one that was: somebody there knows, and is not asked for again."""
-    standing = (sent.message, *(found.about.message for found in sent.referrals))
-    same_day = {one.id for one in standing if one.priority == Priority.STAT}
-    rows = work.deadlines_of(connection, sorted(same_day))
-    return same_day - {
-        row.message_id
-        for row in rows
-        if row.kind == DeadlineKind.TELEPHONE and (row.cleared_at is None or row.lapsed)
-    }
-
-
-def _slots(
-    planned: Plan,
-    sent: Sent,
-    before: Mapping[str, Want],
-    called: Collection[str],
-    needs: Needs,
-    retractor: Retractor,
-) -> tuple[dict[str, Slot], dict[str, Found], list[str]]:
-    """Decide where each wanted message belongs: the subject that it corrects, or one of its own.
-
-    What has no place is not sent: its referral has had its course, and the sender is told so.
-    """
-    old, directory = sent.message, retractor.directory
-    slots: dict[str, Slot] = {}
-    taken_over: dict[str, Found] = {}
-    said: list[str] = []
-    for one in planned.planned:
-        want = one.want
-        if want.kind is Kind.UPDATE and old.kind == Kind.UPDATE:
-            facts = {"reason": "update", "about": old.id}
-            unclocked = CALLED if old.id in called and _acting(one) in sent.places else NOTHING
-            slots[want.key] = Slot(
-                old.subject_id, None, UPDATE_SUBMITTED, old.id, old.version + 1, facts, unclocked
-            )
-            continue
-        live = next((found for found in sent.referrals if _same_place(found, one)), None)
-        if live is None:
-            if old.kind == Kind.REFERRAL:
-                raise _elsewhere(sent, one, directory)
-            if sent.ended and _has_had_its_course(sent.ended[-1], want, before.get(want.key)):
-                said.append(retractor.standing(sent.ended[-1], "is not made again"))
-                continue
-            slots[want.key] = new_slot(want, needs.subject)
-            continue
-        state = State(live.row.state)
-        referral.apply(
-            state,
-            referral.MOVES["amend"],
-            referral.Relation.SENDER,
-            moves.context(live.row, live.row.sender, directory, live.about.message.accepted_at),
-        )
-        if referral.needs_receivers_eye(state):
-            name = directory.name(Destination(live.row.receiver, live.row.receiver_service))
-            said.append(
-                f"{name} has already taken the patient on: make sure that somebody there sees "
-                "the amendment."
-            )
-        last = live.about.message
-        facts = {"reason": "update", "about": last.id}
-        is_decided = live.row.state not in moves.UNDECIDED  # and no acceptance will come again
-        unclocked = frozenset({DeadlineKind.DECIDED}) if is_decided else NOTHING
-        slots[want.key] = Slot(
-            subject=live.row.subject_id,
-            subject_kind=None,
-            event_type=REFERRAL_AMENDED,
-            replaces=last.id,
-            version=last.version + 1,
-            facts=facts,
-            unclocked=unclocked | (CALLED if last.id in called else NOTHING),
-        )
-        taken_over[want.key] = live
-    return slots, taken_over, said
-
-
-def _has_had_its_course(ended: Found, want: Want, before: Want | None) -> bool:
-    """Whether this asks for no more than the version before did, whose referral waits for nobody.
-
-    A rejected or expired one waits for its sender; a higher urgency or another rule is new.
-    """
-    return (
-        before is not None
-        and want.reason_code == before.reason_code
-        and want.priority.rank >= before.priority.rank
-        and referral.STAGES[State(ended.row.state)].waits_for is None
-    )
-
-
-def _same_place(found: Found, one: Planned) -> bool:
-    acting = _acting(one)
-    return (found.row.receiver, found.row.receiver_service) == (acting.ods, acting.service)
-
-
-def _acting(one: Planned) -> Destination:
-    return next(route.destination for route in one.routes if route.role is Role.ACTING)
-
-
 def _taking_back(message: Any) -> str:
     """Return the door that takes back what was sent: a referral is cancelled."""
     if message.kind == Kind.REFERRAL:
         return f"POST /referrals/{message.subject_id}/cancel with the reason patient-request"
     return f"POST /messages/{message.id}/withdrawal"
-
-
-def _elsewhere(sent: Sent, one: Planned, directory: Directory) -> Conflict:
-    anew = "refer anew, under a new reference"
-    if not sent.referrals:
-        return Conflict(f"This referral has ended; it cannot be amended. To send it, {anew}.")
-    row = sent.referrals[0].row
-    was = directory.name(Destination(row.receiver, row.receiver_service))
-    return Conflict(
-        f"With this body the referral would go to {directory.name(_acting(one))} instead of "
-        f"{was}. Cancel it with POST /referrals/{row.subject_id}/cancel (referred-elsewhere) and "
-        f"{anew}."
-    )
 
 
 def _no_longer_told(sent: Sent, planned: Plan) -> list[Destination]:

@@ -6,7 +6,7 @@ or found where the client asks so (`If-None-Exist`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -15,7 +15,7 @@ from broker.access import Caller
 from broker.answers import FHIR, Answer
 from broker.core import Core
 from broker.directory import Directory
-from broker.errors import BadRequest, Problem, Refused, Stale
+from broker.errors import BadRequest, Conflict, Problem, Refused, Stale
 from broker.events import Destination, Kind, Priority, Role, SubjectKind, uuid7
 from broker.finding import Finding as Found
 from broker.intake import Intake, Submission
@@ -71,30 +71,40 @@ class Creating:
 
         Raises Refused with nothing stored, every problem at once; Unavailable.
         """
-        organisation = wished.caller.organisation
+        caller = wished.caller
+        key = uuid7() if wished.key is None else wished.key
         async with self._core.answers.claim(
-            organisation, wished.key or uuid7(), f"POST {wished.path}", wished.body, family=FHIR
+            caller.organisation, key, f"POST {wished.path}", wished.body, family=FHIR
         ) as claimed:
             if claimed.known is not None:
                 return claimed.known
             raw = read_object(wished.body)
             made = self._read(wished, raw)
-            condition = wished.condition or made.condition
-            if condition:
-                known = await self._standing(wished.caller, made, condition)
-                if known is not None:
-                    return known
+            about = _about(made)
+            wanted = self._condition(wished, made, about)
+            known = await self._standing(caller, made, wanted)
+            if known is not None:
+                return known
             submission = Submission(
-                caller=wished.caller,
+                caller=caller,
                 door=DOOR,
-                translator=_Handed(made),
+                translator=_Handed(made, about),
                 raw=raw,
-                read=lambda known, now: (made, _needs(made, organisation, known, now)),
+                read=lambda known, now: (
+                    made,
+                    _needs(made, about, caller.organisation, known, now),
+                ),
                 answer=lambda prepared: _answer(made, prepared),
                 posted=wished.body,
                 traceparent=wished.traceparent,
             )
-            return (await self._intake.take(submission, claimed)).answer
+            try:
+                return (await self._intake.take(submission, claimed)).answer
+            except Conflict:  # perhaps with one that was taken in after it was looked for
+                known = await self._standing(caller, made, wanted)
+                if known is None:
+                    raise
+                return known
 
     def _read(self, wished: Wished, raw: Mapping[str, Any]) -> Created:
         kind = raw.get("resourceType")
@@ -103,26 +113,45 @@ class Creating:
         if kind != wanted:
             said = f"This door creates a {wanted}."
             raise BadRequest(NOTHING, [Problem("resourceType", "value", said)])
-        findings = [one for one in self._profiles.check(wished.body) if one.severity == "error"]
-        _refuse(findings)
+        findings = self._profiles.check(wished.body, read=raw)
+        _refuse([one for one in findings if one.severity == "error"])
+        _refuse(list(_unnamed(raw)))
         made = created.read(wished.body, raw)
         if not isinstance(made, Created):
             _refuse(made)
             raise AssertionError  # what _refuse was given, it raised
         return made
 
-    async def _standing(self, caller: Caller, made: Created, condition: str) -> Answer | None:
-        """Return what the client's condition finds. Raises Stale where it finds more than one."""
+    def _condition(self, wished: Wished, made: Created, about: bundle.IndexRow) -> Search | None:
+        """Return what the client's condition asks for, if it has one. Raises BadRequest."""
+        condition, field_ = wished.condition, "http.If-None-Exist"
+        if not condition:
+            path = made.paths[made.focus].removesuffix("resource")
+            condition, field_ = made.condition, f"{path}request.ifNoneExist"
+        if not condition:
+            return None
         pairs = parse_qsl(condition, keep_blank_values=True)
         if [name for name, _ in pairs] != ["identifier"]:
             said = "A condition is identifier=system|value, and nothing else."
-            raise BadRequest(NOTHING, [Problem("http.If-None-Exist", "not-supported", said)])
-        search, _ = self._found.reader.read(made.type, pairs)
-        own_ = {self._found.reader.identifier_hmac(*one) for one in _about(made).identifiers}
+            raise BadRequest(NOTHING, [Problem(field_, "not-supported", said)])
+        try:
+            search, _ = self._found.reader.read(made.type, pairs)
+        except BadRequest as wrong:
+            problems = [replace(one, field=field_) for one in wrong.problems]
+            raise BadRequest(NOTHING, problems) from None
+        own_ = {self._found.reader.identifier_hmac(*one) for one in about.identifiers}
         if not all(isinstance(t, Called) and set(t.hmacs) <= own_ for t in search.tests):
             said = "It is none of the identifiers of what is to be created."
-            raise BadRequest(NOTHING, [Problem("http.If-None-Exist", "value", said)])
-        page = await self._found.page(caller, Search(made.type, search.tests, count=2))
+            raise BadRequest(NOTHING, [Problem(field_, "value", said)])
+        return replace(search, count=2)
+
+    async def _standing(
+        self, caller: Caller, made: Created, wanted: Search | None
+    ) -> Answer | None:
+        """Return what the client's condition finds. Raises Stale where it finds more than one."""
+        if wanted is None:
+            return None
+        page = await self._found.page(caller, wanted)
         if len(page.matches) > 1:
             raise Stale(f"{NOTHING} More than one has this identifier.")
         if not page.matches:
@@ -131,6 +160,19 @@ class Creating:
         if not made.is_transaction:
             return Answer(KNOWN, match.resource)
         return Answer(KNOWN, _response([(made.type, match.id, "200 OK")]))
+
+
+def _unnamed(raw: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is contained without an id, or under another's: it would be sent for the other."""
+    names = set[str]()
+    for place, one in enumerate(raw.get("contained", ())):
+        path, name = f"{raw['resourceType']}.contained[{place}].id", one.get("id")
+        if name is None:
+            yield Finding("error", "required", path, "", "What is contained has an id.")
+        elif name in names:
+            yield Finding("error", "duplicate", path, "", "Another that is contained has this id.")
+        else:
+            names.add(name)
 
 
 def _refuse(findings: Sequence[Finding]) -> None:
@@ -142,9 +184,9 @@ def _refuse(findings: Sequence[Finding]) -> None:
 class _Handed:
     """Hands on what was created, under the ids of its message."""
 
-    def __init__(self, made: Created) -> None:
+    def __init__(self, made: Created, about: bundle.IndexRow) -> None:
         self.paths = FieldPaths(named=f"{made.paths[made.focus]}.{_TO[made.type]}")
-        self._is_urgent = _about(made).priority in {Priority.STAT, Priority.URGENT}
+        self._is_urgent = about.priority in {Priority.STAT, Priority.URGENT}
 
     def translate(self, request: Created, context: Context) -> Sequence[Draft]:
         message_id = context.message_ids[KEY]
@@ -160,19 +202,18 @@ class _Handed:
 
 def _about(made: Created) -> bundle.IndexRow:
     focus = made.named(_NOWHERE)[made.focus]
-    rows = bundle.index(made.content(_NOWHERE), _NOWHERE)
+    rows = bundle.index(strict_json.loads(made.content(_NOWHERE)), _NOWHERE)
     return next(row for row in rows if row.full_url == focus)
 
 
-def _needs(made: Created, organisation: str, directory: Directory, now: datetime) -> Needs:
-    about = _about(made)
+def _needs(
+    made: Created, about: bundle.IndexRow, organisation: str, directory: Directory, now: datetime
+) -> Needs:
     message = incoming.read(strict_json.loads(made.content(_NOWHERE)))
     own(about.requester or organisation, organisation)
-    path = made.paths[made.focus]
-    if about.status not in _STANDING[made.type]:
-        said = f"Only one that is {' or '.join(_STANDING[made.type])} is sent."
-        _refuse([Finding("error", "invariant", f"{path}.status", "", said)])
-    place = _place(message, message.resources[about.full_url], made, directory)
+    focus = message.resources[about.full_url]
+    _refuse(list(_unsendable(made, about, message)))
+    place = _place(message, focus, made, directory)
     patient = message.patient
     seeks = [Seek(Role.ACTING, "", named=place)]
     practice = directory.practice(patient.practice)
@@ -196,12 +237,30 @@ def _needs(made: Created, organisation: str, directory: Directory, now: datetime
             ),
         ),
         consent=True,
-        label=_label(message),
+        label=message.label,
         nhs_number=patient.nhs_number,
         identity_verified=patient.is_verified,
         practice=patient.practice,
         warnings=() if patient.is_verified else (warning,),
     )
+
+
+def _unsendable(made: Created, about: bundle.IndexRow, message: Message) -> Iterator[Finding]:
+    """Yield why nobody can be sent this, though it is FHIR."""
+    path, focus = made.paths[made.focus], message.resources[about.full_url]
+    if about.status not in _STANDING[made.type]:
+        said = f"Only one that is {' or '.join(_STANDING[made.type])} is sent."
+        yield Finding("error", "invariant", f"{path}.status", "", said)
+    if focus.get("doNotPerform") is True:
+        said = "Nobody is sent a request not to do something: it would be read as one to do it."
+        yield Finding("error", "not-supported", f"{path}.doNotPerform", "", said)
+    # By another's number it would be found, and by its own it would not.
+    subject = incoming.text(incoming.at(focus, "subject", "reference"))
+    if [url for url, _ in message.all("Patient")] != [subject]:
+        said = (
+            "Send the Patient that it is about with it, refer to that, and send no other Patient."
+        )
+        yield Finding("error", "required", f"{path}.subject", "", said)
 
 
 def _place(
@@ -239,16 +298,6 @@ def _happened(about: bundle.IndexRow, now: datetime) -> datetime:
     written = values.date_or_time(about.authored)
     is_moment = isinstance(written, datetime) and written.tzinfo is not None
     return written if is_moment else now  # type: ignore[return-value]
-
-
-def _label(message: Message) -> str:
-    """Return the highest confidentiality that any of it is marked with."""
-    found = {
-        incoming.text(tag.get("code"))
-        for resource in message.resources.values()
-        for tag in incoming.each(incoming.at(resource, "meta"), "security")
-    }
-    return next((label for label in ("V", "R") if label in found), "N")
 
 
 # -- what the client is told ---------------------------------------------------------------------

@@ -70,7 +70,7 @@ _SENT: Final = _UPDATE | _REFERRAL
 _ALL: Final = frozenset(Kind)
 _ACTING: Final = Role.ACTING
 
-# Issue 3, items 13 and 21. A copy has no filed-by clock (item 25).
+# A copy has no filed-by clock: nobody has to act on it.
 RULES: Final = (
     Rule(_K.RECEIVED, _SENT, _ACTING, _SAME_DAY, hours=1),
     Rule(_K.RECEIVED, _SENT, _ACTING, _URGENT, hours=4),
@@ -176,7 +176,10 @@ def started(happened: datetime | date, accepted_at: datetime) -> datetime:
     else:
         moment = datetime.combine(happened, OPENS, LONDON)
     # A sender's clock that runs ahead must not buy time.
-    return min(moment, accepted_at).astimezone(UTC)
+    try:
+        return min(moment, accepted_at).astimezone(UTC)
+    except OverflowError:  # at the calendar's own ends there is no UTC
+        return accepted_at
 
 
 def is_overdue(due: datetime, now: datetime) -> bool:

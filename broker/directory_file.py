@@ -17,14 +17,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from broker.directory import (
+from broker.directory import BARS, GENERAL_PRACTICE, Directory
+from broker.directory_entries import (
     ALL,
-    BARS,
-    GENERAL_PRACTICE,
     Agreement,
     Connection,
     Contact,
-    Directory,
     Entries,
     Organisation,
     Service,

@@ -4,7 +4,6 @@ A wake-up is a hint, a slow poll the safety net; `fan_out` always works from the
 repeated: what is there already is skipped.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from broker.ports import Addressed, Consumer, Original
 from broker.store import deliveries, ledger, messages, work
 from broker.store.messages import Opened
 from broker.store.tx import Connection, Tx
-from broker.vault import Binding, Tampered
+from broker.vault import Binding
 
 GROUP: Final = "dispatch"
 BATCH: Final = 64
@@ -69,6 +68,18 @@ class Dispatch:
     def __init__(self, core: Core, consumers: Sequence[Consumer]) -> None:
         self._core = core
         self._consumers = consumers
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of event of which something is delivered."""
+        return frozenset().union(*(consumer.types for consumer in self._consumers))
+
+    def owed(self, event: Recorded) -> dict[str, Destination]:
+        """Return the deliveries that an event must have, by id, whether or not they are there."""
+        return {
+            delivery_id(consumer.name, event.id, route.destination): route.destination
+            for consumer, route in self._takers(event)
+        }
 
     async def run_once(self) -> int:
         """Fan out what stands after the cursor; return how many events were passed.
@@ -178,15 +189,8 @@ class Dispatch:
 
     def _contents(self, connection: Connection, events: Iterable[str]) -> Mapping[str, Opened]:
         """Open what is to be sent; what cannot be opened is left out, and holds up nothing else."""
-        wanted = list(events)
-        try:
-            return messages.payloads(connection, self._core.vault, wanted, CONTENT)
-        except Tampered:
-            found: dict[str, Opened] = {}
-            for one in wanted:
-                with contextlib.suppress(Tampered):
-                    found |= messages.payloads(connection, self._core.vault, [one], CONTENT)
-            return found
+        found = messages.opened(connection, self._core.vault, events, CONTENT)
+        return {one: opened for one, opened in found.items() if isinstance(opened, Opened)}
 
     def _takers(self, event: Recorded) -> Iterable[tuple[Consumer, Route]]:
         return [
@@ -331,7 +335,7 @@ def _write_again(tx: Tx, one: _Prepared, actor: str) -> int:
     ledger.lock_dispatched(tx, [event.subject])
     there = deliveries.known(tx, [row["id"] for row, _ in one.rows])
     missing = [(row, sent) for row, sent in one.rows if row["id"] not in there]
-    over = _overtaken(tx, event) if missing else frozenset()
+    over = overtaken(tx.connection, event) if missing else frozenset()
     ended = {"state": "done", "done_reason": "superseded", "settled_at": tx.now}
     rows = [
         row | _made_at(tx) | (ended if Destination(row["ods"], row["service"]) in over else {})
@@ -351,15 +355,15 @@ def _write_again(tx: Tx, one: _Prepared, actor: str) -> int:
     return made
 
 
-def _overtaken(tx: Tx, event: Recorded) -> frozenset[Destination]:
+def overtaken(connection: Connection, event: Recorded) -> frozenset[Destination]:
     """Return the places that must not get this any more: they were told since that it is over, or
     a whole new version went there."""
-    message = messages.get(tx.connection, event.message_id or "")
+    message = messages.get(connection, event.message_id or "")
     if message is not None and message.status in {"withdrawn", "replaced"}:
         return frozenset(route.destination for route in event.routes)
     return frozenset(
         route.destination
-        for later in ledger.events_of(tx.connection, event.subject)
+        for later in ledger.events_of(connection, event.subject)
         if later.subject_seq > event.subject_seq and later.facts.get("supersedes") == "unsent"
         for route in later.routes
     )

@@ -235,7 +235,12 @@ DeliveryCode = Literal[
     "intermediary",
     "no-token",
     "not-offered",
+    "steps-lost",
 ]
+
+
+class Fatal(BrokerError):
+    """This process cannot go on: it ends, and whoever looks after it starts it again."""
 
 
 class Retry(BrokerError):

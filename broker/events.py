@@ -90,6 +90,7 @@ REFERRAL_SUBMITTED: Final = "referral.request.submitted.v1"
 REFERRAL_AMENDED: Final = "referral.request.amended.v1"
 REFERRAL_MOVED: Final = "referral.task.moved.v1"
 NOTICE_ISSUED: Final = "notice.message.issued.v1"
+DELIVERY_RECEIVED: Final = "broker.delivery.received.v1"
 DELIVERY_DIED: Final = "broker.delivery.died.v1"
 
 ALL_TYPES: Final = frozenset(
@@ -101,6 +102,7 @@ ALL_TYPES: Final = frozenset(
         REFERRAL_AMENDED,
         REFERRAL_MOVED,
         NOTICE_ISSUED,
+        DELIVERY_RECEIVED,
         DELIVERY_DIED,
     }
 )
@@ -118,6 +120,10 @@ class Destination:
 
     def __str__(self) -> str:
         return f"{self.ods}/{self.service}" if self.service else self.ods
+
+    def covers(self, other: "Destination") -> bool:
+        """Whether it names the other: that very service, or the organisation with all of them."""
+        return self.ods == other.ods and self.service in {"", other.service}
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class Version:
         found: datetime = self.row.updated_at
         return found
 
+    @property
+    def stands(self) -> bool:
+        """Whether its message does: one that was replaced or withdrawn is tagged with that."""
+        return _standing(self.row, self.row.id) is None
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -70,7 +75,7 @@ class Finding:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.reader = Reader(
-            lambda number: core.vault.pseudonym(number)[1],
+            core.vault.pseudonyms,
             lambda system, value: resources.identifier_hmac(core.vault, system, value),
         )
 
@@ -178,15 +183,22 @@ def _resource(row: Any, resource_id: str, content: Opened) -> bytes:
 
 
 def _as_read(row: Any, resource_id: str, resource: bytes, summary: str = "false") -> bytes:
-    status = "" if resources.is_standing(resource_id, row) else row.message_status
     return stored.as_read(
         resource,
         resource_id,
         row.version,
         row.updated_at,
-        standing=status if status in resources.STANDS_NO_LONGER else None,
+        standing=_standing(row, resource_id),
         summary=summary,
     )
+
+
+def _standing(row: Any, resource_id: str) -> str | None:
+    """Return what became of a resource's message, if that stands no longer."""
+    if resources.is_standing(resource_id, row):
+        return None
+    status: str = row.message_status
+    return status if status in resources.STANDS_NO_LONGER else None
 
 
 def _match(row: Any, content: Opened, search: Search) -> Match:

@@ -68,10 +68,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a submission, and what its sender is told."""
+    """What became of a submission, by which directory, and what its sender is told."""
 
     prepared: Prepared
     answer: Answer
+    directory: Directory
 
 
 class Intake:
@@ -164,7 +165,7 @@ class Intake:
                     door=new.row["door"],
                     organisation=caller.organisation,
                 )
-            return Taken(prepared, answer)
+            return Taken(prepared, answer, directory)
 
     def _origin(self, submission: Submission, needs: Needs, claimed: Claimed) -> Origin:
         caller, vault = submission.caller, self._core.vault
@@ -273,7 +274,7 @@ class Intake:
 
 
 def _told(prepared: Prepared) -> Answer:
-    return Answer(ACCEPTED, strict_json.dumps(prepared.answer))
+    return Answer(ACCEPTED, strict_json.dumps(prepared.answer()))
 
 
 def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:

@@ -1,10 +1,8 @@
 """The composition root: opens everything in order, runs the loops, closes everything in order."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -26,20 +24,20 @@ from broker.intake import Intake
 from broker.moving import Moving
 from broker.opening import open_ring, open_store, serving_lock
 from broker.outbound import Http
+from broker.parts import Part
 from broker.retracting import Retracting
+from broker.rounds import Round, Rounds
 from broker.safety import Safety
 from broker.settings import Settings
-from broker.store import clients, work
+from broker.store import clients
 from broker.store.claims import Slots
 from broker.store.store import Store
 from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
-from broker.telemetry import what_and_where
 from broker.vault import FileKeyRing, Tampered, Vault
 from broker.worker import Worker
 from fhir_profiles.bars.incoming import Target
 
 DRAIN_SECONDS: Final = 6.0
-SHORTEST_PAUSE: Final = 0.02
 log = structlog.get_logger()
 
 
@@ -75,14 +73,13 @@ class Broker:
             slots=Slots(settings.slots, settings.slots_per_destination),
         )
         self.safety = Safety(core)
-        self._stopping = asyncio.Event()
-        self._wakes = {topic: asyncio.Event() for topic in (LEDGER, DELIVERIES, DEADLINES)}
+        self._rounds = Rounds()
 
     async def _webhook_secrets(self, ods: str) -> list[bytes]:
         """Return the secrets that open. With none of them the place is not connected: what is to
         be sent there is whole, and waits for a secret that can be used."""
         opened = []
-        for row in await self.store.read(lambda c: clients.secrets(c, ods)):
+        for row in await self.store.look_up(lambda c: clients.secrets(c, ods)):
             try:
                 opened.append(self.vault.open_secret(row.kek_id, row.sealed, row.id))
             except Tampered:
@@ -91,16 +88,18 @@ class Broker:
 
     def wake(self) -> None:
         """Look at the database now: something may have changed that nobody told us of."""
-        for event in self._wakes.values():
-            event.set()
+        self._rounds.wake()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run dispatch, worker and deadlines; on leaving, let running attempts end."""
+    async def running(self, parts: Collection[Part]) -> AsyncIterator[None]:
+        """Do what these parts do; on leaving, let running attempts end.
+
+        Raises Standstill where a reader of Kafka gets nothing any more.
+        """
         loop = asyncio.get_running_loop()
 
         def committed(topics: set[str]) -> None:
-            loop.call_soon_threadsafe(self._woken, topics)
+            loop.call_soon_threadsafe(self._rounds.wake, topics)
 
         self.store.listen(committed)
         bell = Doorbell(self.settings.data_dir, self.wake)
@@ -108,51 +107,41 @@ class Broker:
             await self.worker.take_over()
             bell.hang()
         try:
-            async with asyncio.TaskGroup() as group:
-                for name, topic, run_once, next_due in (
-                    ("dispatch", LEDGER, self.dispatch.run_once, None),
-                    ("worker", DELIVERIES, self.worker.run_once, self.worker.next_due),
-                    ("deadlines", DEADLINES, self.safety.run_once, self.safety.next_due),
-                ):
-                    task = self._loop(name, self._wakes[topic], run_once, next_due)
-                    group.create_task(task, name=name)
+            async with self._rounds_of(parts) as rounds, asyncio.TaskGroup() as group:
+                running = [
+                    (one, group.create_task(self._rounds.run(one), name=one.name)) for one in rounds
+                ]
                 yield
-                self._stopping.set()
-                self.wake()
+                self._rounds.stop()
+                for one, task in running:
+                    if one.breaks_off:
+                        task.cancel()
             await self.worker.drain(DRAIN_SECONDS)
         finally:
             if self.settings.is_embedded:
                 bell.take_down()
             await self.outlet.aclose()
 
-    def _woken(self, topics: set[str]) -> None:
-        for topic in topics & self._wakes.keys():
-            self._wakes[topic].set()
+    @asynccontextmanager
+    async def _rounds_of(self, parts: Collection[Part]) -> AsyncIterator[list[Round]]:
+        poll, has_kafka = self.settings.poll_seconds, self.settings.has_kafka
+        rounds: list[Round] = []
+        if Part.DISPATCH in parts:
+            # With Kafka this is the safety net: what Kafka brings is fanned out at once.
+            topic = None if has_kafka else LEDGER
+            rounds.append(Round("dispatch", self.dispatch.run_once, topic, poll=poll))
+        if Part.WORKER in parts:
+            worker, safety = self.worker, self.safety
+            rounds.append(Round("worker", worker.run_once, DELIVERIES, worker.next_due, poll))
+            rounds.append(Round("clock", worker.mind_the_clock))
+            rounds.append(Round("deadlines", safety.run_once, DEADLINES, safety.next_due, poll))
+        if not has_kafka:
+            yield rounds
+            return
+        from broker.transport import transport  # what it imports is heavy
 
-    async def _loop(
-        self,
-        name: str,
-        wake: asyncio.Event,
-        run_once: Callable[[], Awaitable[int]],
-        next_due: Callable[[], Awaitable[datetime | None]] | None,
-    ) -> None:
-        """Work while there is something to do, then sleep until woken, due, or the next poll."""
-        while not self._stopping.is_set():
-            wake.clear()
-            pause = min(self.settings.poll_seconds, work.SOON.total_seconds())
-            try:
-                if await run_once():
-                    continue
-                due = await next_due() if next_due is not None else None
-                if due is not None:
-                    pause = min(
-                        pause, max(SHORTEST_PAUSE, (due - datetime.now(UTC)).total_seconds())
-                    )
-            except Exception as error:  # kept in the database: the next round tries it again
-                # What it says may be a patient's; what it is and where it was raised is not.
-                log.error(f"{name}.failed", **what_and_where(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), pause)
+        async with transport(self.settings, self.core, self.dispatch, parts) as more:
+            yield [*rounds, *more]
 
 
 @asynccontextmanager

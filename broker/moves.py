@@ -46,6 +46,14 @@ class Found:
     about: About
     key: MessageKey
 
+    def is_about_another(self, vault: Vault, nhs_number: str | None) -> bool:
+        """Whether this patient and the referral's are both known, and are not the same."""
+        message = self.about.message
+        if nhs_number is None or message.patient_pseudonym is None:
+            return False
+        key_id, pseudonym = vault.pseudonym(nhs_number)
+        return bool(message.pseudonym_key == key_id and message.patient_pseudonym != pseudonym)
+
 
 def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
     """Read a referral for a move; None where there is none. Raises Gone."""

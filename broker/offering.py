@@ -11,47 +11,57 @@ from broker.directory import Directory
 from broker.errors import BadRequest, Problem
 from broker.events import Kind
 from fhir_profiles import codes
-from fhir_profiles.bars.codes import CANCELLED, FULL_RESPONSE
+from fhir_profiles.bars.codes import (
+    CANCELLED,
+    FULL_RESPONSE,
+    GUIDE_USE_CASES,
+    OWN_USE_CASES,
+    USE_CASES,
+    WORKFLOW,
+)
 from fhir_profiles.bars.codes import REQUEST as REFERRAL
 from fhir_profiles.bars.codes import RESPONSE as SHORT_RESPONSE
 from fhir_profiles.bars.incoming import REQUEST, RESPONSE
 from fhir_profiles.systems import Systems
 
-USE_CASES: Final = "https://fhir.nhs.uk/CodeSystem/usecases-categories-bars"
-# As the implementation guide's pseudo-code spells it.
-_USE_CASES_TOO: Final = "https://fhir.nhs.uk/CodeSystem/usecase-categories-bars"
-_OWN: Final = codes.system("use-case").url
 TAKEN: Final = frozenset({REFERRAL, CANCELLED, SHORT_RESPONSE, FULL_RESPONSE})
-_WORKFLOW: Final = {"system": f"{codes.HL7}usage-context-type", "code": "workflow"}
-_SYSTEMS: Final = Systems([codes.DOS, codes.ODS, codes.SERVICE_ID, USE_CASES, _USE_CASES_TOO, _OWN])
+_USE_CASES: Final = frozenset({USE_CASES, GUIDE_USE_CASES, OWN_USE_CASES.url})
+_SYSTEMS: Final = Systems([codes.DOS, codes.ODS, codes.SERVICE_ID, *sorted(_USE_CASES)])
 _FIELD: Final = "http.context"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A service, by the name that BaRS has for it, and a use case in lower case."""
+    """A service, by the name that BaRS has for it, and a use case in lower case, of which system.
+
+    Three systems have use cases: the one that was asked for is the one that is answered.
+    """
 
     system: str
     service: str
+    use_case_system: str
     use_case: str
 
 
 def read(contexts: Sequence[str]) -> Asked:
     """Return what is asked for. Raises BadRequest unless it is one service and one use case."""
     service: tuple[str, str] | None = None
-    use_case = ""
+    use_case: tuple[str, str] | None = None
     for context in contexts:
         system, bar, value = context.partition("|")
         meant = _SYSTEMS.meant_by(system)
         if not bar or not value or meant is None or meant.is_misspelt:
             raise _refused("value", "A context is not system|value of a service or a use case.")
-        if meant.system in {USE_CASES, _USE_CASES_TOO, _OWN}:
-            use_case = value.lower()
+        is_use_case = meant.system in _USE_CASES
+        if use_case if is_use_case else service:
+            raise _refused("value", "One service and one use case are asked for at a time.")
+        if is_use_case:
+            use_case = (meant.system, value.lower())
         else:
             service = (system, value)
-    if service is None or not use_case:
+    if service is None or use_case is None:
         raise _refused("required", "Both a service and a use case must be given.")
-    return Asked(*service, use_case)
+    return Asked(*service, *use_case)
 
 
 def taken(
@@ -71,7 +81,7 @@ def taken(
         events.add(RESPONSE)
     contexts = [
         _context(*directory.target(place)),
-        _context(USE_CASES, asked.use_case),
+        _context(asked.use_case_system, asked.use_case),
     ]
     return [
         {**as_bars(one), "useContext": contexts}
@@ -97,7 +107,7 @@ def as_bars(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 def _context(system: str, code: str) -> dict[str, Any]:
     concept = {"coding": [{"system": system, "code": code}]}
-    return {"code": _WORKFLOW, "valueCodeableConcept": concept}
+    return {"code": WORKFLOW, "valueCodeableConcept": concept}
 
 
 def _refused(code: str, detail: str) -> BadRequest:

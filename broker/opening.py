@@ -8,7 +8,9 @@ from pathlib import Path
 
 import structlog
 
+from broker.crashpoints import crashpoint
 from broker.errors import BrokerError
+from broker.folders import make_folder, sync
 from broker.settings import Settings
 from broker.store import ring as ring_store
 from broker.store import schema
@@ -28,7 +30,7 @@ def serving_lock(settings: Settings) -> Iterator[None]:
     if not settings.is_embedded:
         yield
         return
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir)
     with (settings.data_dir / "serving.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,7 +46,7 @@ def serving_lock(settings: Settings) -> Iterator[None]:
 def open_store(settings: Settings, *, migrate: bool = False) -> Iterator[Store]:
     """Open the store on a schema that fits; an embedded one that serves is brought up to date."""
     if settings.is_embedded:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
     store = Store(settings.store_url)
     try:
         if migrate:
@@ -61,7 +63,7 @@ def migrate_store(settings: Settings) -> list[str]:
     Returns the revisions that were applied.
     """
     if settings.is_embedded:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
     store = Store(settings.store_url)
     try:
         return (
@@ -78,9 +80,10 @@ def _migrate_embedded(settings: Settings, store: Store) -> list[str]:
     if found == schema.revisions()[-1]:
         return []
     if found is not None and not schema.is_empty(store.writer):
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         backup = settings.data_dir / f"before-upgrade-{found}-{stamp}.db"
         schema.back_up(store.writer, backup)
+        crashpoint("migrate.backed-up")
         log.info("schema.backed-up", path=str(backup))
     applied = schema.migrate(store.writer)
     log.info("schema.migrated", revisions=applied)
@@ -102,6 +105,8 @@ def open_ring(settings: Settings, store: Store) -> FileKeyRing:
     held = ring.checks()
     fresh = {key_id: held[key_id] for key_id in held if key_id not in checks}
     if fresh:
+        if settings.is_embedded:  # whoever made the ring may have been killed before its name was
+            sync(path.parent)
         store.write_now(lambda tx: ring_store.put_checks(tx, fresh))
     return ring
 

@@ -22,6 +22,7 @@ from broker.dispatch import Dispatch, FannedOut
 from broker.errors import Conflict, NotFound, Problem, Refused
 from broker.events import Destination, Kind, Role, caused_id, digest
 from broker.store import deliveries, messages, work
+from broker.store.deliveries import GIVEN_UP
 from broker.store.messages import NewMessage
 from broker.store.store import Store
 from broker.store.tx import Tx
@@ -30,7 +31,6 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import strict_json
 
 REASON: Final = "give-up"
-GIVEN_UP: Final = "given-up"
 LONGEST_REASON: Final = 4_000
 
 

@@ -172,11 +172,15 @@ class Context:
 @dataclass(frozen=True, slots=True)
 class Draft:
     """One translated message: `content` is its FHIR Bundle, not yet addressed (see
-    `fhir_profiles.bundle`), `focus` the fullUrl of the resource that it is about."""
+    `fhir_profiles.bundle`), `focus` the fullUrl of the resource that it is about.
+
+    `checked` is the content as it was read and checked when it came in; what has none is of our own
+    making."""
 
     key: str
     content: bytes = field(repr=False)
     focus: str
+    checked: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 class Translator(Protocol):
@@ -373,6 +377,8 @@ class KeyRing(Protocol):
 
     def kek(self, key_id: str) -> bytes: ...
 
-    def pseudonym_key(self) -> tuple[str, bytes]: ...
+    def pseudonym_keys(self) -> Sequence[tuple[str, bytes]]: ...
 
     def reference_key(self) -> bytes: ...
+
+    def topic_secret(self) -> tuple[str, bytes]: ...

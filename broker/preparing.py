@@ -3,9 +3,10 @@
 Routes each wanted message, translates, composes. Reads nothing but what it is given.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -69,11 +70,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that one transaction will store, and the answer."""
+    """All that one transaction will store, and what draws up a native door's answer."""
 
     messages: tuple[NewMessage, ...]
     referrals: tuple[dict[str, Any], ...]
-    answer: dict[str, Any]
+    answer: Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def prepare(
     vault: Vault,
     now: datetime,
 ) -> Prepared:
-    """Translate and compose every planned message, and draw up the answer."""
+    """Translate and compose every planned message."""
     ids = {one.want.key: uuid7() for one in plan.planned}
     context = _context(plan, ids, origin, directory, now)
     drafts = {draft.key: draft for draft in translator.translate(request, context)}
@@ -164,7 +165,7 @@ def prepare(
     return Prepared(
         tuple(made),
         tuple(opened),
-        answer(plan, made, directory, origin.correlation_id, now),
+        partial(answer, plan, made, directory, origin.correlation_id, now),
     )
 
 
@@ -212,6 +213,7 @@ def _composing(
         correlation_id=origin.correlation_id,
         conversation=origin.conversation,
         content=draft.content,
+        checked=draft.checked,
         focus=draft.focus,
         routes=one.routes,
         priority=want.priority,

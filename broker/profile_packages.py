@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ def definitions(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 def _read(path: Path) -> Package:
     try:
-        held = json.loads(path.read_bytes())
+        held = json.loads(path.read_bytes(), parse_float=Decimal)  # as resources are read
         at = datetime.fromisoformat(held["loaded_at"])
         return Package(held["name"], held["version"], at, held["definitions"])
     except (ValueError, KeyError, TypeError) as error:

@@ -19,6 +19,7 @@ from broker.deadlines import RECEIPT_CLOCKS
 from broker.directory import Directory
 from broker.errors import Stale
 from broker.events import (
+    DELIVERY_RECEIVED,
     REFERRAL_MOVED,
     Destination,
     Event,
@@ -65,7 +66,7 @@ async def late_word(core: Core, row: Any) -> list[NewMessage] | None:
         return None if about is None else (about, deliveries.get(connection, row.id))
 
     try:
-        found = await core.store.read(read)
+        found = await core.store.look_up(read)
     except Tampered:
         log.error("late-word.tampered", delivery_id=row.id)
         return []
@@ -74,7 +75,7 @@ async def late_word(core: Core, row: Any) -> list[NewMessage] | None:
     about, current = found
     known = await core.directory.current()
     who = known.name(Destination(row.ods, row.service))
-    after = "it was given up" if current.done_reason == "given-up" else "its deadline"
+    after = "it was given up" if current.done_reason == deliveries.GIVEN_UP else "its deadline"
     return Teller(core.vault, known, core.source, datetime.now(UTC)).notices(
         about,
         cause=row.id,
@@ -178,6 +179,7 @@ def settle(
         _mismatch(tx, row, client)
         return
     if row.received_at is not None:
+        _receive_again(tx, row, client)
         return
     if row.state == "done":
         deliveries.note_received(tx, row.id)  # given up or superseded, and it arrived after all
@@ -186,6 +188,7 @@ def settle(
     tx.audit(Entry("delivery.received", client, row.ods, "delivery", row.id, {"via": via}))
     work.close_items(tx, "received", delivery_id=row.id)
     deliveries.meet_clock(tx, row.message_id, row.role)
+    _record_received(tx, row, via, source)
     # Only now: whoever raises the deadline meanwhile has done so, or finds it met.
     if late is None and _sender_was_told(tx, row):
         raise Stale("Its deadline has passed meanwhile.")
@@ -193,6 +196,14 @@ def settle(
     if row.role == Role.ACTING and row.kind == Kind.REFERRAL:
         _receive(tx, row, source)
     crashpoint("receipt.written")
+
+
+def _receive_again(tx: Tx, row: Any, client: str) -> None:
+    """End a delivery that was sent again. That it was received was recorded the first time."""
+    if row.state != "done":
+        deliveries.finish(tx, row, "receipt")
+        tx.audit(Entry("delivery.received-again", client, row.ods, "delivery", row.id))
+        work.close_items(tx, "received", delivery_id=row.id)
 
 
 def _sender_was_told(tx: Tx, row: Any) -> bool:
@@ -207,13 +218,13 @@ def _sender_was_told(tx: Tx, row: Any) -> bool:
 
 def _mismatch(tx: Tx, row: Any, client: str) -> None:
     tx.audit(Entry("receipt.mismatched", client, row.ods, "delivery", row.id))
-    if row.received_at is not None:
+    if row.received_at is not None and row.state == "done":
         return  # nothing that is said later could close an item again
     if row.state == "due" or row.held_reason == "receipt":
         deliveries.hold_for_receipt(tx, row, "receipt-mismatch")
     work.put_item(
         tx,
-        "receipt-mismatch",
+        work.FALSE_RECEIPT,
         row.id,
         message_id=row.message_id,
         delivery_id=row.id,
@@ -222,12 +233,46 @@ def _mismatch(tx: Tx, row: Any, client: str) -> None:
     )
 
 
+def _record_received(tx: Tx, row: Any, via: str, source: str) -> None:
+    facts = {
+        "delivery": row.id,
+        "about": row.message_id or "",
+        "to": row.ods,
+        "service": row.service,
+        "digest": row.digest,
+        "via": via,
+    }
+    tx.record(_followed(tx, row, DELIVERY_RECEIVED, "received", source, facts))
+
+
+def _followed(tx: Tx, row: Any, kind: str, what: str, source: str, facts: dict[str, str]) -> Event:
+    """Return the event that follows from a receipt, which is the same one however often."""
+    return Event(
+        id=caused_id(row.id, "receipts", row.ods, what),
+        type=kind,
+        source=source,
+        subject=row.subject_id,
+        time=tx.now,
+        dataschema="",
+        causation_id=row.event_id,
+        priority=Priority(row.priority),
+        facts=facts,
+    )
+
+
 def _receive(tx: Tx, row: Any, source: str) -> None:
     """The acting receiver's receipt is itself a move: requested to received."""
     found = referrals.get(tx.connection, row.subject_id)
     if found is None or found.state not in referral.MOVES["receive"].sources:
         return
-    event_id = caused_id(row.id, "receipts", row.ods, "receive")
+    facts = {
+        "move": "receive",
+        "from": found.state,
+        "to": referral.State.RECEIVED.value,
+        "by": row.ods,
+        "about": row.message_id or "",
+    }
+    event = _followed(tx, row, REFERRAL_MOVED, "receive", source, facts)
     referrals.change(
         tx,
         row.subject_id,
@@ -237,25 +282,7 @@ def _receive(tx: Tx, row: Any, source: str) -> None:
         last_move_by=row.ods,
         last_move_at=tx.now,
         last_move_hmac=None,
-        last_event_id=event_id,
+        last_event_id=event.id,
     )
     tx.bump(row.subject_id)
-    tx.record(
-        Event(
-            id=event_id,
-            type=REFERRAL_MOVED,
-            source=source,
-            subject=row.subject_id,
-            time=tx.now,
-            dataschema="",
-            causation_id=row.event_id,
-            priority=Priority(row.priority),
-            facts={
-                "move": "receive",
-                "from": found.state,
-                "to": referral.State.RECEIVED.value,
-                "by": row.ods,
-                "about": row.message_id or "",
-            },
-        )
-    )
+    tx.record(event)

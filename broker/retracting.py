@@ -16,6 +16,7 @@ from broker.answers import Answer, Claimed
 from broker.audit import Entry
 from broker.composition import Composing, compose
 from broker.core import Core
+from broker.crashpoints import crashpoint
 from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Conflict, Gone, NotFound, Problem, Refused, Stale
@@ -36,7 +37,7 @@ from broker.store.messages import NewMessage
 from broker.store.tx import Tx
 from broker.vault import Vault
 from fhir_profiles import focus, strict_json
-from fhir_profiles.bundle import Site
+from fhir_profiles.message import Site
 
 ENTERED_IN_ERROR: Final = "entered-in-error"
 CLOSURES: Final[Mapping[str, str]] = {
@@ -226,6 +227,7 @@ class Retracting:
             self._core.answers.keep(tx, claimed, kept)
 
         await self._core.store.write(write)
+        crashpoint("withdrawal.written")
         return answer
 
     async def close(self, asked: Retraction) -> Answer:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.directory import GENERAL_PRACTICE, Connection, Directory, Service
+from broker.directory import GENERAL_PRACTICE, Directory
+from broker.directory_entries import Connection, Service
 from broker.errors import DeliveryCode, Problem
 from broker.events import Destination, Kind, Priority, Role, Route, delivered_as
 from broker.ports import Endpoint, FieldPaths, Seek, Want

@@ -8,28 +8,20 @@ caller's wish (`Prefer: handling`).
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
-from uuid import UUID
 
+from broker import search_values
 from broker.errors import BadRequest, Problem
-from fhir_profiles import codes
-from fhir_profiles.identifiers import nhs_number, ods_code
-from fhir_profiles.systems import Systems
-from fhir_profiles.working_days import LONDON
+from broker.search_values import Prefix, Wrong
 
 LARGEST_PAGE: Final = 200
 PAGE: Final = 50
-Prefix = Literal["eq", "ne", "gt", "lt", "ge", "le", "sa", "eb"]
+# In all of a search: more than this no database takes, and no address (that of its next page).
+MOST_VALUES: Final = 500
+LONGEST: Final = 20_000
 Summary = Literal["false", "true", "data", "count"]
-_MOMENT: Final = re.compile(
-    r"(eq|ne|gt|lt|ge|le|sa|eb)?(\d{4})(?:-(\d\d)(?:-(\d\d)"
-    r"(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?",
-    re.ASCII,
-)
 _NAME: Final = re.compile(r"[A-Za-z_:.-]{1,40}")
-_NHS: Final = Systems([codes.NHS_NUMBER])
-_ODS: Final = Systems([codes.ODS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +165,14 @@ PLAIN: Final = frozenset({"requester", "performer", "sender", "recipient", "owne
 class Reader:
     """Reads the parameters of a search; knows how patients and identifiers stand in the index."""
 
-    pseudonym: Callable[[str], str]
+    pseudonyms: Callable[[str], Iterable[str]]
     identifier_hmac: Callable[[str, str], str]
 
     def read(self, type_: str, given: Iterable[tuple[str, str]]) -> tuple[Search, list[str]]:
         """Return the search, and the names that are not known. Raises BadRequest, with all that is
         wrong with the rest."""
+        given = list(given)
+        _limit(given)
         tests: list[Test] = []
         result: dict[str, list[str]] = {}
         used: list[tuple[str, str]] = []
@@ -192,11 +186,11 @@ class Reader:
                 elif name in RESULT:
                     result.setdefault(name, []).append(value)
                 elif name.partition(":")[0].partition(".")[0] in _bare(type_):
-                    raise _Wrong("not-supported", "It is not offered in this form.", _form(type_))
+                    raise Wrong("not-supported", "It is not offered in this form.", _form(type_))
                 else:
                     unknown.append(name)
                     continue
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 problems.append(
                     Problem(f"http.{shown_name(name)}", wrong.code, wrong.said, wrong.todo)
                 )
@@ -209,24 +203,36 @@ class Reader:
         return search, unknown
 
     def _test(self, parameter: Parameter, value: str) -> Test:
-        values = tuple(one for one in value.split(",") if one)
-        if not values:
-            raise _Wrong("value", "It has no value.", "Give one, or leave it out.")
+        given = search_values.each(value)
         match parameter.kind:
             case "id":
-                return Is("id", tuple(_uuid(one) for one in values))
+                return Is("id", tuple(search_values.uuid(one) for one in given))
             case "when":
-                return When(parameter.column, tuple(_span(one) for one in values))
+                return When(parameter.column, tuple(search_values.span(one) for one in given))
             case "token":
-                return Holds(parameter.column, values)
+                return Holds(parameter.column, given)
             case "code":
-                return Is(parameter.column, tuple(one.rpartition("|")[2] for one in values))
+                return Is(parameter.column, tuple(one.rpartition("|")[2] for one in given))
             case "ods":
-                return Is(parameter.column, tuple(_ods(one) for one in values))
+                return Is(parameter.column, tuple(search_values.ods(one) for one in given))
             case "patient":
-                return Is(parameter.column, tuple(self.pseudonym(_nhs(one)) for one in values))
+                numbers = [search_values.nhs(one) for one in given]
+                return Is(parameter.column, tuple(p for n in numbers for p in self.pseudonyms(n)))
             case _:
-                return Called(tuple(self.identifier_hmac(*_pair(one)) for one in values))
+                return Called(
+                    tuple(self.identifier_hmac(*search_values.pair(one)) for one in given)
+                )
+
+
+def _limit(given: Sequence[tuple[str, str]]) -> None:
+    """Raise BadRequest for a search that is longer than can be carried out."""
+    said = ""
+    if sum(1 + value.count(",") for _, value in given) > MOST_VALUES:
+        said = f"A search has at most {MOST_VALUES} values."
+    elif sum(len(f"{name}{value}".encode()) for name, value in given) > LONGEST:
+        said = f"A search is at most {LONGEST} bytes long."
+    if said:
+        raise BadRequest("", [Problem("http.query", "too-costly", said, "Make several of it.")])
 
 
 def _with_result(
@@ -237,7 +243,7 @@ def _with_result(
     for name, values in given.items():
         try:
             more |= _result(search.type, name, values)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             problems.append(Problem(f"http.{name}", wrong.code, wrong.said, wrong.todo))
     return Search(search.type, search.tests, used=search.used, **more)  # type: ignore[arg-type]
 
@@ -247,18 +253,18 @@ def _result(type_: str, name: str, values: Sequence[str]) -> dict[str, object]:
         allowed = {f"{type_}:{one}": one for one in INCLUDES[type_]}
         if not set(values) <= set(allowed):
             listed = ", ".join(sorted(allowed))
-            raise _Wrong("not-supported", "That cannot be included.", f"One of: {listed}.")
+            raise Wrong("not-supported", "That cannot be included.", f"One of: {listed}.")
         return {"includes": tuple(dict.fromkeys(allowed[one] for one in values))}
     if len(values) > 1:
-        raise _Wrong("value", f"{name} stands twice.", "Give it once.")
+        raise Wrong("value", f"{name} stands twice.", "Give it once.")
     (value,) = values
     if name == "_count":
         if not (value.isascii() and value.isdigit() and len(value) < 10):
-            raise _Wrong("value", "It is not a whole number.", "Write it in digits only.")
+            raise Wrong("value", "It is not a whole number.", "Write it in digits only.")
         return {"count": min(int(value), LARGEST_PAGE)}
     if name == "_summary":
         if value not in {"true", "false", "data", "count"}:
-            raise _Wrong("not-supported", "There is no such summary.", "true, data, count, false.")
+            raise Wrong("not-supported", "There is no such summary.", "true, data, count, false.")
         return {"summary": value}
     return _order(type_, value)
 
@@ -268,24 +274,13 @@ def _order(type_: str, value: str) -> dict[str, object]:
     column = orders.get(value.removeprefix("-"))
     if column is None:
         listed = ", ".join(f"{one}, -{one}" for one in orders)
-        raise _Wrong("not-supported", "It cannot be sorted so.", f"One of: {listed}.")
+        raise Wrong("not-supported", "It cannot be sorted so.", f"One of: {listed}.")
     return {"order": column, "descending": value.startswith("-")}
 
 
 def shown_name(name: str) -> str:
     """Return a parameter's name if it can be one: it may be anything, also a patient's number."""
     return name if _NAME.fullmatch(name) else "parameter"
-
-
-# -- reading values ------------------------------------------------------------------------------
-
-
-class _Wrong(Exception):
-    """A parameter cannot be read."""
-
-    def __init__(self, code: str, said: str, todo: str) -> None:
-        super().__init__(said)
-        self.code, self.said, self.todo = code, said, todo
 
 
 def _parameter(type_: str, name: str) -> Parameter | None:
@@ -304,72 +299,3 @@ def _bare(type_: str) -> set[str]:
 
 def _form(type_: str) -> str:
     return f"Those of a {type_}: {', '.join(PARAMETERS[type_])}."
-
-
-def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise _Wrong("value", "It is not an id that is given here.", "Ids are UUIDs.") from None
-
-
-def _pair(text: str) -> tuple[str, str]:
-    system, bar, value = text.partition("|")
-    if not (system and bar and value):
-        raise _Wrong("value", "It is not system|value.", "Give the system and the value.")
-    return system, value
-
-
-def _nhs(text: str) -> str:
-    system, value = _pair(text)
-    meant = _NHS.meant_by(system)
-    number = nhs_number(value)
-    if meant is None or meant.is_misspelt or number is None:
-        said = "It is not an NHS number with its system."
-        raise _Wrong("value", said, f"Give {codes.NHS_NUMBER}|<ten digits>.")
-    return number
-
-
-def _ods(text: str) -> str:
-    system, bar, value = text.rpartition("|")
-    code = ods_code(value)
-    meant = _ODS.meant_by(system) if bar else None
-    if code is None or (bar and (meant is None or meant.is_misspelt)):
-        said = "It is not an ODS code."
-        raise _Wrong("value", said, f"Give {codes.ODS}|<code>, or the code alone.")
-    return code
-
-
-def _span(text: str) -> tuple[Prefix, datetime, datetime]:
-    """Return (prefix, start, end) of a date or time: a day, a minute, as exact as it is given.
-
-    Where no offset is given it is London's.
-    """
-    found = _MOMENT.fullmatch(text.replace(" ", "+"))
-    wrong = _Wrong("value", "It is not a date or time.", "Such as ge2026-11-20.")
-    if found is None:
-        raise wrong
-    prefix, year, month, day, hour, minute, second, offset = found.groups()
-    try:
-        zone = datetime.fromisoformat(f"2000-01-01T00:00{offset}").tzinfo if offset else LONDON
-        date = int(year), int(month or 1), int(day or 1)
-        start = datetime(*date, int(hour or 0), int(minute or 0), int(second or 0), tzinfo=zone)
-        end = _end(start, month, day, hour, second)
-        spans = start.astimezone(UTC), end.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise wrong from None
-    return (prefix or "eq", *spans)  # type: ignore[return-value]
-
-
-def _end(
-    start: datetime, month: str | None, day: str | None, hour: str | None, second: str | None
-) -> datetime:
-    if month is None:
-        return start.replace(year=start.year + 1)
-    if day is None:
-        later = start + timedelta(days=31)
-        return later.replace(day=1)
-    if hour is None:
-        return start + timedelta(days=1)
-    # Naive arithmetic on a wall clock would lose an hour where the clocks change.
-    return start.astimezone(UTC) + timedelta(seconds=1 if second is not None else 60)

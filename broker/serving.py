@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Final
@@ -27,10 +27,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from broker import telemetry
 from broker.api.app import create_app
-from broker.dispatch import GROUP
 from broker.errors import BrokerError, Unavailable
 from broker.events import Priority
 from broker.opening import serving_lock
+from broker.parts import Part
+from broker.readiness import readers, readiness
 from broker.settings import PREFIX, Settings
 from broker.store import gauges
 from broker.store.store import Store
@@ -38,6 +39,7 @@ from broker.telemetry import what_and_where
 
 HTTP_SECONDS: Final = 4
 LAST_SECONDS: Final = 13.0
+SPARING_SECONDS: Final = 10.0
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
@@ -48,11 +50,11 @@ class PortTaken(BrokerError):
 
 
 class NoPublicUrl(BrokerError):
-    """The broker would listen everywhere and could tell nobody where. The message mends it."""
+    """The broker could not tell its partners where it is reached. The message mends it."""
 
 
-def run(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; over within 15 seconds of it, whatever hangs.
+def run(settings: Settings, parts: Collection[Part], tell: Callable[[str], None]) -> None:
+    """Do what these parts do until SIGTERM or SIGINT; over within 15 seconds of it, whatever hangs.
 
     `tell` gets one sentence with the real addresses once calls are answered. Raises a BrokerError
     where it cannot start; then nothing was taken or sent.
@@ -61,24 +63,44 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     with serving_lock(settings):
         pass  # asked first: that a broker serves already says more than that its port is taken
     with contextlib.ExitStack() as stack:
-        api = stack.enter_context(_bound(settings.host, settings.port, "PORT"))
-        admin = None
+        api, admin = None, None
+        if Part.API in parts:
+            api = stack.enter_context(_bound(settings.host, settings.port, "PORT"))
+            _check_told(settings, api)
+            settings = settings.model_copy(update={"port": api.getsockname()[1]})
+        elif Part.WORKER in parts and not settings.public_url:
+            raise NoPublicUrl(
+                f"A worker tells receivers where they give receipts, which is not where it runs: "
+                f"set {PREFIX}PUBLIC_URL as the API's processes have it."
+            )
         if settings.admin_port:
             admin = stack.enter_context(_bound(settings.host, settings.admin_port, "ADMIN_PORT"))
         last = stack.enter_context(_patience(LAST_SECONDS))
-        if not settings.public_url and ip_address(api.getsockname()[0]).is_unspecified:
-            raise NoPublicUrl(
-                f"{PREFIX}HOST is every address of this machine and {PREFIX}PUBLIC_URL is empty: "
-                f"set {PREFIX}PUBLIC_URL to the URL that partners call (https://…), for they sign "
-                "in for it and give receipts at it."
-            )
-        real = settings.model_copy(update={"port": api.getsockname()[1]})
-        asyncio.run(_serve(real, api, admin, tell, last))
+        try:
+            asyncio.run(_serve(settings, parts, api, admin, tell, last))
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+def _check_told(settings: Settings, api: socket.socket) -> None:
+    if not settings.public_url and ip_address(api.getsockname()[0]).is_unspecified:
+        raise NoPublicUrl(
+            f"{PREFIX}HOST is every address of this machine and {PREFIX}PUBLIC_URL is empty: "
+            f"set {PREFIX}PUBLIC_URL to the URL that partners call (https://…), for they sign "
+            "in for it and give receipts at it."
+        )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what ended the process, of all that ended with it."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _serve(
     settings: Settings,
-    api: socket.socket,
+    parts: Collection[Part],
+    api: socket.socket | None,
     admin: socket.socket | None,
     tell: Callable[[str], None],
     last: threading.Timer,
@@ -86,11 +108,13 @@ async def _serve(
     stop = asyncio.Event()
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = create_app(settings)
+    app = create_app(settings, parts)  # it opens the broker, also where nobody calls it
     async with app.router.lifespan_context(app):
-        servers = [_Server(app, api)]
+        servers = []
+        if api is not None:
+            servers.append(_Server(app, api))
         if admin is not None:
-            servers.append(_Server(Metrics(app.state.broker.store), admin))
+            servers.append(_Server(Admin(settings, app.state.broker.store), admin))
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.serve(sockets=[server.socket]))
@@ -99,7 +123,7 @@ async def _serve(
             # What is loaded by now stays for good: no later collection looks at it, for 0.1 s.
             gc.collect()
             gc.freeze()
-            _announce(servers, tell)
+            _announce(parts, api, admin, tell)
             await stop.wait()
             log.info("stopping")
             last.start()
@@ -108,13 +132,21 @@ async def _serve(
     log.info("stopped")
 
 
-def _announce(servers: list["_Server"], tell: Callable[[str], None]) -> None:
-    api, *others = [_url(server.socket) for server in servers]
-    log.info("serving", address=api)
-    for url in others:
-        log.info("serving.metrics", address=f"{url}/metrics")
-    metrics = "".join(f", metrics on {url}/metrics" for url in others)
-    tell(f"The broker serves on {api}{metrics}. Stop it with Ctrl-C or SIGTERM.")
+def _announce(
+    parts: Collection[Part],
+    api: socket.socket | None,
+    admin: socket.socket | None,
+    tell: Callable[[str], None],
+) -> None:
+    said = f"The broker's {' and '.join(sorted(parts))} runs"
+    if api is not None:
+        said = f"The broker serves on {_url(api)}"
+        log.info("serving", address=_url(api))
+    if admin is not None:
+        metrics = f"{_url(admin)}/metrics"
+        said = f"{said}, metrics on {metrics}"
+        log.info("serving.metrics", address=metrics)
+    tell(f"{said}. Stop it with Ctrl-C or SIGTERM.")
 
 
 class _Server(uvicorn.Server):
@@ -146,29 +178,44 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Metrics:
-    """Answers GET /metrics, its gauges as the database stands at that moment; 404 to all else."""
+class Admin:
+    """Answers GET /metrics, its gauges as the database stands at that moment, and /health/live and
+    /health/ready, in every process; 404 to all else."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
         self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        is_metrics = (scope["method"], scope["path"]) == ("GET", "/metrics")
-        answer = await self._metrics() if is_metrics else PlainTextResponse("not found", 404)
+        answer = await self._answer(scope["method"], scope["path"])
         await answer(scope, receive, send)
 
+    async def _answer(self, method: str, path: str) -> Response:
+        match method, path:
+            case "GET", "/metrics":
+                return await self._metrics()
+            case "GET", "/health/live":
+                return PlainTextResponse("live")
+            case "GET", "/health/ready":
+                found = await readiness(self._settings, self._store)
+                return PlainTextResponse(found, found.status)
+            case _:
+                return PlainTextResponse("not found", 404)
+
     async def _metrics(self) -> Response:
-        now = datetime.now(UTC)
+        now, groups = datetime.now(UTC), readers(self._settings)
         try:
-            found = await self._store.read(lambda connection: gauges.read(connection, now, GROUP))
+            found = await self._store.read(lambda connection: gauges.read(connection, now, groups))
         except Unavailable:
             return PlainTextResponse("unavailable", 503)
         _set(telemetry.QUEUE_AGE, dict.fromkeys(Priority, 0.0) | dict(found.queue_age))
         _set(telemetry.DELIVERIES, dict.fromkeys(gauges.UNFINISHED, 0) | dict(found.deliveries))
         _set(telemetry.OVERDUE, found.overdue)
-        telemetry.DISPATCH_LAG.set(found.lag)
+        _set(telemetry.PAUSED, dict.fromkeys(Priority, 0.0) | dict(found.paused))
+        _set(telemetry.UNREAD, {name: one.events for name, one in found.behind.items()})
+        _set(telemetry.UNREAD_SECONDS, {name: one.seconds for name, one in found.behind.items()})
         return Response(telemetry.metrics(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
@@ -233,9 +280,21 @@ def _end() -> None:
 
 class _Plain(logging.Handler):
     """Hands what libraries log to our own log: what kind of thing went wrong and where in the
-    code, but no text that was put together from values, for these may be a patient's."""
+    code, but no text that was put together from values, for these may be a patient's.
+
+    Of each place in a library's code one line in SPARING_SECONDS: while Kafka is away, its client
+    says so a hundred times a second.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._last: dict[tuple[str, int], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        place = record.name, record.lineno
+        if record.created - self._last.get(place, 0.0) < SPARING_SECONDS:
+            return
+        self._last[place] = record.created
         said: dict[str, Any] = {}
         if record.name.startswith("uvicorn"):
             said["cause"] = str(record.msg).strip()[:200]  # the template, not what was filled in

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from broker.addresses import UrlRefused, read_url
@@ -91,6 +91,35 @@ class Settings(BaseSettings):
     poll_seconds: Annotated[
         float, Field(description="How often the database is looked at without a wake-up.", gt=0)
     ] = 5.0
+    kafka_servers: Annotated[
+        str, Field(description="Kafka to publish to and dispatch from (host:port,…); empty: none.")
+    ] = ""
+    kafka_security: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Field(description="How Kafka is reached; PLAINTEXT only where nobody else can listen."),
+    ] = "SSL"
+    kafka_ca: Annotated[
+        Path | None, Field(description="Who vouches for Kafka's certificates (PEM).")
+    ] = None
+    kafka_certificate: Annotated[
+        Path | None, Field(description="The certificate (PEM) that Kafka is shown.")
+    ] = None
+    kafka_key: Annotated[
+        Path | None, Field(description="The key of that certificate (PEM, without a password).")
+    ] = None
+    kafka_sasl: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Field(description="How the broker signs in to Kafka, where it does."),
+    ] = "SCRAM-SHA-512"
+    kafka_user: Annotated[str, Field(description="As whom it signs in to Kafka.")] = ""
+    kafka_password: Annotated[SecretStr, Field(description="And its password.")] = SecretStr("")
+    kafka_prefix: Annotated[
+        str, Field(description="What every topic's name begins with, on a Kafka that is shared.")
+    ] = ""
+    kafka_partitions: Annotated[
+        int, Field(description="Partitions of each topic; fixed for ever.", ge=1, le=1_000)
+    ] = 12
+    kafka_replicas: Annotated[int, Field(description="Copies of each partition.", ge=1, le=9)] = 3
     allow_plain_http: Annotated[
         bool, Field(description="Whether calls may go to http:// and loopback addresses.")
     ] = False
@@ -107,6 +136,16 @@ class Settings(BaseSettings):
     ] = "info"
 
     @model_validator(mode="after")
+    def _kafka_for_several_processes(self) -> Self:
+        if self.has_kafka and self.is_embedded:
+            raise ValueError("set BROKER_DATABASE_URL to a PostgreSQL to use BROKER_KAFKA_SERVERS")
+        if (self.kafka_certificate is None) != (self.kafka_key is None):
+            raise ValueError("set BROKER_KAFKA_CERTIFICATE and BROKER_KAFKA_KEY together")
+        if self.has_kafka and self.kafka_security.startswith("SASL") and not self.kafka_user:
+            raise ValueError("set BROKER_KAFKA_USER and BROKER_KAFKA_PASSWORD to sign in to Kafka")
+        return self
+
+    @model_validator(mode="after")
     def _certificate_with_its_key(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("set BROKER_TLS_CERTIFICATE and BROKER_TLS_KEY together, or neither")
@@ -119,6 +158,10 @@ class Settings(BaseSettings):
     @property
     def is_embedded(self) -> bool:
         return not self.database_url
+
+    @property
+    def has_kafka(self) -> bool:
+        return bool(self.kafka_servers)
 
     @property
     def ring_path(self) -> Path:

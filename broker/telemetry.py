@@ -47,6 +47,8 @@ ALLOWED: Final = frozenset(
         "revisions",
         "path",
         "point",
+        "place",
+        "item",
         "rule",
     }
 )
@@ -76,11 +78,26 @@ QUEUE_AGE: Final = Gauge(
 DELIVERIES: Final = Gauge(
     "broker_deliveries", "Deliveries that are not done, by state.", ["state"], registry=REGISTRY
 )
-DISPATCH_LAG: Final = Gauge(
-    "broker_dispatch_lag_events", "Events not yet fanned out.", registry=REGISTRY
+UNREAD: Final = Gauge(
+    "broker_ledger_unread_events",
+    "Events that a reader of the ledger has yet to read: dispatch, relay.",
+    ["reader"],
+    registry=REGISTRY,
+)
+UNREAD_SECONDS: Final = Gauge(
+    "broker_ledger_unread_seconds",
+    "How long the oldest of them has been there.",
+    ["reader"],
+    registry=REGISTRY,
 )
 OVERDUE: Final = Gauge(
     "broker_overdue_items", "Open items on the work-list, by code.", ["code"], registry=REGISTRY
+)
+PAUSED: Final = Gauge(
+    "broker_paused_deliveries",
+    "Deliveries that wait at a destination that is paused, by priority.",
+    ["priority"],
+    registry=REGISTRY,
 )
 REQUESTS: Final = Counter(
     "broker_requests_total",

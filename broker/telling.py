@@ -22,7 +22,7 @@ from broker.vault import Vault
 from fhir_profiles import focus, strict_json
 from fhir_profiles.bars import incoming
 from fhir_profiles.bars.incoming import Target
-from fhir_profiles.bundle import Site
+from fhir_profiles.message import Site
 
 BARS_DOOR: Final = "bars"
 """The door of messages whose content is what came in, with its header."""

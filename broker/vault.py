@@ -15,12 +15,15 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
 
 from broker.errors import BrokerError
 from broker.events import uuid7
+from broker.folders import make_folder, sync
 from broker.ports import KeyRing
 
 _REGISTRY: Final = jwe.JWERegistry(algorithms=["dir", "A256GCM"], strict_check_header=False)
@@ -106,10 +109,31 @@ class Vault:
         """Open what `seal_secret` sealed. Raises Tampered."""
         return self._unwrap(kek_id, sealed, name)
 
+    def seal_for(self, topic: str, body: bytes, event_id: str, content_type: str) -> bytes:
+        """Seal what is published on a topic, for whoever holds that topic's key: JWE `dir`/A256GCM
+        whose header names the event (`event`) and what its data is (`cty`)."""
+        key_id, key = self.topic_key(topic)
+        header = {"alg": "dir", "enc": "A256GCM", "kid": key_id, "cty": content_type}
+        header["event"] = event_id
+        sealed = jwe.encrypt_compact(header, body, OctKey(key, key), registry=_REGISTRY)
+        return sealed.encode("ascii")
+
+    def topic_key(self, topic: str) -> tuple[str, bytes]:
+        """Return the key of one topic and its id: HKDF-SHA-256 (RFC 5869) of the ring's current
+        topic secret, so that who may read one topic reads no other."""
+        secret_id, secret = self._ring.topic_secret()
+        info = f"referral-broker|topic|{topic}".encode()
+        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)
+        return f"{secret_id}|{topic}", key
+
     def pseudonym(self, value: str) -> tuple[str, str]:
         """Return (key id, keyed pseudonym) of something that identifies a patient."""
-        key_id, key = self._ring.pseudonym_key()
+        key_id, key = self._ring.pseudonym_keys()[-1]
         return key_id, _mac(key, "pseudonym", value.encode())
+
+    def pseudonyms(self, value: str) -> list[str]:
+        """Return every pseudonym that it may stand under: also those of keys before this one."""
+        return [_mac(key, "pseudonym", value.encode()) for _, key in self._ring.pseudonym_keys()]
 
     def mac(self, scope: str, value: bytes) -> str:
         """Return the HMAC of a key, reference or body under the key that is never rotated."""
@@ -150,7 +174,8 @@ class FileKeyRing:
     """A key ring in one JSON file that only its owner can read.
 
     `kek` keys wrap, the last one listed being current; `pseudonym` and `reference` keys make
-    HMACs (`reference` is never rotated); `token` signs our access tokens.
+    HMACs (`reference` is never rotated); the keys of topics come from the last of `topic`; `token`
+    signs our access tokens.
     """
 
     def __init__(self, document: dict[str, list[dict[str, str]]]) -> None:
@@ -158,10 +183,10 @@ class FileKeyRing:
         self._keks = _keys(document, "kek")
         self._pseudonyms = _keys(document, "pseudonym")
         references = _keys(document, "reference")
+        self._topics = _keys(document, "topic")
         if len(references) > 1:
             raise ValueError("it lists two 'reference' keys, and that one is never rotated")
         self._current = list(self._keks)[-1]
-        self._pseudonym = list(self._pseudonyms.items())[-1]
         self._reference = list(references.items())[-1]
         try:
             self.token_keys = [ECKey.import_key(key["pem"]) for key in document["token"]]
@@ -201,9 +226,10 @@ class FileKeyRing:
             "kek": [{"id": f"kek-{uuid7()}", "key": secrets.token_hex(32)}],
             "pseudonym": [{"id": f"pseudonym-{uuid7()}", "key": secrets.token_hex(32)}],
             "reference": [{"id": f"reference-{uuid7()}", "key": secrets.token_hex(32)}],
+            "topic": [{"id": f"topic-{uuid7()}", "key": secrets.token_hex(32)}],
             "token": [{"id": token.thumbprint(), "pem": token.as_pem(private=True).decode()}],
         }
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent, 0o700)
         # Written whole under another name, then linked: never half a ring, never over another.
         draft = path.with_suffix(f".{os.getpid()}.draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -215,10 +241,7 @@ class FileKeyRing:
             os.link(draft, path)
         finally:
             draft.unlink()
-        for folder in (path.parent, path.parent.parent):  # the names survive a power cut too
-            descriptor = os.open(folder, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+        sync(path.parent)  # the name survives a power cut too
         return cls(document)
 
     @property
@@ -230,16 +253,20 @@ class FileKeyRing:
             raise RingProblem(f"The key ring lacks {key_id}: restore the ring that has it.")
         return self._keks[key_id]
 
-    def pseudonym_key(self) -> tuple[str, bytes]:
-        return self._pseudonym
+    def pseudonym_keys(self) -> list[tuple[str, bytes]]:
+        return list(self._pseudonyms.items())
 
     def reference_key(self) -> bytes:
         return self._reference[1]
+
+    def topic_secret(self) -> tuple[str, bytes]:
+        return list(self._topics.items())[-1]
 
     def checks(self) -> dict[str, tuple[str, str]]:
         """Return for each key its purpose and a value that proves it without telling it."""
         keys = {key_id: ("kek", key) for key_id, key in self._keks.items()}
         keys |= {key_id: ("pseudonym", key) for key_id, key in self._pseudonyms.items()}
+        keys |= {key_id: ("topic", key) for key_id, key in self._topics.items()}
         keys[self._reference[0]] = ("reference", self._reference[1])
         return {
             key_id: (purpose, _mac(key, "key-check", key_id.encode())[:32])

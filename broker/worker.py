@@ -45,6 +45,7 @@ log = structlog.get_logger()
 CLIENT: Final = "worker"
 SETTLE_AGAIN: Final = timedelta(seconds=1)
 FULL_SECONDS: Final = 1.0
+OURS: Final = "handler-failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,13 @@ class Worker:
         """End the leases of a process that is gone, where this is the only one there can be."""
         await self._core.store.write(claims.release_all)
 
+    async def mind_the_clock(self) -> int:
+        """Bring back what was put off while the database's clock was ahead; return how much."""
+        late = await self._core.store.write(claims.bring_back)
+        if late:
+            log.warning("worker.clock-was-ahead", deliveries=late)
+        return late
+
     async def drain(self, seconds: float) -> None:
         """Let running attempts end; what has not ended by then is tried again after its lease."""
         if self._running:
@@ -155,7 +163,7 @@ class Worker:
             raise
         except Exception as error:  # a handler's bug is a failed attempt, kept and retried
             log.error("worker.handler-failed", delivery_id=row.id, error=type(error).__name__)
-            failure = Retry("handler-failed")
+            failure = Retry(OURS)
         log.info(
             "delivery.attempted",
             correlation_id=correlation_id,
@@ -196,7 +204,8 @@ class Worker:
                 return
 
     async def _words(self, row: Any, said: _Said) -> _Words:
-        answer = answered.Answered(said.outcome.status or 0, said.answer or b"")
+        status, body = said.outcome.status or 0, said.answer or b""
+        answer = answered.Answered(row.attempt, status, body)
         return _Words(
             await receipts.late_word(self._core, row),
             await receipts.reference_word(self._core, row, answer.reference),
@@ -218,7 +227,7 @@ class Worker:
                 endpoints.refreshed_at(connection, row.ods, row.service) if message else None,
             )
 
-        loaded = await self._core.store.read(read)
+        loaded = await self._core.store.look_up(read)
         if loaded.event is None or loaded.body is None:
             raise Reject("payload-erased")
         if digest(loaded.body.body) != row.digest:
@@ -330,8 +339,8 @@ class Worker:
         name = "failed" if decision.is_dead else "retrying"
         claims.put_attempt(tx, row.id, claimed.attempt, started, name, failure.code, failure.status)
         ATTEMPTS.labels(name, failure.code).inc()
-        # A refusal of one message says nothing about whether the destination is up.
-        if isinstance(failure, Retry):
+        # Neither a refusal of one message nor a failure of ours says whether the destination is up.
+        if isinstance(failure, Retry) and failure.code != OURS:
             claims.note_answer(tx, row.ods, row.service, failed=True)
         if not held:
             return

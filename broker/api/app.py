@@ -1,6 +1,6 @@
 """The API: every door in one application, its OpenAPI page served from the wheel."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from broker.api.calling import only_known_parameters
 from broker.api.edge import Edge
 from broker.api.fhir import capability, creation, definitions, negotiation, resources
 from broker.main import open_broker
+from broker.parts import EMBEDDED, Part
 from broker.ports import Adapter
 from broker.settings import Settings
 
@@ -51,12 +52,12 @@ class _App(FastAPI):
         return Edge(super().build_middleware_stack())
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the application. Its lifespan opens the broker and runs its loops."""
+def create_app(settings: Settings, parts: Collection[Part] = EMBEDDED) -> FastAPI:
+    """Return the application. Its lifespan opens the broker and does what these parts do."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_broker(settings) as broker, broker.running():
+        async with open_broker(settings) as broker, broker.running(parts):
             app.state.broker = broker
             yield
 

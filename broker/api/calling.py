@@ -100,16 +100,21 @@ async def body_of(
         raise _too_large(limit)
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaType("Send the body as it is, without Content-Encoding.")
-    if content_type not in types and not (empty and length in {"", "0"}):
-        raise UnsupportedMediaType(
-            f"Send {next(iter(types))}; this was {content_type or 'nothing'}."
-        )
+    may_be_none = empty and length in {"", "0"}  # nothing says how long one in chunks is
     parts = bytearray()
+    if content_type not in types and not may_be_none:
+        raise _wrong_type(types, content_type)
     async for part in request.stream():
         parts += part
         if len(parts) > limit:
             raise _too_large(limit)
+    if parts and content_type not in types:
+        raise _wrong_type(types, content_type)
     return bytes(parts)
+
+
+def _wrong_type(types: Collection[str], given: str) -> Refused:
+    return UnsupportedMediaType(f"Send {next(iter(types))}; this was {given or 'nothing'}.")
 
 
 def _too_large(limit: int) -> Refused:

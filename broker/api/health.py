@@ -1,18 +1,12 @@
 """Health: whether the process lives, and whether it can take messages. Open to all, one word."""
 
-import asyncio
-from typing import Final
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from broker.api.calling import broker_of
 from broker.api.described import OPEN
-from broker.errors import Unavailable
-from broker.store import ledger
-
-READY_SECONDS: Final = 1.0
+from broker.readiness import readiness
 
 router = APIRouter(tags=["health"])
 
@@ -24,15 +18,7 @@ async def live() -> Response:
 
 @router.get("/health/ready", summary="Whether messages can be taken", openapi_extra=OPEN)
 async def ready(request: Request) -> Response:
-    """Asks by writing only after a write was refused, so it is cheap, and true again by itself.
-
-    A database that gives no answer within READY_SECONDS cannot take messages.
-    """
-    store = broker_of(request).store
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            await store.read(ledger.head)
-            await store.prove()
-    except (Unavailable, TimeoutError):
-        return PlainTextResponse("unavailable", 503)
-    return PlainTextResponse("ready")
+    """`ready`, or `degraded` where messages are taken and wait inside; 503 `unavailable`."""
+    broker = broker_of(request)
+    found = await readiness(broker.settings, broker.store)
+    return PlainTextResponse(found, found.status)

@@ -1,5 +1,6 @@
 """The inbox: a destination lists what stands there for it, collects, gives its receipt, decides."""
 
+import time
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
@@ -21,11 +22,13 @@ from broker.ports import Receipt
 from broker.reading import read_object
 from broker.referral import RELATIONS, Relation
 from broker.store import deliveries, messages
+from broker.store.tx import Connection
 from fhir_profiles import codes
 
 router = APIRouter(tags=["inbox"])
 FIRST = "00000000-0000-0000-0000-000000000000"
-PLACE = r"^([0-9]{1,18}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$"
+PLACE = r"^([0-9]{1,18}\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.[0-9]{1,12})?$"
+LOOK_SECONDS = 300
 
 
 @router.get("/inbox", summary="List what stands in your inbox, oldest first")
@@ -41,31 +44,57 @@ async def list_inbox(
 ) -> Response:
     """Lists every delivery that has no receipt yet (`state=all`: every one), in ledger order.
 
-    The order never changes under a reader who goes on from `next`. What cannot wait behind a long
-    inbox is asked for by itself: `priority=stat`, or `priority=urgent` with it.
+    `next` leads through one look, page by page. Begin each look without it: what comes may stand
+    before what was listed. Five minutes after a look began, the `next` of open deliveries leads to
+    the beginning. What cannot wait behind a long inbox is asked for by itself: `priority=stat`, or
+    `priority=urgent` with it.
     """
     caller = await caller_of(request)
     allow(caller, Action.LIST_INBOX)
-    position, _, identity = after.partition(".")
-    place = (int(position or 0), identity or FIRST)
     broker = broker_of(request)
     directory = await broker.directory.current()
     codes = directory.stands_for(caller.organisation)
     if service is not None:
         _check_service(service, {one.code for ods in codes for one in directory.services_of(ods)})
+    began = _began(after, is_kept=state == "all")
     rows = await broker.store.look_up(
         lambda c: deliveries.inbox(
             c,
             codes,
-            after=place,
+            after=_place(c, after if began else ""),
             limit=limit,
             every=state == "all",
             service=service,
             rank=priority.rank if priority else None,
         )
     )
-    following = f"{rows[-1].position}.{rows[-1].id}" if len(rows) == limit else None
+    last = rows[-1] if len(rows) == limit else None
+    following = f"{last.position}.{last.id}.{began or round(time.time())}" if last else None
     return answer({"deliveries": [_listed(row) for row in rows], "next": following})
+
+
+def _began(after: str, *, is_kept: bool) -> int | None:
+    """Return when the look began that `next` of a page belongs to; None where a new one begins.
+
+    What several processes fan out, what was held for a human and what a successor inherits appears
+    before the place of a reader who kept his `next`: he would never see it.
+    """
+    began = int(after.rpartition(".")[2]) if after else None
+    is_over = began is not None and not is_kept and time.time() - began > LOOK_SECONDS
+    return None if is_over else began
+
+
+def _place(connection: Connection, after: str) -> tuple[int, str]:
+    """Return the place in the inbox that `next` of a page named.
+
+    One that names no delivery at that position is of what was lost when a backup was restored:
+    then the list begins anew, for what came since may stand before it.
+    """
+    position, identity, _ = after.split(".") if after else ("", "", "")
+    row = deliveries.get(connection, identity) if identity else None
+    if row is None or row.position != int(position):
+        return 0, FIRST
+    return row.position, row.id
 
 
 def _check_service(service: str, known: Collection[str]) -> None:
@@ -87,6 +116,7 @@ def _listed(row: Any) -> dict[str, Any]:
         "service": row.service or None,
         "digest": row.digest,
         "subject": row.subject_id,
+        "sequence": row.subject_seq,
         "message": row.message_id,
         "created_at": row.created_at.isoformat(),
         "collected_at": row.collected_at.isoformat() if row.collected_at else None,

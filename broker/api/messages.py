@@ -9,7 +9,7 @@ from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker import tracking
+from broker import tracking, trails
 from broker.access import Action, Caller
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.api.described import KEY, closed, one_of, takes, text
@@ -19,7 +19,7 @@ from broker.events import Priority
 from broker.main import Broker
 from broker.retracting import CLOSURES, Retraction
 from broker.store import trail, work
-from broker.tracking import Trail
+from broker.trails import NO_WORDS, Trail
 
 router = APIRouter(tags=["messages"])
 AS_GIVEN: Final = "Use `next` as it was given."
@@ -27,12 +27,12 @@ AS_GIVEN: Final = "Use `next` as it was given."
 
 async def _seen(broker: Broker, caller: Caller, action: Action, message: str) -> Trail:
     """Return a message's trail if the caller is to it what the action demands."""
-    found = await broker.store.read(lambda c: tracking.read(c, message))
+    found = await broker.store.read(lambda c: trails.read(c, message))
     if found is None:
         allow(caller, action)
         raise NotFound("There is nothing here for this caller.")
     codes = (await broker.directory.current()).stands_for(caller.organisation)
-    relation = tracking.relation(found, codes)
+    relation = trails.relation(found, codes)
     allow(caller, action, relation, label=found.message.label)
     return found
 
@@ -45,9 +45,9 @@ async def track(request: Request, message: Identity) -> Response:
     found = await _seen(broker, caller, Action.TRACK, message)
     directory = await broker.directory.current()
     is_sender = found.message.sender in directory.stands_for(caller.organisation)
-    words = tracking.NO_WORDS
+    words = NO_WORDS
     if is_sender:
-        words = await broker.store.read(lambda c: tracking.words(c, broker.vault, found))
+        words = await broker.store.read(lambda c: trails.words(c, broker.vault, found))
     view = tracking.view(found, caller.organisation, directory, datetime.now(UTC), words)
     return answer(view, version=found.version)
 

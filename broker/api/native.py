@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker import tracking
+from broker import trails
 from broker.access import Action
 from broker.api.calling import (
     Identity,
@@ -97,7 +97,7 @@ def _add_correction(router: APIRouter, adapter: Adapter) -> None:
         broker = broker_of(request)
         codes = (await broker.directory.current()).stands_for(caller.organisation)
         message, relation, label = await broker.store.read(
-            lambda c: tracking.addressed(c, identity, codes)
+            lambda c: trails.addressed(c, identity, codes)
         )
         body = await body_of(request)
         async with telling_danger(adapter, body, broker.directory.current, is_correction=True):

@@ -24,19 +24,21 @@ MEDIA_TYPE: Final = "application/fhir+json"
 CONTENT_TYPE: Final = f"{MEDIA_TYPE}; charset=utf-8"
 _PROFILE: Final = f"{codes.UK_CORE}UKCore-OperationOutcome"
 _CODES: Final = codes.system("http-error-code")
-_ISSUE_TYPES: Final = codes.core("http://hl7.org/fhir/issue-type")
-_TYPES: Final = codes.core("http://hl7.org/fhir/resource-types")
+_ISSUE_TYPES: Final = codes.core("issue-type")
+_TYPES: Final = codes.core("resource-types")
+ID: Final = r"[A-Za-z0-9.-]{1,64}"
+"""What can be an id in FHIR."""
 # What FHIR and BaRS know below the base: offered or not, it is not unknown.
 _INTERACTIONS: Final = tuple(
-    (methods, re.compile(pattern))
+    (methods.split(), re.compile(pattern))
     for methods, pattern in (
         ("POST", ""),
         ("GET", "/_history"),
         ("GET POST PUT PATCH DELETE", "/(?P<type>[A-Za-z]+)"),
         ("POST", "/(?P<type>[A-Za-z]+)/_search"),
         ("GET", "/(?P<type>[A-Za-z]+)/_history"),
-        ("GET PUT PATCH DELETE", "/(?P<type>[A-Za-z]+)/[^/$_]+"),
-        ("GET", "/(?P<type>[A-Za-z]+)/[^/$_]+/_history(/[^/]+)?"),
+        ("GET PUT PATCH DELETE", f"/(?P<type>[A-Za-z]+)/{ID}"),
+        ("GET", f"/(?P<type>[A-Za-z]+)/{ID}/_history(/{ID})?"),
     )
 )
 # What our own codes of problems are called in FHIR; any other is told as the whole error is.
@@ -72,8 +74,8 @@ def absent(request: Request, error: HTTPException) -> Told | None:
 def _is_known(method: str, below: str) -> bool:
     for methods, pattern in _INTERACTIONS:
         found = pattern.fullmatch(below)
-        if found and method in methods.split() and found.groupdict().get("type", "Task") in _TYPES:
-            return True
+        if found is not None and method in methods:
+            return found.groupdict().get("type") in {None, *_TYPES}
     return False
 
 

@@ -122,7 +122,7 @@ async def failed(request: Request, error: Exception) -> Response:
 
 def _key(scope: Scope) -> str:
     """Return the header by which a repeat is known at this door."""
-    return "X-Request-Id" if outcomes.is_fhir(scope["path"]) else "Idempotency-Key"
+    return "X-Request-Id" if scope["path"].startswith(f"{outcomes.BASE}/$") else "Idempotency-Key"
 
 
 def install(app: FastAPI) -> None:

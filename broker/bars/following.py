@@ -5,6 +5,7 @@ how it goes on. Every move is one of the referral's own table, told to whom that
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from broker import moves, referral
@@ -13,7 +14,7 @@ from broker.answers import Claimed, Kept
 from broker.composition import FHIR_JSON, POSTED
 from broker.core import Core
 from broker.directory import Directory
-from broker.errors import BadRequest, Conflict, NotFound, Problem, Stale
+from broker.errors import BadRequest, Conflict, NotFound, Problem, Stale, TimedOut
 from broker.events import Destination, digest, uuid7
 from broker.moves import Found, Mover, Ready
 from broker.referral import MOVES, Relation, State
@@ -25,6 +26,7 @@ from fhir_profiles import strict_json
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.incoming import Message, at, each, moment, text
 from fhir_profiles.bars.meaning import Meaning, responder, words
+from fhir_profiles.identifiers import uuid
 
 OK: Final = 200
 NOT_HERE: Final = "There is no such referral for this organisation."
@@ -74,9 +76,10 @@ async def follow(core: Core, said: Following, claimed: Claimed) -> str:
     while True:
         now = datetime.now(UTC)
         directory = await core.directory.current()
-        found = await core.store.read(lambda c, known=directory: _find(core, c, said, known))  # type: ignore[misc]
+        found = await core.store.read(partial(_find, core, said, directory))
         if found is None:
             raise NotFound(NOT_HERE)
+        _check_same_patient(core, found, said.message)
         if said.meaning is Meaning.CANCELLATION:
             _check_newer(found, said.message)
             wanted: Wanted | None = _cancel(said.message)
@@ -87,38 +90,39 @@ async def follow(core: Core, said: Following, claimed: Claimed) -> str:
         owner = steps[-1].event_id if steps else uuid7()
         binding = Binding(owner, POSTED, 1, said.caller.organisation, FHIR_JSON)
         posted = messages.sealed(core.vault, found.key, binding, said.body, digest(said.body), now)
-
-        def write(
-            tx: Tx, steps: Sequence[Ready] = steps, owner: str = owner, posted: Any = posted
-        ) -> None:
-            for step in steps:
-                step.write(tx)
-            messages.put_payloads(tx, [posted])
-            core.answers.keep(tx, claimed, Kept(owner, OK, None))
-
+        kept = Kept(owner, OK, None)
         try:
-            await core.store.write(write)
+            await core.store.write(partial(_write, core, steps, posted, claimed, kept))
         except Stale:  # somebody else moved it meanwhile: judged anew
             continue
         return str(found.row.message_id)
 
 
-async def close_refused(core: Core, caller: Caller, message_id: str) -> None:
-    """End a referral that its service refused while its sender waited. Safe to repeat.
+def _write(
+    core: Core, steps: Sequence[Ready], posted: dict[str, Any], claimed: Claimed, kept: Kept, tx: Tx
+) -> None:
+    for step in steps:
+        step.write(tx)
+    messages.put_payloads(tx, [posted])
+    core.answers.keep(tx, claimed, kept)
 
-    The sender was told by the answer, and the service has nothing to be told; who got a copy is.
+
+# -- what its service refused --------------------------------------------------------------------
+
+
+async def close_refused(core: Core, caller: Caller, message_id: str, delivery_id: str) -> None:
+    """End a referral whose sender is told that its service does not take it, and give its delivery
+    up: nobody may try that again. Safe to repeat.
+
+    The service has nothing to be told; who got a copy is. Raises TimedOut where the delivery is
+    being tried again meanwhile.
     """
     while True:
-        now = datetime.now(UTC)
         directory = await core.directory.current()
-        message = await core.store.read(lambda c: messages.get(c, message_id))
-        if message is None or message.subject_id is None:
-            return
-        found = await core.store.read(lambda c: moves.find(c, core.vault, message.subject_id))  # noqa: B023
+        found = await core.store.read(partial(_refused, core, message_id))
         if found is None or referral.STAGES[State(found.row.state)].is_terminal:
             return
-        mover = Mover(core.vault, directory, core.source, now)
-        ready = mover.ready(
+        ready = Mover(core.vault, directory, core.source, datetime.now(UTC)).ready(
             found,
             MOVES["cancel"],
             {"reason": "other", "note": _REFUSED},
@@ -126,22 +130,34 @@ async def close_refused(core: Core, caller: Caller, message_id: str) -> None:
             caller.client_id,
             untold=frozenset({found.row.receiver}),
         )
-
-        def write(tx: Tx, ready: Ready = ready) -> None:
-            ready.write(tx)
-            work.close_items(tx, "refused", message_id=message_id)
-
         try:
-            await core.store.write(write)
+            await core.store.write(partial(_write_refused, ready, message_id, delivery_id))
         except Stale:
             continue
         return
 
 
+def _refused(core: Core, message_id: str, connection: Connection) -> Found | None:
+    message = messages.get(connection, message_id)
+    if message is None or message.subject_id is None:
+        return None
+    return moves.find(connection, core.vault, message.subject_id)
+
+
+def _write_refused(ready: Ready, message_id: str, delivery_id: str, tx: Tx) -> None:
+    delivery = deliveries.lock(tx, delivery_id)
+    if delivery is None or delivery.state not in {"dead", "done"}:
+        raise TimedOut("It is being tried again. Send this again as it was, with its X-Request-Id.")
+    if delivery.state == "dead":
+        deliveries.finish(tx, delivery, deliveries.GIVEN_UP, code=delivery.code)
+    ready.write(tx)
+    work.close_items(tx, "refused", message_id=message_id)
+
+
 # -- finding -------------------------------------------------------------------------------------
 
 
-def _find(core: Core, connection: Connection, said: Following, known: Directory) -> Found | None:
+def _find(core: Core, said: Following, known: Directory, connection: Connection) -> Found | None:
     """Return the referral that a message is about, if its sender may say this of it."""
     if said.meaning is Meaning.CANCELLATION:
         message_id, by = _named(connection, said.message), Relation.SENDER
@@ -164,7 +180,8 @@ def _named(connection: Connection, message: Message) -> str | None:
         said = "What is cancelled is named by the id that the answer to the referral gave it."
         path = f"{bars.path_of(message, url)}.id"
         raise BadRequest(f"{NOT_HERE} {said}", [Problem(path, "required", said)])
-    return messages.of_resource(connection, given)
+    known = uuid(given)
+    return messages.of_resource(connection, "ServiceRequest", known) if known else None
 
 
 def _answered(core: Core, connection: Connection, said: Following, known: Directory) -> str | None:
@@ -173,7 +190,8 @@ def _answered(core: Core, connection: Connection, said: Following, known: Direct
     That is the delivery's own or, where the sender's bytes were passed on, the sender's.
     """
     bundle = said.message.response_to
-    delivery = deliveries.get(connection, bundle)
+    ours = uuid(bundle)
+    delivery = deliveries.get(connection, ours) if ours else None
     if delivery is not None:
         return str(delivery.message_id)
     senders = known.stands_for(said.place.ods) if said.place is not None else ()
@@ -183,6 +201,15 @@ def _answered(core: Core, connection: Connection, said: Following, known: Direct
         if message_id is not None:
             return message_id
     return None
+
+
+def _check_same_patient(core: Core, found: Found, message: Message) -> None:
+    """Raise BadRequest where a message about this referral names another patient."""
+    if found.is_about_another(core.vault, message.patient.nhs_number):
+        said = "The referral that this is about is another patient's. Nothing was done."
+        url, _ = next(message.all("Patient"))
+        path = f"{bars.path_of(message, url)}.identifier"
+        raise BadRequest(said, [Problem(path, "invariant", said)])
 
 
 def _check_newer(found: Found, message: Message) -> None:

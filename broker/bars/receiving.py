@@ -29,6 +29,7 @@ from broker.intake import Intake, Submission
 from broker.ports import Endpoint, Needs
 from broker.preparing import Prepared
 from broker.reading import read_object
+from broker.store import messages
 from broker.telling import BARS_DOOR, replies_to, source_of
 from fhir_profiles import codes
 from fhir_profiles.bars import answer as answering
@@ -41,7 +42,6 @@ from fhir_profiles.profiles import Profiles
 
 DOOR: Final = BARS_DOOR
 OK: Final = 200
-FIRST_REFUSAL: Final = 400
 # All of a request is to be over within 5 s (BaRS, non-functional requirements).
 PATIENCE: Final = 4.5
 HELD: Final = "Held by the broker, not yet with the service."
@@ -119,20 +119,29 @@ class Bars:
         """
         if claimed.refused is not None:
             raise claimed.refused
-        if claimed.used is not None:
+        message_id = await self._referred(claimed)
+        if message_id is not None:
             known = await self._core.directory.current()
             source = source_of(arrived.body)
             waits = not _hears(arrived.caller.organisation, source, known)
-            word = await self._waiting.word(claimed.used.owner_id, ends if waits else 0)
-            if word.is_refused:
-                return await self._refused(arrived, claimed.used.owner_id, word)
-            if waits and word.delivery is not None and not word.is_taken:
+            word = await self._waiting.word(message_id, ends if waits else 0)
+            if word.is_refused or (waits and word.is_given_up):
+                return await self._refused(arrived, message_id, word)
+            if waits and not word.is_taken:
                 raise _not_yet(arrived.caller.organisation)
         raise Duplicate("This request was taken before; nothing was done again.")
 
+    async def _referred(self, claimed: Claimed) -> str | None:
+        """Return the message that a request sent; None where it moved one that was there."""
+        if claimed.used is None:
+            return None
+        owner = claimed.used.owner_id
+        message = await self._core.store.look_up(lambda c: messages.get(c, owner))
+        return None if message is None else owner
+
     async def _process(self, arrived: Arrived, claimed: Claimed) -> Done:
         message = bars.read(read_object(arrived.body))
-        findings = self._profiles.check(arrived.body, "BARSBundleMessage")
+        findings = self._profiles.check(arrived.body, "BARSBundleMessage", read=message.bundle)
         known = await self._core.directory.current()
         understood = self._understand(arrived, message, findings, known)
         if understood.meaning is Meaning.REFERRAL:
@@ -188,8 +197,7 @@ class Bars:
         )
         made = taken.prepared.messages[0]
         place = next(one.destination for one in made.event.routes if one.role is Role.ACTING)
-        known = await self._core.directory.current()
-        if known.channel(place) != SPEAKS_BARS:
+        if taken.directory.channel(place) != SPEAKS_BARS:
             return Done(taken.answer)
         return Done(taken.answer, PassedOn(made.row["id"], message, place == first.place))
 
@@ -228,10 +236,16 @@ class Bars:
     async def _refused(self, arrived: Arrived, message_id: str, word: Word) -> Answer:
         """Return the receiver's own refusal; the referral is over. Raises NotOffered where it gave
         none. Safe to repeat."""
-        await close_refused(self._core, arrived.caller, message_id)
-        if word.answer is not None and word.answer.status >= FIRST_REFUSAL:
+        await close_refused(self._core, arrived.caller, message_id, word.delivery.id)
+        code = word.delivery.code
+        if not word.is_refused:
+            raise NotOffered(
+                f"This was given up ({code}): nothing proves that the service has it, and it is "
+                "cancelled here. Please make sure that the patient is seen to."
+            )
+        if word.answer is not None:
             return Answer(word.answer.status, word.answer.body)
-        raise NotOffered(f"The service does not take this ({word.delivery.code}); it was not sent.")
+        raise NotOffered(f"The service does not take this ({code}); it was not sent.")
 
     def _held(self, arrived: Arrived, message: Message, prepared: Prepared) -> Answer:
         """Return the answer that claims no more than that the broker holds it."""
@@ -269,6 +283,6 @@ def _hears(organisation: str, source: Target | None, known: Directory) -> bool:
 
 def _not_yet(organisation: str) -> TimedOut:
     return TimedOut(
-        "The service has not answered yet, and goes on being tried. Send this again as it was, "
-        f"with the same X-Request-Id, until it has: {organisation} cannot be told otherwise."
+        "The service has not answered yet. Send this again as it was, with the same X-Request-Id, "
+        f"until it has: {organisation} cannot be told otherwise."
     )

@@ -262,7 +262,7 @@ class Carried:
 
     def translate(self, request: tuple[bytes, Message], context: Context) -> Sequence[Draft]:
         body, message = request
-        return [Draft(KEY, body, message.request[0])]
+        return [Draft(KEY, body, message.request[0], checked=message.bundle)]
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:
         return None
@@ -297,7 +297,7 @@ def needs(understood: Understood, organisation: str, directory: Directory, now: 
             ),
         ),
         consent=True,
-        label=_label(message),
+        label=message.label,
         nhs_number=patient.nhs_number,
         identity_verified=patient.is_verified,
         practice=patient.practice,
@@ -359,16 +359,6 @@ def _shortlisted(message: Message, use_case: str, directory: Directory) -> Desti
             )
         ],
     )
-
-
-def _label(message: Message) -> str:
-    """Return the highest confidentiality that anything in the message is marked with."""
-    found = {
-        text(tag.get("code"))
-        for resource in (message.bundle, *message.resources.values())
-        for tag in each(at(resource, "meta"), "security")
-    }
-    return next((label for label in ("V", "R") if label in found), "N")
 
 
 def _warnings(use_case: UseCase, patient: bars.Patient) -> Iterator[Problem]:

@@ -9,10 +9,12 @@ from typing import Any, Final
 from broker import answered
 from broker.answered import Answered
 from broker.core import Core
+from broker.errors import DeliveryCode
 from broker.events import Role
 from broker.store import deliveries
 from broker.store.tx import DELIVERIES, Connection
 
+NOT_OFFERED: Final[DeliveryCode] = "not-offered"
 # Two commits in a row are looked at once.
 _GATHER: Final = 0.005
 # Another process's commit wakes nobody here.
@@ -23,13 +25,20 @@ _POLL: Final = 0.25
 class Word:
     """What is known of a referral's delivery: the service's answer, if it gave one.
 
-    `is_refused`: it will not be sent again. Neither taken nor refused: it is still being tried.
+    `is_refused`: a BaRS receiver refused it, or does not offer to take it. `is_given_up`: nobody
+    tries any more. Of what is none of these, more is to be heard.
     """
 
     delivery: Any
     is_taken: bool = False
     is_refused: bool = False
+    is_given_up: bool = False
     answer: Answered | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing more will be said."""
+        return self.is_taken or self.is_refused or self.is_given_up
 
     def is_put_off(self, seconds: float) -> bool:
         """Whether an attempt has failed, and the next one is later than so many seconds from now:
@@ -66,7 +75,7 @@ class Waiting:
             changed = self._changed
             found = await self._core.store.look_up(lambda c: self._look(c, message_id))
             left = ends - self._loop.time()
-            if found.is_taken or found.is_refused or left <= 0 or found.is_put_off(left):
+            if found.is_last or left <= 0 or found.is_put_off(left):
                 return found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), min(left, _POLL))
@@ -77,10 +86,14 @@ class Waiting:
         row = next((one for one in rows if one.role == Role.ACTING), None)
         if row is None:
             return Word(None)
-        if row.received_at is not None:
-            answer = answered.of_delivery(connection, self._core.vault, row.id)
+        is_taken, is_given_up = row.received_at is not None, row.done_reason == deliveries.GIVEN_UP
+        if not (is_taken or is_given_up or row.state == "dead"):
+            return Word(row)
+        answer = answered.of_delivery(connection, self._core.vault, row.id)
+        if is_taken:
             return Word(row, is_taken=True, answer=answer)
-        if row.state == "dead":
-            answer = answered.of_delivery(connection, self._core.vault, row.id)
-            return Word(row, is_refused=True, answer=answer)
-        return Word(row)
+        # What failed for any other reason than a refusal is for its operators to see to.
+        is_refused = row.code == NOT_OFFERED or (
+            answer is not None and answer.is_refusal and answer.attempt == row.attempt
+        )
+        return Word(row, is_refused=is_refused, is_given_up=is_given_up, answer=answer)

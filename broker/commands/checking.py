@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from broker import registry, settings
+from broker import pausing, registry, settings
 from broker.addresses import UrlRefused, is_address, read_url, why_refused
+from broker.commands import showing
 from broker.commands.opening import demand_database
 from broker.directory import Directory
 from broker.errors import BrokerError
 from broker.events import Destination
 from broker.settings import Settings
-from broker.store import clients, schema
+from broker.store import clients, pauses, schema
 from broker.store import directory as stored
 from broker.store.store import Store
 from broker.vault import RingProblem
@@ -67,6 +68,7 @@ def check() -> Iterator[Finding]:
             return
         yield Finding("schema", "ok", f"At {schema.current(store.writer)}.")
         yield _ring(found, store)
+        yield from _paused(store)
         yield from _partners(found, store)
     finally:
         store.close()
@@ -118,6 +120,15 @@ def _ring(found: Settings, store: Store) -> Finding:
     except RingProblem as error:
         return Finding("key ring", "fail", str(error), "Restore it from its backup.")
     return Finding("key ring", "ok", "It holds every key that the data was sealed with.")
+
+
+def _paused(store: Store) -> Iterator[Finding]:
+    for one in store.read_now(pausing.listing):
+        said = f"Nothing is attempted at {one.where}, since {showing.words(one.since)}. {one.words}"
+        mend = f"referral-broker endpoints resume {one.to}"
+        if one.to == pauses.EVERYWHERE:
+            mend = "referral-broker restore reconcile, then restore go"
+        yield Finding("paused", "warn", said, mend)
 
 
 def _partners(found: Settings, store: Store) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import typer
 
-from broker import tracking
+from broker import tracking, trails
 from broker.commands import showing
 from broker.commands.directory import typed_code
 from broker.commands.opening import actor, opened
@@ -126,7 +126,7 @@ def show(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
         row = deliveries.get(connection, wanted)
         if row is None:
             raise NotFound(f"There is no delivery {delivery_id}.")
-        trail = tracking.read(connection, row.message_id) if row.message_id else None
+        trail = trails.read(connection, row.message_id) if row.message_id else None
         return (
             row,
             deliveries.attempts_of(connection, [wanted]),
@@ -213,7 +213,7 @@ def _policy(row: Any) -> str:
     return f"A delivery that fails is, if {priority.words}, {policy_of(row.priority_rank)}."
 
 
-def _trail(trail: tracking.Trail, directory: Directory, now: datetime) -> dict[str, Any]:
+def _trail(trail: trails.Trail, directory: Directory, now: datetime) -> dict[str, Any]:
     seen = tracking.view(trail, trail.message.sender, directory, now)
     return {
         "message": trail.message.id,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from broker import pausing
 from broker.commands import showing
 from broker.commands.directory import typed_code
 from broker.commands.opening import opened
@@ -38,9 +39,12 @@ def overdue(
             _, known = broker.store.read_now(stored.load)
             asked = [typed_code(one, known) for one in organisation]
             codes = set().union(*map(known.stands_for, asked))
-        rows = broker.store.read_now(lambda c: work.open_items(c, codes, limit + 1))
+        rows, paused = broker.store.read_now(
+            lambda c: (work.open_items(c, codes, limit + 1), pausing.listing(c))
+        )
     if len(rows) > limit:
         showing.more_than(limit)
+    stopped = {one.item: one for one in paused}
     found = [
         {
             "code": row.code,
@@ -49,6 +53,7 @@ def overdue(
             "message": row.message_id,
             "delivery": row.delivery_id,
             "event": row.event_id,
+            "destination": stopped[row.object_id].where if row.object_id in stopped else None,
             "due_at": row.due_at,
             "opened_at": row.opened_at,
         }
@@ -58,17 +63,22 @@ def overdue(
         showing.as_json(found)
         return
     columns = (
-        *("code", "priority", "organisation", "message", "delivery", "event"),
+        *("code", "priority", "organisation", "message", "delivery", "event", "destination"),
         *("due_at", "opened_at"),
     )
     showing.table(
-        ("what", "priority", "sender's list", "message", "delivery", "event", "was due", "since"),
+        (
+            *("what", "priority", "sender's list", "message", "delivery", "event", "destination"),
+            *("was due", "since"),
+        ),
         [
             [Priority(one[name]).words if name == "priority" else one[name] for name in columns]
             for one in found
         ],
         empty="Nothing is overdue.",
     )
+    for one in paused:
+        showing.say(f"Paused: {one.where}. {one.words}")
 
 
 audit = typer.Typer(help="Prove that nobody has altered what the broker did.", no_args_is_help=True)

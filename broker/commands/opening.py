@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker import doorbell, settings
+from broker.answers import Answers
+from broker.core import Core
+from broker.current_directory import CurrentDirectory
 from broker.errors import NotFound, Refused
 from broker.settings import Settings
 from broker.store.schema import WrongSchema
@@ -45,6 +48,12 @@ class Opened:
 
         ring: FileKeyRing = open_ring(self.settings, self.store)
         return Vault(ring)
+
+    def core(self) -> Core:
+        """Return what a serving broker works with, on this store."""
+        vault = self.vault()
+        directory, answers = CurrentDirectory(self.store), Answers(self.store, vault)
+        return Core(self.store, vault, directory, answers, self.settings.source)
 
 
 @contextmanager

@@ -4,17 +4,15 @@ They hold codes, ids and names of organisations; nothing of a patient ever.
 """
 
 import base64
-from importlib.metadata import version
 from typing import Any, Final
 
+from broker.bars.composing import SOFTWARE, VERSION
 from broker.events import read_traceparent
 from broker.ports import Delivery
 from fhir_profiles import codes, strict_json
 
-PRODUCT: Final = "Referral Broker"
 CORE: Final = "1.5.0"
 FHIR_JSON: Final = "application/fhir+json"
-_VERSION: Final = version("referral-broker")
 
 
 def headers(delivery: Delivery, request: str, source: str, *, core: str = CORE) -> dict[str, str]:
@@ -40,9 +38,9 @@ def headers(delivery: Delivery, request: str, source: str, *, core: str = CORE) 
         "NHSD-Requesting-Software": _encoded(
             {
                 "resourceType": "Device",
-                "identifier": [{"system": "urn:ietf:rfc:3986", "value": source}],
-                "deviceName": [{"name": PRODUCT, "type": "manufacturer-name"}],
-                "version": [{"value": _VERSION}],
+                "identifier": [{"system": codes.URI, "value": source}],
+                "deviceName": [{"name": SOFTWARE, "type": "manufacturer-name"}],
+                "version": [{"value": VERSION}],
             }
         ),
     }

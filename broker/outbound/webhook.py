@@ -77,6 +77,8 @@ class Webhooks:
             "Referral-Broker-Digest": f"sha-256={delivery.digest}",
             "Referral-Broker-Receipt": f"{self._base_url}/inbox/{delivery.id}/receipt",
             "Referral-Broker-Attempt": str(delivery.attempt),
+            "Referral-Broker-Subject": delivery.event.subject,
+            "Referral-Broker-Sequence": str(delivery.event.subject_seq),
         }
         if trace := read_traceparent(delivery.event.traceparent):
             headers["traceparent"] = trace

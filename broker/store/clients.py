@@ -11,9 +11,15 @@ from sqlalchemy.engine import Row
 from broker.store import tables as t
 from broker.store.tx import Tx
 
-g, k, c = t.grant.c, t.client_key.c, t.client.c
+g, k, c, s = t.grant.c, t.client_key.c, t.client.c, t.webhook_secret.c
 
-# Asked for every request, so built once.
+# Asked for every request or delivery, so built once.
+_SECRETS: Final = (
+    select(t.webhook_secret)
+    .where(and_(s.ods == bindparam("ods"), s.retired_at.is_(None)))
+    .order_by(s.created_at.desc(), s.id.desc())
+    .limit(2)
+)
 _STANDING: Final = (
     select(c.name, c.scopes)
     .join(t.client_key, and_(k.client_id == c.id, k.kid == bindparam("kid")))
@@ -190,10 +196,4 @@ def put_secret(tx: Tx, secret_id: str, ods: str, kek_id: str, sealed: bytes) -> 
 
 def secrets(connection: Connection, ods: str) -> Sequence[Row[Any]]:
     """Return an organisation's valid webhook secrets, newest first: two at most."""
-    s = t.webhook_secret.c
-    return connection.execute(
-        select(t.webhook_secret)
-        .where(and_(s.ods == ods, s.retired_at.is_(None)))
-        .order_by(s.created_at.desc(), s.id.desc())
-        .limit(2)
-    ).all()
+    return connection.execute(_SECRETS, {"ods": ods}).all()

@@ -31,15 +31,17 @@ def sqlite_url(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The engines of one store; `glance` only where reading needs no way to a server."""
+    """The engines of one store; `listener` only where others may write to it. What is read at a
+    `glance` is in no transaction."""
 
     writer: Engine
     reader: Engine
-    glance: Engine | None = None
+    glance: Engine
+    listener: Engine | None = None
 
     def dispose(self) -> None:
         """Close every connection."""
-        for engine in (self.writer, self.reader, self.glance):
+        for engine in (self.writer, self.reader, self.glance, self.listener):
             if engine is not None:
                 engine.dispose()
 
@@ -70,7 +72,8 @@ def connect(url: str, *, readers: int = READERS) -> Engines:
         engines.dispose()
         if isinstance(error, DBAPIError):
             said = str(error.orig).strip().splitlines() or [type(error).__name__]
-            raise Unavailable(f"The database cannot be opened: {said[0]}.") from error
+            mend = "" if backend == "sqlite" else " Check BROKER_DATABASE_URL and the server."
+            raise Unavailable(f"The database cannot be opened: {said[0]}.{mend}") from error
         raise
     return engines
 
@@ -149,12 +152,14 @@ def _postgres(url: str, readers: int) -> Engines:
         connect_args=arguments,
         pool_size=readers,
         max_overflow=0,
-        pool_pre_ping=True,
         isolation_level="REPEATABLE READ",  # one reading sees one state, as on SQLite
     )
     for engine in (writer, reader):
         event.listen(engine, "connect", _wait_no_longer)
-    return Engines(writer, reader)
+    # One way to the server and back instead of three, on the readers' connections.
+    glance = reader.execution_options(isolation_level="AUTOCOMMIT")
+    listener = create_engine(address, connect_args=arguments, poolclass=NullPool)
+    return Engines(writer, reader, glance, listener)
 
 
 def _wait_no_longer(connection: Any, _record: Any) -> None:

@@ -4,11 +4,21 @@ States: due, held (predecessor, receipt, human, consent, label), done (receipt, 
 given-up), dead. A lane is (destination, subject); only its lowest unfinished step is due.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
 from broker.deadlines import RECEIPT_CLOCKS
@@ -17,6 +27,9 @@ from broker.events import Recorded, Role
 from broker.store import tables as t
 from broker.store import work
 from broker.store.tx import DELIVERIES, Tx
+
+GIVEN_UP: Final = "given-up"
+"""Why a step is done that nobody tries any more, and nothing proves to be stored."""
 
 d = t.delivery.c
 
@@ -34,12 +47,46 @@ UNSENT: Final[tuple[DeliveryCode, ...]] = (
 )
 """Codes of attempts that ended before anything was sent; one that is lost may have sent all."""
 
+UNFINISHED: Final = or_(
+    d.state == "due",
+    d.state == "dead",
+    and_(d.state == "held", d.held_reason != "receipt"),
+)
+"""Whether a step still blocks its lane: anything but done and held for its receipt."""
+
+IN_LANE: Final = and_(
+    d.ods == bindparam("lane_ods"),
+    d.service == bindparam("lane_service"),
+    d.subject_id == bindparam("lane_subject"),
+)
+"""Whether a step belongs to the lane whose values `lane` returns."""
+
+# Built once: building costs several times what asking does.
 _KNOWN: Final = select(d.id).where(d.id.in_(bindparam("ids", expanding=True)))
-
-
-def unfinished() -> Any:
-    """Whether a step still blocks its lane: anything but done and held for its receipt."""
-    return or_(d.state.in_(("due", "dead")), and_(d.state == "held", d.held_reason != "receipt"))
+_THIS: Final = d.id == bindparam("this")
+_GET: Final = select(t.delivery).where(_THIS)
+_LOCK: Final = _GET.with_for_update()
+_SUBJECT: Final = select(d.subject_id).where(_THIS)
+_CHANGE: Final = update(t.delivery).where(_THIS)
+_COLLECT: Final = _CHANGE.where(d.collected_at.is_(None))
+_RETRY: Final = _CHANGE.where(or_(d.state == "dead", d.state == "due"))
+_HEAD: Final = (
+    select(t.delivery).where(and_(IN_LANE, UNFINISHED)).order_by(d.subject_seq, d.consumer).limit(1)
+)
+_MOST_URGENT: Final = select(func.min(d.priority_rank)).where(and_(IN_LANE, UNFINISHED))
+# What was superseded is not waited for; what was given up is, for it may yet be found.
+_WAITED_FOR: Final = (
+    select(d.id)
+    .where(
+        and_(
+            d.message_id == bindparam("message"),
+            d.role == bindparam("role"),
+            d.received_at.is_(None),
+            or_(d.done_reason.is_(None), d.done_reason != "superseded"),
+        )
+    )
+    .limit(1)
+)
 
 
 def known(tx: Tx, ids: Sequence[str]) -> set[str]:
@@ -70,8 +117,19 @@ def insert_new(tx: Tx, rows: Sequence[dict[str, Any]], event: Recorded) -> int:
     return len(fresh)
 
 
-def _lane(row: Any) -> Any:
-    return and_(d.ods == row["ods"], d.service == row["service"], d.subject_id == row["subject_id"])
+def lane(ods: str, service: str, subject: str) -> dict[str, str]:
+    """Return the values of one lane, for statements that ask for what is IN_LANE."""
+    return {"lane_ods": ods, "lane_service": service, "lane_subject": subject}
+
+
+def lane_of(row: Row[Any]) -> dict[str, str]:
+    """Return the values of the lane that a delivery stands in."""
+    return lane(row.ods, row.service, row.subject_id)
+
+
+def change(tx: Tx, delivery_id: str, **values: Any) -> None:
+    """Change a delivery's row. The caller has locked its subject, or has it leased."""
+    tx.execute(_CHANGE, {"this": delivery_id, **values})
 
 
 def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
@@ -85,22 +143,14 @@ def _place(tx: Tx, row: dict[str, Any], *, is_second: bool) -> None:
         row["state"], row["held_reason"] = "held", "predecessor"
         return
     if row["subject_seq"] > 1:
-        head = tx.first(
-            select(d.id, d.priority_rank, d.due_at)
-            .where(and_(_lane(row), unfinished()))
-            .order_by(d.subject_seq, d.consumer)
-            .limit(1)
-        )
+        head = tx.first(_HEAD, lane(row["ods"], row["service"], row["subject_id"]))
         if head is not None:
             row["state"], row["held_reason"] = "held", "predecessor"
             if row["priority_rank"] < head.priority_rank:
                 # The head of a lane inherits the highest priority that waits behind it, and is
                 # tried at once, as that step would have been: it may be an hour from its turn.
-                tx.execute(
-                    update(t.delivery)
-                    .where(d.id == head.id)
-                    .values(priority_rank=row["priority_rank"], due_at=min(head.due_at, tx.now))
-                )
+                due_at = min(head.due_at, tx.now)
+                change(tx, head.id, priority_rank=row["priority_rank"], due_at=due_at)
                 tx.wake(DELIVERIES)
             return
     if row["channel"] == "inbox":
@@ -115,77 +165,54 @@ def _supersede(tx: Tx, row: dict[str, Any]) -> None:
     """
     a = t.attempt.c
     unsent = select(func.count()).where(and_(a.delivery_id == d.id, a.code.in_(UNSENT)))
+    its_lane = lane(row["ods"], row["service"], row["subject_id"])
     ended = tx.all(
         update(t.delivery)
         .where(
             and_(
-                _lane(row),
+                IN_LANE,
                 d.subject_seq < row["subject_seq"],
                 d.attempt == unsent.scalar_subquery(),
                 d.collected_at.is_(None),
-                unfinished(),
+                UNFINISHED,
             )
         )
         .values(state="done", held_reason=None, done_reason="superseded", settled_at=tx.now)
-        .returning(d.id, d.message_id, d.role)
+        .returning(d.id, d.message_id, d.role),
+        its_lane,
     )
     for one in ended:
         work.close_items(tx, "superseded", delivery_id=one.id)
         meet_clock(tx, one.message_id, one.role)
     if ended:
-        promote(tx, row)
+        promote(tx, its_lane)
 
 
 def meet_clock(tx: Tx, message_id: str | None, role: str) -> None:
-    """Meet the clock of a message's receipts in one role, once none is waited for any more.
-
-    What was superseded is not waited for; what was given up is, for it may yet be found.
-    """
+    """Meet the clock of a message's receipts in one role, once none is waited for any more."""
     if message_id is None:
         return
-    waiting = tx.first(
-        select(d.id)
-        .where(
-            and_(
-                d.message_id == message_id,
-                d.role == role,
-                d.received_at.is_(None),
-                or_(d.done_reason.is_(None), d.done_reason != "superseded"),
-            )
-        )
-        .limit(1)
-    )
-    if waiting is None:
+    if tx.first(_WAITED_FOR, {"message": message_id, "role": role}) is None:
         work.clear(tx, message_id, RECEIPT_CLOCKS[Role(role)])
 
 
-def promote(tx: Tx, row: Any) -> None:
+def promote(tx: Tx, of_lane: Mapping[str, str]) -> None:
     """Make the next step of a lane due, once nothing before it blocks."""
     while True:
-        head = tx.first(
-            select(t.delivery)
-            .where(and_(_lane(row), unfinished()))
-            .order_by(d.subject_seq, d.consumer)
-            .limit(1)
-        )
+        head = tx.first(_HEAD, of_lane)
         if head is None or head.state != "held" or head.held_reason != "predecessor":
             return
         if head.channel == "inbox":
-            tx.execute(update(t.delivery).where(d.id == head.id).values(held_reason="receipt"))
+            change(tx, head.id, held_reason="receipt")
             continue
-        waiting = tx.execute(
-            select(func.min(d.priority_rank)).where(and_(_lane(row), unfinished()))
-        ).scalar_one()
-        tx.execute(
-            update(t.delivery)
-            .where(d.id == head.id)
-            .values(
-                state="due",
-                held_reason=None,
-                due_at=tx.now,
-                first_due_at=tx.now,
-                priority_rank=waiting,
-            )
+        change(
+            tx,
+            head.id,
+            state="due",
+            held_reason=None,
+            due_at=tx.now,
+            first_due_at=tx.now,
+            priority_rank=tx.execute(_MOST_URGENT, of_lane).scalar_one(),
         )
         tx.wake(DELIVERIES)
         return
@@ -193,16 +220,16 @@ def promote(tx: Tx, row: Any) -> None:
 
 def get(connection: Connection, delivery_id: str) -> Row[Any] | None:
     """Return a delivery's row."""
-    return connection.execute(select(t.delivery).where(d.id == delivery_id)).first()
+    return connection.execute(_GET, {"this": delivery_id}).first()
 
 
 def lock(tx: Tx, delivery_id: str) -> Row[Any] | None:
     """Return a delivery's row with its subject locked, or None."""
-    subject = tx.execute(select(d.subject_id).where(d.id == delivery_id)).scalar()
+    subject = tx.execute(_SUBJECT, {"this": delivery_id}).scalar()
     if subject is None:
         return None
     tx.lock_subject(subject)
-    return tx.first(select(t.delivery).where(d.id == delivery_id).with_for_update())
+    return tx.first(_LOCK, {"this": delivery_id})
 
 
 def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> None:
@@ -218,38 +245,27 @@ def finish(tx: Tx, row: Row[Any], reason: str, *, code: str | None = None) -> No
         "code": code,
     }
     if reason == "receipt":
-        values["received_at"] = tx.now
-    tx.execute(update(t.delivery).where(d.id == row.id).values(**values))
-    promote(tx, _lane_of(row))
+        values["received_at"] = row.received_at or tx.now  # one sent again was received before
+    change(tx, row.id, **values)
+    promote(tx, lane_of(row))
 
 
 def note_received(tx: Tx, delivery_id: str) -> None:
     """Note the receipt of a delivery that had ended without one; it stays as it ended."""
-    tx.execute(update(t.delivery).where(d.id == delivery_id).values(received_at=tx.now))
+    change(tx, delivery_id, received_at=tx.now)
 
 
 def hold_for_receipt(tx: Tx, row: Row[Any], code: str | None) -> None:
     """Sent, but not proved stored: not sent again, and no block to what follows."""
     tx.wake(DELIVERIES)
-    tx.execute(
-        update(t.delivery)
-        .where(d.id == row.id)
-        .values(state="held", held_reason="receipt", code=code, lease_until=None, lease_by=None)
-    )
-    promote(tx, _lane_of(row))
-
-
-def _lane_of(row: Row[Any]) -> dict[str, Any]:
-    return {"ods": row.ods, "service": row.service, "subject_id": row.subject_id}
+    ended = {"code": code, "lease_until": None, "lease_by": None}
+    change(tx, row.id, state="held", held_reason="receipt", **ended)
+    promote(tx, lane_of(row))
 
 
 def collect(tx: Tx, delivery_id: str) -> None:
     """Note that a destination has fetched a delivery; that proves nothing was stored."""
-    tx.execute(
-        update(t.delivery)
-        .where(and_(d.id == delivery_id, d.collected_at.is_(None)))
-        .values(collected_at=tx.now)
-    )
+    tx.execute(_COLLECT, {"this": delivery_id, "collected_at": tx.now})
 
 
 # What an inbox shows of a delivery, and whose it is.
@@ -263,6 +279,7 @@ _LISTED: Final = select(
     d.service,
     d.digest,
     d.subject_id,
+    d.subject_seq,
     d.message_id,
     d.created_at,
     d.collected_at,
@@ -282,7 +299,7 @@ _IN_INBOX: Final = and_(
 def _inbox(every: bool, service: bool, urgent: bool) -> Select[Any]:
     wanted = [_IN_INBOX]
     if not every:
-        wanted.append(d.state != "done")
+        wanted.append(d.state != literal_column("'done'"))  # as its index says it
     if service:
         wanted.append(d.service == bindparam("service"))
     if urgent:
@@ -369,15 +386,6 @@ def retry(tx: Tx, row: Row[Any]) -> None:
 
     One that is done, or held, stays so: its lane may have gone on.
     """
-    tx.execute(
-        update(t.delivery)
-        .where(and_(d.id == row.id, d.state.in_(("dead", "due"))))
-        .values(
-            state="due",
-            held_reason=None,
-            due_at=tx.now,
-            first_due_at=tx.now,
-            settled_at=None,
-        )
-    )
+    due = {"state": "due", "held_reason": None, "settled_at": None}
+    tx.execute(_RETRY, {"this": row.id, "due_at": tx.now, "first_due_at": tx.now, **due})
     tx.wake(DELIVERIES)

@@ -1,13 +1,17 @@
 """Endpoints that an operator refreshed: the mark that every process reads before it calls one."""
 
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from broker.store import tables as t
 from broker.store.tx import Tx
 
 e = t.endpoint_refresh.c
+_REFRESHED_AT: Final = select(e.refreshed_at).where(
+    and_(e.ods == bindparam("ods"), e.service == bindparam("service"))
+)
 
 
 def refresh(tx: Tx, ods: str, service: str) -> None:
@@ -20,6 +24,6 @@ def refresh(tx: Tx, ods: str, service: str) -> None:
 
 def refreshed_at(connection: Connection, ods: str, service: str) -> datetime | None:
     """Return when an endpoint was last refreshed, or None."""
-    chosen = select(e.refreshed_at).where(and_(e.ods == ods, e.service == service))
-    found: datetime | None = connection.execute(chosen).scalar()
+    values = {"ods": ods, "service": service}
+    found: datetime | None = connection.execute(_REFRESHED_AT, values).scalar()
     return found

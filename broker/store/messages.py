@@ -163,6 +163,20 @@ def payloads(
     return {row.owner_id: open_row(vault, row) for row in rows}
 
 
+def opened(
+    connection: Connection, vault: Vault, owners: Iterable[str], role: str
+) -> dict[str, Opened | Tampered]:
+    """Open the newest payload in a role of each owner, or say that it does not open; an erased one
+    is absent."""
+    found: dict[str, Opened | Tampered] = {}
+    for row in connection.execute(_PAYLOADS, {"owners": list(owners), "role": role}).all():
+        try:
+            found[row.owner_id] = open_row(vault, row)
+        except Tampered as error:
+            found[row.owner_id] = error
+    return found
+
+
 def open_row(vault: Vault, row: Row[Any]) -> Opened:
     """Open a payload row that was selected with its key. Raises Tampered."""
     key = vault.unwrap(row.key_id, row.kek_id, row.wrapped)
@@ -199,12 +213,11 @@ def of_reference(connection: Connection, sender: str, reference_hmac: str | None
     return found
 
 
-def of_resource(connection: Connection, resource_id: str) -> str | None:
-    """Return the message that a FHIR resource came with, by the id that it was given."""
-    wanted = t.resource_index.c.id == resource_id
-    found: str | None = connection.execute(
-        select(t.resource_index.c.message_id).where(wanted).limit(1)
-    ).scalar()
+def of_resource(connection: Connection, kind: str, resource_id: str) -> str | None:
+    """Return the message that a FHIR resource of this type came with, by the id it was given."""
+    r = t.resource_index.c
+    wanted = and_(r.id == resource_id, r.type == kind)
+    found: str | None = connection.execute(select(r.message_id).where(wanted).limit(1)).scalar()
     return found
 
 

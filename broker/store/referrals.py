@@ -1,13 +1,24 @@
 """Referrals and decisions: where each stands, and the last move for its repeats."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from broker.store import tables as t
 from broker.store.tx import Tx
+
+_NAMED: Final = ("delivery_id", "named_delivery", "named_digest", "named_ods")
+_SAME_RECEIPT: Final = select(t.receipt.c.id).where(
+    and_(*(t.receipt.c[name] == bindparam(name) for name in _NAMED))
+)
+_CHANGE: Final = update(t.referral).where(t.referral.c.subject_id == bindparam("this"))
+_GET: Final = (
+    select(t.referral, t.subject.c.version, t.subject.c.last_seq)
+    .join(t.subject, t.subject.c.id == t.referral.c.subject_id)
+    .where(t.referral.c.subject_id == bindparam("this"))
+)
 
 
 def put(tx: Tx, row: dict[str, Any]) -> None:
@@ -17,11 +28,7 @@ def put(tx: Tx, row: dict[str, Any]) -> None:
 
 def get(connection: Connection, subject: str) -> Row[Any] | None:
     """Return a referral with its version (ETag)."""
-    return connection.execute(
-        select(t.referral, t.subject.c.version, t.subject.c.last_seq)
-        .join(t.subject, t.subject.c.id == t.referral.c.subject_id)
-        .where(t.referral.c.subject_id == subject)
-    ).first()
+    return connection.execute(_GET, {"this": subject}).first()
 
 
 def labelled(connection: Connection, subject: str) -> Row[Any] | None:
@@ -35,7 +42,7 @@ def labelled(connection: Connection, subject: str) -> Row[Any] | None:
 
 def change(tx: Tx, subject: str, **values: Any) -> None:
     """Change a referral's row. The caller has locked its subject."""
-    tx.execute(update(t.referral).where(t.referral.c.subject_id == subject).values(**values))
+    tx.execute(_CHANGE, {"this": subject, **values})
 
 
 def put_decision(tx: Tx, row: dict[str, Any]) -> None:
@@ -61,18 +68,7 @@ def decisions_of(connection: Connection, message_id: str) -> Sequence[Row[Any]]:
 
 def put_receipt(tx: Tx, row: dict[str, Any]) -> None:
     """Keep a receipt, matching or not; the same one again changes nothing."""
-    r = t.receipt.c
-    there = tx.first(
-        select(r.id).where(
-            and_(
-                r.delivery_id == row["delivery_id"],
-                r.named_delivery == row["named_delivery"],
-                r.named_digest == row["named_digest"],
-                r.named_ods == row["named_ods"],
-            )
-        )
-    )
-    if there is None:
+    if tx.first(_SAME_RECEIPT, {name: row[name] for name in _NAMED}) is None:
         tx.execute(t.into(t.receipt), row)
 
 

@@ -191,10 +191,13 @@ def _condition(test: Test, type_: str) -> ColumnElement[bool]:
 def _holds(column: Any, token: str) -> ColumnElement[bool]:
     system, bar, code = token.rpartition("|")
     if not bar:
-        return column.contains(f"|{code}\n", autoescape=True)  # type: ignore[no-any-return]
-    if not code:
-        return column.contains(f"\n{system}|", autoescape=True)  # type: ignore[no-any-return]
-    return column.contains(f"\n{token}\n", autoescape=True)  # type: ignore[no-any-return]
+        sought = f"|{code}\n"
+    elif not code:
+        sought = f"\n{system}|"
+    else:
+        sought = f"\n{token}\n"
+    # Not LIKE: for SQLite A is a there, and for PostgreSQL it is not.
+    return func.replace(column, sought, "") != column  # type: ignore[no-any-return]
 
 
 def _when(column: Any, prefix: str, start: datetime, end: datetime) -> ColumnElement[bool]:

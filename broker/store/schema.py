@@ -1,5 +1,6 @@
 """The schema: migrating it under a lock, and refusing to run on one that does not fit."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -8,15 +9,24 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, insert, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from broker.audit import GENESIS
+from broker.crashpoints import crashpoint
 from broker.errors import BrokerError
+from broker.folders import sync_file
 from broker.store import database
 from broker.store import tables as t
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+DRAFT: Final = ".part"
 _PG_LOCK: Final = 0x5265_6642  # "RefB"
+
+
+class NotADatabase(BrokerError):
+    """A file cannot be what it should be: a copy of a broker's database."""
 
 
 class WrongSchema(BrokerError):
@@ -64,13 +74,15 @@ def migrate(engine: Engine) -> list[str]:
         every = revisions()
         if before is not None and before not in every:
             raise WrongSchema(_newer(before))
-        todo = every[every.index(before) + 1 :] if before is not None else every
-        if todo:
+        ahead = every[every.index(before) + 1 :] if before is not None else every
+        if ahead:
             command.upgrade(_config(connection), "head")
         if connection.execute(select(t.ledger_head.c.id)).first() is None:
             head = {"id": 1, "position": 0, "audit_seq": 0, "audit_hash": GENESIS}
             connection.execute(insert(t.ledger_head), head)
-        return todo
+        if ahead:
+            crashpoint("migrate.before-commit")
+        return ahead
 
 
 def check(engine: Engine) -> None:
@@ -88,14 +100,56 @@ def check(engine: Engine) -> None:
 
 
 def back_up(engine: Engine, target: Path) -> Path:
-    """Copy a SQLite database, whole and consistent, before it is migrated."""
-    with database.unpooled(engine).connect() as connection:
-        connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
-    for path in (target, target.parent):  # SQLite leaves it to us that the copy survives
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    """Copy a SQLite database, whole and as at one moment, whoever writes to it meanwhile.
+
+    The copy is proved whole, and durable on return; it stands under its name only then. Raises
+    FileExistsError where something is there already.
+    """
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, "it is there already", str(target))
+    draft = draft_of(target)
+    try:
+        with database.unpooled(engine).connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
+        demand_whole(draft)
+        crashpoint("backup.copied")
+        sync_file(draft)  # SQLite leaves it to us that the copy survives
+        draft.rename(target)
+        sync_file(target)
+    finally:
+        remove(draft)
     return target
+
+
+def draft_of(target: Path) -> Path:
+    """Return an empty file that only its owner can read, beside the database that it is to become.
+
+    What a process left there that was killed is gone, and with it what SQLite would read into the
+    next one."""
+    draft = target.with_name(f"{target.name}{DRAFT}")
+    remove(draft)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return draft
+
+
+def remove(path: Path) -> None:
+    """Remove a SQLite database and its log, if they are there."""
+    for tail in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
+
+
+def demand_whole(path: Path) -> None:
+    """Raise NotADatabase unless a file is a whole database of a broker's, page by page."""
+    engine = create_engine(database.sqlite_url(path), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+        if found == "ok" and current(engine) is None:  # SQLite takes an empty file for a whole one
+            found = "it is empty"
+    except DBAPIError as error:
+        found = str(error.orig)
+    if found != "ok":
+        raise NotADatabase(f"{path} is not a whole database: {found}.")
 
 
 def _newer(found: str) -> str:

@@ -16,21 +16,26 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import delete, text
+from sqlalchemy import Engine, delete, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from broker.audit import Entry
 from broker.crashpoints import crashpoint
 from broker.errors import Unavailable
 from broker.events import Event, uuid7
-from broker.store import database
+from broker.store import database, ears
 from broker.store import tables as t
+from broker.store.ears import Ears
 from broker.store.tx import LOCK_HEAD, Connection, Tx, number
 
 T = TypeVar("T")
 LARGEST_GROUP: Final = 64
 LONGEST_QUEUE: Final = 2_000
+TRIES: Final = 3  # of a transaction that another process ran into
 ANSWER_SECONDS: Final = 20.0  # after which a reading is given up: before whoever asked gives up
+PASSING_SECONDS: Final = 0.01  # for who has already locked something: much less than a deadlock
+_LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :ms, true)")
+_CLOCK: Final = text("SELECT clock_timestamp()")
 PROOF: Final = 65_536  # bytes: well over what a message takes
 
 log = structlog.get_logger()
@@ -45,6 +50,7 @@ class _Job:
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
+    is_put_off: bool = False
 
 
 class Store:
@@ -53,8 +59,8 @@ class Store:
     def __init__(self, url: str, *, now: Callable[[], datetime] | None = None) -> None:
         self._engines = database.connect(url)
         self.writer, self.reader = self._engines.writer, self._engines.reader
-        self._glancing = self._engines.glance.connect() if self._engines.glance else None
         self.is_sqlite = self.writer.dialect.name == "sqlite"
+        self._glancing = self._engines.glance.connect() if self.is_sqlite else None
         self._clock = now
         self._queue: queue.SimpleQueue[Sequence[_Job] | None] = queue.SimpleQueue()
         self._gathered: list[_Job] = []
@@ -66,11 +72,18 @@ class Store:
         self._is_closed = False
         self._readers = ThreadPoolExecutor(database.READERS, thread_name_prefix="store-reader")
         self._listeners: list[Callable[[set[str]], None]] = []
+        self._name = uuid7()
+        self._ears = (
+            Ears(self._engines.listener, self._name, self._wake)
+            if (self._engines.listener)
+            else None
+        )
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def listen(self, listener: Callable[[set[str]], None]) -> None:
-        """Call `listener(topics)`, from the writer's thread, after each commit that wakes."""
+        """Call `listener(topics)`, from another thread, after each commit that wakes: one of this
+        store or, on PostgreSQL, of any other."""
         self._listeners.append(listener)
 
     async def write(self, fn: Callable[[Tx], T]) -> T:
@@ -121,7 +134,7 @@ class Store:
         On SQLite in this thread: the way to another one takes longer than the reading.
         """
         if self._glancing is None:
-            return await self.read(fn)
+            return await self._in_thread(self._engines.glance, fn)
         try:
             return fn(self._glancing)
         except DBAPIError as error:
@@ -132,20 +145,19 @@ class Store:
 
         Raises Unavailable, also where nothing is heard of the database in ANSWER_SECONDS.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await loop.run_in_executor(self._readers, self.read_now, fn)
-        except TimeoutError:
-            raise Unavailable("The database does not answer.") from None
+        return await self._in_thread(self.reader, _in_one_state(fn))
 
     def read_now(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` on a reading connection in this thread."""
+        return _read(self.reader, _in_one_state(fn))
+
+    async def _in_thread(self, engine: Engine, fn: Callable[[Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
         try:
-            with self.reader.connect() as connection, connection.begin():
-                return fn(connection)
-        except DBAPIError as error:
-            raise _unreadable(error) from error
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await loop.run_in_executor(self._readers, _read, engine, fn)
+        except TimeoutError:
+            raise Unavailable("The database does not answer.") from None
 
     def write_now(self, fn: Callable[[Tx], T]) -> T:
         """Run `fn` in a transaction and wait for it in this thread: for commands and start-up."""
@@ -170,6 +182,8 @@ class Store:
             self._queue.put(self._gathered)
             self._queue.put(None)
         self._thread.join()
+        if self._ears is not None:
+            self._ears.close()
         self._readers.shutdown()
         if self._glancing is not None:
             self._glancing.close()
@@ -198,37 +212,43 @@ class Store:
 
     def _serve(self, group: list[_Job]) -> None:
         wakes: set[str] = set()
-        try:
-            wakes = self._transact(group)
-        except BaseException as error:  # the writer must outlive any bug in what it is given
-            # One that cannot be stored may take the whole transaction with it: run each alone, so
-            # that only that one is refused. A locked database is locked for all of them.
-            is_for_all = database.is_locked(error) or database.is_out_of_reach(error)
-            if len(group) > 1 and not is_for_all:
-                for job in group:
-                    self._serve([job])
-                return
-            # Another process may have been first with the same key: run again, the code sees it.
-            if database.is_transient(error) or isinstance(error, IntegrityError):
-                try:
-                    wakes = self._transact(group)
-                except BaseException as again:
-                    self._refuse(group, again)
-            else:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                wakes = self._transact(group)
+            except BaseException as error:  # the writer must outlive any bug in what it is given
+                # One that cannot be stored may take the whole transaction with it: run each alone,
+                # so that only that one is refused. A locked database is locked for all of them.
+                is_for_all = database.is_locked(error) or database.is_out_of_reach(error)
+                if len(group) > 1 and not is_for_all:
+                    for job in group:
+                        self._serve([job])
+                    return
+                # Another process was first: with the same key, which the code sees when it is run
+                # again, or in a deadlock, after which it may be first once more.
+                may_pass = database.is_transient(error) or isinstance(error, IntegrityError)
+                if tries_left and may_pass:
+                    continue
                 self._refuse(group, error)
-        _answer(group)
+            break
+        _answer([job for job in group if not job.is_put_off])
         if wakes:
-            for listener in self._listeners:
-                try:
-                    listener(wakes)
-                except Exception as error:  # what it listens for is also polled for
-                    log.error("store.listener-failed", error=type(error).__name__)
+            self._wake(wakes)
+        for job in group:
+            if job.is_put_off:
+                self._serve([job])
+
+    def _wake(self, topics: set[str]) -> None:
+        for listener in self._listeners:
+            try:
+                listener(topics)
+            except Exception as error:  # what it listens for is also polled for
+                log.error("store.listener-failed", error=type(error).__name__)
 
     def _refuse(self, group: list[_Job], error: BaseException) -> None:
         if not isinstance(error, DBAPIError):
             log.error("store.writer-failed", error=type(error).__name__)
             for job in group:
-                job.error = error
+                job.error, job.is_put_off = error, False
             return
         self._refusals += 1
         log.error("store.unavailable", cause=_cause(error))
@@ -239,7 +259,7 @@ class Store:
                 "was, with the same key: it is not taken twice."
             )
         for job in group:
-            job.error = Unavailable(said)
+            job.error, job.is_put_off = Unavailable(said), False
 
     def _transact(self, group: list[_Job]) -> set[str]:
         events: list[tuple[Event, int]] = []
@@ -248,14 +268,21 @@ class Store:
         is_alone = len(group) == 1  # then the transaction itself is its savepoint
         with self.writer.connect() as connection, connection.begin() as transaction:
             now = self._now(connection)
-            for job in group:
-                job.result, job.error = None, None
+            for place, job in enumerate(group):
+                job.result, job.error, job.is_put_off = None, None, False
+                if place == 1:
+                    self._wait_for_locks(connection, PASSING_SECONDS)
                 tx = Tx(connection, now)
                 try:
                     with contextlib.nullcontext() if is_alone else connection.begin_nested():
                         job.result = job.fn(tx)
-                except DBAPIError:
-                    raise
+                except DBAPIError as error:
+                    # Two processes, each waiting with what the other needs, would be a deadlock: so
+                    # whoever comes after another in a group does not wait, and is run alone.
+                    if place == 0 or not database.is_locked(error):
+                        raise
+                    job.is_put_off = True
+                    continue
                 except BaseException as error:  # the caller's own answer, told to the caller
                     job.error = error
                     if is_alone:
@@ -265,19 +292,28 @@ class Store:
                 events += tx.events
                 entries += tx.entries
                 wakes |= tx.wakes
+            if not is_alone:
+                self._wait_for_locks(connection, database.BUSY_SECONDS)
             crashpoint("store.recorded")
             if events or entries:
                 number(connection, now, events, entries)
+            if wakes and self._ears is not None:
+                ears.tell(connection, self._name, wakes)
             crashpoint("store.before-commit")
         crashpoint("store.committed")
         return wakes
+
+    def _wait_for_locks(self, connection: Connection, seconds: float) -> None:
+        """Wait for a row that another process holds for so long, in this transaction."""
+        if not self.is_sqlite:
+            connection.execute(_LOCK_TIMEOUT, {"ms": str(round(seconds * 1_000))})
 
     def _now(self, connection: Connection) -> datetime:
         if self._clock is not None:
             return self._clock()
         if self.is_sqlite:
             return datetime.now(UTC)
-        found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        found: datetime = connection.execute(_CLOCK).scalar_one()
         return found.astimezone(UTC)
 
 
@@ -324,6 +360,25 @@ def _resolve(jobs: list[_Job]) -> None:
             job.future.set_exception(job.error)
         else:
             job.future.set_result(job.result)
+
+
+def _in_one_state(fn: Callable[[Connection], T]) -> Callable[[Connection], T]:
+    def read(connection: Connection) -> T:
+        with connection.begin():
+            return fn(connection)
+
+    return read
+
+
+def _read(engine: Engine, fn: Callable[[Connection], T], *, is_last: bool = False) -> T:
+    """Read, on a new connection where the one that there was had broken, perhaps long before."""
+    try:
+        with engine.connect() as connection:
+            return fn(connection)
+    except DBAPIError as error:
+        if error.connection_invalidated and not is_last:
+            return _read(engine, fn, is_last=True)
+        raise _unreadable(error) from error
 
 
 def _unreadable(error: DBAPIError) -> Unavailable:

@@ -57,6 +57,11 @@ STRICT: dict[str, Any] = {"sqlite_strict": True}
 KEYED: dict[str, Any] = {"sqlite_strict": True, "sqlite_with_rowid": False}
 
 
+def _where(name: str, rows: str, *columns: str) -> Index:
+    """An index of these rows alone."""
+    return Index(name, *columns, sqlite_where=text(rows), postgresql_where=text(rows))
+
+
 class LedgerHead(SQLModel, table=True):
     """The one serial point: locked last in every writing transaction, never cached."""
 
@@ -221,6 +226,8 @@ class DeliveryRow(SQLModel, table=True):
     __tablename__ = "delivery"
     __table_args__ = (
         Index("ix_delivery_due", "state", "priority_rank", "due_at"),
+        _where("ix_delivery_queue", "state = 'due'", "ods", "service", "priority_rank", "due_at"),
+        _where("ix_delivery_open", "state <> 'done'", "ods", "position", "id"),
         Index("ix_delivery_lane", "ods", "service", "subject_id", "subject_seq"),
         Index("ix_delivery_inbox", "ods", "position", "id"),
         Index("ix_delivery_message", "message_id"),
@@ -385,6 +392,32 @@ class EndpointStateRow(SQLModel, table=True):
     updated_at: datetime = _utc()
 
 
+class PauseRow(SQLModel, table=True):
+    """A place at which nothing is attempted: a service, or without one an organisation with all of
+    them; without an organisation, everywhere."""
+
+    __tablename__ = "pause"
+    __table_args__ = (KEYED,)
+    id: str = _id()
+    ods: str = _text(primary=True)
+    service: str = _text(primary=True)
+    since: datetime = _utc()
+
+
+class RestorationRow(SQLModel, table=True):
+    """That the database came from a backup which ended at `position`, by how much the sequence of
+    each subject was raised then, and how far its reconciliation is. Never deleted."""
+
+    __tablename__ = "restoration"
+    __table_args__ = (KEYED,)
+    id: str = _id(primary=True)
+    position: int = _position()
+    step: int = _int()
+    begun_at: datetime = _utc()
+    reconciled_at: datetime | None = _utc(null=True)
+    ended_at: datetime | None = _utc(null=True)
+
+
 class EndpointRefreshRow(SQLModel, table=True):
     """When an operator last had forgotten what was known of what an endpoint offers."""
 
@@ -441,12 +474,7 @@ class ResourceIndexRow(SQLModel, table=True):
     __tablename__ = "resource_index"
     __table_args__ = (
         Index("ix_resource_message", "message_id"),
-        Index(
-            "ix_resource_patient",
-            "patient_pseudonym",
-            sqlite_where=text("patient_pseudonym IS NOT NULL"),
-            postgresql_where=text("patient_pseudonym IS NOT NULL"),
-        ),
+        _where("ix_resource_patient", "patient_pseudonym IS NOT NULL", "patient_pseudonym"),
         KEYED,
     )
     id: str = _id(primary=True)
@@ -497,6 +525,16 @@ class ResourceIdentifierRow(SQLModel, table=True):
     __table_args__ = (KEYED,)
     identifier_hmac: str = _text(primary=True)
     resource_id: str = _id(primary=True)
+
+
+class LeaseRow(SQLModel, table=True):
+    """What one process of several does, and until when it is that one's."""
+
+    __tablename__ = "lease"
+    __table_args__ = (KEYED,)
+    name: str = _text(primary=True)
+    holder: str = _id()
+    held_until: datetime = _utc()
 
 
 class CursorRow(SQLModel, table=True):
@@ -602,6 +640,8 @@ deadline = _table(DeadlineRow)
 telephone_call = _table(TelephoneCallRow)
 work_item = _table(WorkItemRow)
 endpoint_state = _table(EndpointStateRow)
+pause = _table(PauseRow)
+restoration = _table(RestorationRow)
 endpoint_refresh = _table(EndpointRefreshRow)
 idempotency_key = _table(IdempotencyKeyRow)
 jti = _table(JtiRow)
@@ -610,6 +650,7 @@ resource_index = _table(ResourceIndexRow)
 resource_viewer = _table(ResourceViewerRow)
 resource_identifier = _table(ResourceIdentifierRow)
 cursor = _table(CursorRow)
+lease = _table(LeaseRow)
 client = _table(ClientRow)
 client_key = _table(ClientKeyRow)
 grant = _table(GrantRow)

@@ -20,6 +20,7 @@ LEDGER: Final = "ledger"
 DELIVERIES: Final = "deliveries"
 DEADLINES: Final = "deadlines"
 DIRECTORY: Final = "directory"
+EVERY_TOPIC: Final = frozenset({LEDGER, DELIVERIES, DEADLINES, DIRECTORY})
 
 # What every transaction asks, built once: building costs more than asking.
 _SUBJECT: Final = t.subject.c.id == bindparam("subject")
@@ -37,6 +38,7 @@ _BUMP: Final = (
     .returning(t.subject.c.version)
 )
 LOCK_HEAD: Final = select(t.ledger_head).with_for_update()
+_MOVE_HEAD: Final = update(t.ledger_head)
 
 
 class Tx:
@@ -53,13 +55,13 @@ class Tx:
         """Run one statement."""
         return self.connection.execute(statement, values)
 
-    def first(self, statement: Executable) -> Row[Any] | None:
+    def first(self, statement: Executable, values: Any = None) -> Row[Any] | None:
         """Return the first row, or None."""
-        return self.connection.execute(statement).first()
+        return self.connection.execute(statement, values).first()
 
-    def all(self, statement: Executable) -> Sequence[Row[Any]]:
+    def all(self, statement: Executable, values: Any = None) -> Sequence[Row[Any]]:
         """Return every row."""
-        return self.connection.execute(statement).all()
+        return self.connection.execute(statement, values).all()
 
     def new_subject(self, subject: str, kind: SubjectKind, owner: str) -> None:
         """Make a subject. Its events begin at 1, its version at 1."""
@@ -122,11 +124,8 @@ def number(
         connection.execute(t.into(t.event), rows)
     if links:
         connection.execute(t.into(t.audit), links)
-    connection.execute(
-        update(t.ledger_head).values(
-            position=head.position + len(rows), audit_seq=seq, audit_hash=last
-        )
-    )
+    moved = {"position": head.position + len(rows), "audit_seq": seq, "audit_hash": last}
+    connection.execute(_MOVE_HEAD, moved)
 
 
 def _event_row(event: Event, subject_seq: int, position: int) -> dict[str, Any]:

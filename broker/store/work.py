@@ -2,9 +2,20 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Update,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, uuid7
@@ -18,6 +29,23 @@ wi = t.work_item.c
 # A deadline that falls this soon wakes who watches; whoever watches looks at least this often.
 SOON: Final = timedelta(minutes=1)
 DELIVERY_DEAD: Final = "delivery-dead"
+FALSE_RECEIPT: Final = "receipt-mismatch"
+
+_DEADLINES_OF: Final = (
+    select(t.deadline)
+    .where(dl.message_id.in_(bindparam("messages", expanding=True)))
+    .order_by(dl.due_at)
+)
+_RUNNING: Final = select(dl.id, dl.kind).where(
+    and_(dl.message_id == bindparam("message"), dl.cleared_at.is_(None))
+)
+_STOP: Final = update(t.deadline).where(dl.id.in_(bindparam("ids", expanding=True)))
+_CLOSE_OF_STOPPED: Final = update(t.work_item).where(
+    and_(wi.object_id.in_(bindparam("ids", expanding=True)), wi.closed_at.is_(None))
+)
+_ITEM: Final = select(wi.id, wi.closed_at).where(
+    and_(wi.code == bindparam("code"), wi.object_id == bindparam("object"))
+)
 
 
 def put_deadlines(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
@@ -85,19 +113,13 @@ def _stop(
     at: datetime | None,
     lapsed: str | None,
 ) -> None:
-    wanted = [dl.message_id == message_id, dl.cleared_at.is_(None), dl.kind.not_in(but)]
-    if kinds:
-        wanted.append(dl.kind.in_(kinds))
-    ids = list(tx.execute(select(dl.id).where(and_(*wanted))).scalars())
+    running = tx.all(_RUNNING, {"message": message_id})
+    ids = [one.id for one in running if one.kind not in but and (not kinds or one.kind in kinds)]
     if not ids:
         return
-    stopped = update(t.deadline).where(dl.id.in_(ids))
-    tx.execute(stopped.values(cleared_at=at or tx.now, lapsed=lapsed))
-    tx.execute(
-        update(t.work_item)
-        .where(and_(wi.object_id.in_(ids), wi.closed_at.is_(None)))
-        .values(closed_at=tx.now, closed_reason=lapsed or "met-late")
-    )
+    tx.execute(_STOP, {"ids": ids, "cleared_at": at or tx.now, "lapsed": lapsed})
+    closed = {"closed_at": tx.now, "closed_reason": lapsed or "met-late"}
+    tx.execute(_CLOSE_OF_STOPPED, {"ids": ids, **closed})
 
 
 def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
@@ -112,9 +134,7 @@ def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
 
 def deadlines_of(connection: Connection, message_ids: Sequence[str]) -> Sequence[Row[Any]]:
     """Return the deadlines of these messages, soonest first."""
-    return connection.execute(
-        select(t.deadline).where(dl.message_id.in_(list(message_ids))).order_by(dl.due_at)
-    ).all()
+    return connection.execute(_DEADLINES_OF, {"messages": list(message_ids)}).all()
 
 
 def put_item(
@@ -127,11 +147,12 @@ def put_item(
     organisation: str | None,
     priority: str,
     due_at: datetime | None = None,
-) -> None:
-    """Put something on the work-list, once per code and object; a closed item is opened again."""
-    there = tx.first(
-        select(wi.id, wi.closed_at).where(and_(wi.code == code, wi.object_id == object_id))
-    )
+) -> bool:
+    """Put something on the work-list, once per code and object; a closed item is opened again.
+
+    Returns whether it was not open already.
+    """
+    there = tx.first(_ITEM, {"code": code, "object": object_id})
     if there is None:
         tx.execute(
             t.into(t.work_item),
@@ -163,25 +184,34 @@ def put_item(
                 closed_reason=None,
             )
         )
+    return there is None or there.closed_at is not None
 
 
-def close_items(tx: Tx, reason: str, *, code: str | None = None, **of: str) -> None:
-    """Close the open items of a message, delivery or object, with a coded reason."""
-    wanted: list[ColumnElement[bool]] = [wi.closed_at.is_(None)]
-    if code is not None:
-        wanted.append(wi.code == code)
-    wanted += [t.work_item.c[name] == value for name, value in of.items()]
-    tx.execute(
-        update(t.work_item).where(and_(*wanted)).values(closed_at=tx.now, closed_reason=reason)
-    )
+def close_items(tx: Tx, reason: str, **of: str) -> None:
+    """Close the open items that have these values, of a message say, with a coded reason."""
+    wanted = {f"of_{name}": value for name, value in of.items()}
+    closed = {"closed_at": tx.now, "closed_reason": reason}
+    tx.execute(_close(tuple(of)), {**wanted, **closed})
+
+
+@cache
+def _close(by: tuple[str, ...]) -> Update:
+    """Close what is open and has these values in these columns."""
+    chosen = [t.work_item.c[name] == bindparam(f"of_{name}") for name in by]
+    return update(t.work_item).where(and_(wi.closed_at.is_(None), *chosen))
 
 
 def leave_lists(tx: Tx, reason: str, message_id: str) -> None:
-    """Close what is open about a message, whose sender has done with it. A dead delivery stays: it
-    blocks its lane, and what follows it too, until an operator retries it or gives it up."""
+    """Close what is open about a message, whose sender has done with it.
+
+    A dead delivery stays: it blocks its lane, and what follows it too, until an operator retries it
+    or gives it up. So does a false receipt: what its receiver holds is not known, and whether it
+    understands that it is withdrawn is not known either.
+    """
+    is_theirs = and_(wi.message_id == message_id, wi.code.not_in((DELIVERY_DEAD, FALSE_RECEIPT)))
     tx.execute(
         update(t.work_item)
-        .where(and_(wi.message_id == message_id, wi.code != DELIVERY_DEAD, wi.closed_at.is_(None)))
+        .where(and_(is_theirs, wi.closed_at.is_(None)))
         .values(closed_at=tx.now, closed_reason=reason)
     )
 

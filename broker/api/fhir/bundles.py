@@ -12,7 +12,7 @@ from starlette.responses import Response
 from broker.api import outcomes
 from broker.api.fhir import negotiation
 from broker.errors import BadRequest, Problem
-from broker.search import shown_name
+from broker.search import MOST_VALUES, shown_name
 from fhir_profiles import strict_json
 
 GENERAL: Final = frozenset({negotiation.FORMAT, "_pretty"})
@@ -81,7 +81,11 @@ def unread(request: Request, given: Iterable[str], known: Collection[str]) -> li
     """
     names = [*known, *GENERAL]
     problems = []
-    for name in sorted(set(given) - set(names)):
+    unknown = sorted(set(given) - set(names))
+    if len(unknown) > MOST_VALUES:  # to say what each may have meant takes its time
+        said = f"{len(unknown)} parameters are not known here."
+        raise BadRequest("", [Problem("http.query", "too-costly", said, "Take them out.")])
+    for name in unknown:
         near = difflib.get_close_matches(name, names, n=1)
         todo = f"Did you mean {near[0]}?" if near else "Take it out."
         shown = shown_name(name)
@@ -89,15 +93,9 @@ def unread(request: Request, given: Iterable[str], known: Collection[str]) -> li
         problems.append(Problem(f"http.{shown}", "not-supported", detail, todo))
     if not problems:
         return []
-    if is_strict(request):
+    if negotiation.prefers(request, "handling=strict"):
         raise BadRequest("", problems)
     return [Found("", outcomes.warnings(problems), "outcome")]
-
-
-def is_strict(request: Request) -> bool:
-    """Whether what is not known must be refused: `Prefer: handling=strict`."""
-    wishes = ",".join(request.headers.getlist("prefer")).replace(";", ",")
-    return "handling=strict" in [one.strip().lower() for one in wishes.split(",")]
 
 
 def fresh(request: Request, body: bytes, version: int, modified: str | None = None) -> Response:

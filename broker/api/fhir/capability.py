@@ -18,9 +18,7 @@ from broker.api.fhir.types import CLASSES, SEARCHED
 from broker.api.outcomes import BASE
 from fhir_profiles import codes, served
 
-OPERATIONS: Final = {
-    "process-message": "http://hl7.org/fhir/OperationDefinition/MessageHeader-process-message"
-}
+OPERATIONS: Final = {"process-message": codes.PROCESS_MESSAGE}
 _SHAPES: Final = {
     ("GET", ""): "search-type",
     ("POST", "/_search"): "search-type",
@@ -105,6 +103,8 @@ def _resource(type_: str, interactions: list[str]) -> dict[str, Any]:
         "interaction": [{"code": code} for code in interactions],
         "versioning": "versioned" if "vread" in interactions else "no-version",
     }
+    if "read" in interactions:
+        made["conditionalRead"] = "not-match"
     if "create" in interactions:
         made["conditionalCreate"] = True
     if "search-type" not in interactions:

@@ -43,7 +43,7 @@ async def create(request: Request, created: Created) -> Response:
     said = strict_json.loads(made.body)
     base = broker_of(request).settings.base_url + BASE
     headers = {"Location": f"{base}/{created}/{said['id']}/_history/1"}
-    if "return=minimal" in request.headers.get("prefer", ""):
+    if negotiation.prefers(request, "return=minimal"):
         return negotiation.answer(b"", made.status, version=1, headers=headers)
     return negotiation.answer(made.body, made.status, version=1, headers=headers)
 

@@ -29,14 +29,14 @@ router = APIRouter(prefix=BASE, tags=["FHIR definitions"])
 async def search(
     request: Request,
     definition: Definition,
-    id: Annotated[str | None, Query(alias="_id")] = None,  # noqa: A002 - as FHIR calls it
-    url: str | None = None,
-    name: Annotated[str | None, Query(description="How its name begins.")] = None,
+    id: Annotated[list[str] | None, Query(alias="_id")] = None,  # noqa: A002 - as FHIR calls it
+    url: Annotated[list[str] | None, Query()] = None,
+    name: Annotated[list[str] | None, Query(description="How its name begins.")] = None,
     context: Annotated[
         list[str] | None,
         Query(description="Of a MessageDefinition: a service and a use case, each system|value."),
     ] = None,
-    count: Annotated[int, Query(alias="_count", ge=0, le=ALL)] = ALL,
+    count: Annotated[int, Query(alias="_count", ge=0)] = ALL,
     offset: Annotated[int, Query(alias="_offset", ge=0)] = 0,
 ) -> Response:
     """With `context` a MessageDefinition says what the service takes for that use case."""
@@ -47,9 +47,12 @@ async def search(
     resources = [
         one.resource
         for one in every
-        if id in {None, one.id}
-        and url in {None, one.url}
-        and one.name.casefold().startswith((name or "").casefold())
+        if all(one.id in given.split(",") for given in id or ())
+        and all(one.url in given.split(",") for given in url or ())
+        and all(
+            one.name.casefold().startswith(tuple(given.casefold().split(",")))
+            for given in name or ()
+        )
     ]
     if is_message and context is not None:
         directory = await broker_of(request).directory.current()

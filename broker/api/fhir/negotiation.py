@@ -3,8 +3,10 @@
 One place for everything under `/FHIR/R4`. Errors are told in JSON whatever was asked for.
 """
 
+import re
 from collections.abc import Iterator
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -22,6 +24,7 @@ ANY: Final = frozenset({"*/*", "application/*"})
 FHIR_VERSIONS: Final = frozenset({"4.0", "4.0.1"})
 BARS_MAJOR: Final = "1"
 TODO: Final = "Ask for application/fhir+json."
+_UNWANTED: Final = re.compile(r"0(\.0*)?")
 
 
 async def acceptable(request: Request) -> None:
@@ -46,11 +49,19 @@ def readable(request: Request) -> None:
     name, parameters = next(_ranges([given]), ("", {}))
     if name in JSON:
         said = _wrong(name, parameters)
+        if said is None and parameters.get("charset", "utf-8").lower() != "utf-8":
+            said = "FHIR is read in UTF-8 only."
         if said is None:
             return
         raise UnsupportedMediaType(said)
     what = "FHIR in XML is not read here" if name in XML else f"This was {name[:60] or 'nothing'}"
     raise UnsupportedMediaType(f"{what}. Send application/fhir+json.")
+
+
+def prefers(request: Request, wish: str) -> bool:
+    """Whether the client would have it so, such as `return=minimal`; as RFC 7240 writes it."""
+    wishes = ",".join(request.headers.getlist("prefer")).replace(";", ",").split(",")
+    return wish in ["".join(one.split()).replace('"', "").lower() for one in wishes]
 
 
 def answer(
@@ -78,8 +89,8 @@ def _ranges(given: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
             pairs = message.get_params() or []
             if not pairs or not pairs[0][0]:
                 continue
-            parameters = {name.lower(): value for name, value in pairs[1:]}
-            if parameters.get("q", "1").rstrip("0").rstrip(".") != "":
+            parameters = {name.lower(): collapse_rfc2231_value(value) for name, value in pairs[1:]}
+            if not _UNWANTED.fullmatch(parameters.get("q", "1")):
                 yield pairs[0][0].lower(), parameters
 
 

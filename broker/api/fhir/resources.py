@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from email.utils import format_datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
-from uuid import UUID
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access import Action
+from broker.access import Action, Caller
 from broker.api.calling import allow, body_of, broker_of, caller_of
 from broker.api.described import takes
 from broker.api.fhir import bundles, negotiation
@@ -20,6 +19,7 @@ from broker.api.outcomes import BASE
 from broker.errors import BadRequest, NotFound, Problem
 from broker.finding import Page, Version
 from broker.search import PARAMETERS, RESULT, Search
+from broker.search_values import identity
 
 PAGE: Final = "_page"
 # In the link to itself a search says that it was by these, and not whose.
@@ -34,7 +34,8 @@ router = APIRouter(prefix=BASE, tags=["FHIR resources"])
 async def _versions(request: Request, type_: str, resource_id: str) -> list[Version]:
     """Return every version of a resource that the caller may read. Raises NotFound."""
     caller = await caller_of(request)
-    known = _identity(resource_id)
+    bundles.unread(request, request.query_params, ())
+    known = identity(resource_id)  # one of another shape is not there, like another's
     found = await broker_of(request).finding.versions(caller, type_, known) if known else []
     if not found:
         allow(caller, Action.READ_RESOURCE)
@@ -43,18 +44,12 @@ async def _versions(request: Request, type_: str, resource_id: str) -> list[Vers
     return found
 
 
-def _identity(given: str) -> str | None:
-    """Return an id as it is stored; one of another shape is not there, like another's."""
-    try:
-        return str(UUID(given))
-    except ValueError:
-        return None
-
-
 async def _answered(request: Request, version: Version) -> Response:
-    bundles.unread(request, request.query_params, ())
     body = await broker_of(request).finding.body(version)
     modified = format_datetime(version.updated, usegmt=True)
+    if not version.stands:  # it is no other version, and yet not what the client has seen
+        headers = {"Last-Modified": modified}
+        return negotiation.answer(body, version=version.number, headers=headers)
     return bundles.fresh(request, body, version.number, modified)
 
 
@@ -122,7 +117,7 @@ _TOLD: Final = _told()
 async def search(request: Request, focus: Focus) -> Response:
     """Yours alone: what you sent and what was sent to you. `POST …/_search` keeps a patient's
     identifier out of addresses. Follow `next` as it is given."""
-    return await _searched(request, focus, [])
+    return await _searched(request, await _searcher(request), focus, [])
 
 
 @router.post(
@@ -142,19 +137,25 @@ async def search(request: Request, focus: Focus) -> Response:
     },
 )
 async def search_by_post(request: Request, focus: Focus) -> Response:
-    caller = await caller_of(request)
-    allow(caller, Action.SEARCH_RESOURCES)
+    caller = await _searcher(request)
     body = await body_of(request, empty=True, types=(negotiation.FORM,))
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise BadRequest("The parameters are not UTF-8.") from None
-    return await _searched(request, focus, parse_qsl(text, keep_blank_values=True))
+    return await _searched(request, caller, focus, parse_qsl(text, keep_blank_values=True))
 
 
-async def _searched(request: Request, type_: str, posted: Sequence[tuple[str, str]]) -> Response:
+async def _searcher(request: Request) -> Caller:
+    """Return who searches. Raises Unauthenticated, Forbidden."""
     caller = await caller_of(request)
     allow(caller, Action.SEARCH_RESOURCES)
+    return caller
+
+
+async def _searched(
+    request: Request, caller: Caller, type_: str, posted: Sequence[tuple[str, str]]
+) -> Response:
     finding = broker_of(request).finding
     given = [*request.query_params.multi_items(), *posted]
     given = [pair for pair in given if pair[0] not in bundles.GENERAL]

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import Path
 from starlette.convertors import Convertor, register_url_convertor
 
+from broker.api.outcomes import ID
 from broker.search import INCLUDES, PARAMETERS
 
 DEFINITIONS: Final = (
@@ -62,7 +63,7 @@ class _Matching(Convertor[str]):
 
 _PATTERNS: Final = {
     **{name: "|".join(types) for name, types in CLASSES.items()},
-    "id": r"[A-Za-z0-9.-]{1,64}",
+    "id": ID,
 }
 for _name, _pattern in _PATTERNS.items():
     _convertor = _Matching()
