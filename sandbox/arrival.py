@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fhir_profiles import codes
+from sandbox import marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Arrival:
     text: str
     advice: str
     referral: str = ""
+    patient: str = ""
+    """The digest of who the patient is, where the Bundle says it."""
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """Return what a ledger keeps of it."""
         kept = {
             "delivery": self.delivery,
@@ -48,8 +51,10 @@ class Arrival:
             "text": self.text,
             "advice": self.advice,
             "family": self.family,
+            "patient": self.patient,
         }
-        return {name: value for name, value in kept.items() if value}
+        said = {name: value for name, value in kept.items() if value}
+        return {**said, "nonces": marks.nonces(self.body)}
 
 
 def read(delivery: str, kind: str, via: str, body: bytes, *, referral: str = "") -> Arrival:
@@ -78,7 +83,18 @@ def read(delivery: str, kind: str, via: str, body: bytes, *, referral: str = "")
         text="\n".join(_texts(focus)) if about else "",
         advice="\n".join(note.get("text", "") for note in focus.get("note", ())) if about else "",
         referral=referral or focus.get("groupIdentifier", {}).get("value", ""),
+        patient=_patient(patient) if patient else "",
     )
+
+
+def _patient(patient: Mapping[str, Any]) -> str:
+    numbers = (
+        one.get("value", "")
+        for one in patient.get("identifier", ())
+        if one.get("system") == codes.NHS_NUMBER
+    )
+    families = (name.get("family", "") for name in patient.get("name", ()))
+    return marks.patient(next(numbers, ""), patient.get("birthDate", ""), next(families, ""))
 
 
 def _about(focus: Mapping[str, Any]) -> str:

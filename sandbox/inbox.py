@@ -37,20 +37,27 @@ class InboxPartner(Partner):
             try:
                 await self.look_once()
             except (NeverAnswered, NotSignedIn) as error:
-                self.ledger.write("failed", why=str(error))
+                self.ledger.write("missed", why=str(error))
             await asyncio.sleep(self.look_every)
 
     async def look_once(self) -> None:
-        """Begin to take whatever stands in the inbox and is not being taken already."""
-        after = ""
+        """Begin to take whatever stands in the inbox and is not being taken already.
+
+        What has gone from it and stands there again was sent again: it is taken again.
+        """
+        after, listed = "", set()
         while True:
             page = await self.get("/inbox", limit="200", after=after)
-            for row in page["deliveries"] if page else ():
+            if page is None:
+                return
+            for row in page["deliveries"]:
+                listed.add(row["id"])
                 if row["id"] not in self._taken:
                     self._taken.add(row["id"])
                     self.spawn(self._take(row))
-            after = (page["next"] if page else None) or ""
+            after = page["next"] or ""
             if not after:
+                self._taken &= listed
                 return
 
     async def _take(self, row: dict[str, Any]) -> None:
@@ -58,7 +65,7 @@ class InboxPartner(Partner):
             try:
                 done = await self._handle(row)
             except (NeverAnswered, NotSignedIn) as error:
-                self.ledger.write("failed", delivery=row["id"], why=str(error))
+                self.ledger.write("missed", delivery=row["id"], why=str(error))
                 done = False
         if not done:  # seen again at the next look
             self._taken.discard(row["id"])
@@ -67,7 +74,7 @@ class InboxPartner(Partner):
         """Take one delivery; False where it is to be taken again."""
         collected = await self.client.call("GET", f"/inbox/{row['id']}")
         if not collected.ok:
-            self.ledger.write("failed", delivery=row["id"], why=f"collect: {collected.status}")
+            self.ledger.write("missed", delivery=row["id"], why=f"collect: {collected.status}")
             return False
         subject = row["subject"] if row["kind"] == "referral" else ""
         found = arrival.read(row["id"], row["kind"], "inbox", collected.body, referral=subject)
@@ -93,5 +100,5 @@ class InboxPartner(Partner):
         said = json.dumps(self.receipt(found, answer)).encode()
         reply = await self.client.call("PUT", f"/inbox/{found.delivery}/receipt", said)
         if not reply.ok:
-            self.ledger.write("failed", delivery=found.delivery, why=f"receipt: {reply.status}")
+            self.ledger.write("missed", delivery=found.delivery, why=f"receipt: {reply.status}")
         return reply.ok

@@ -7,6 +7,7 @@ tests and the demo compare the two sides' ledgers with each other and with what 
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,12 @@ _LOOK_EVERY: Final = 0.02
 class Ledger:
     """Append-only and on disk: an entry that was written is there after any crash.
 
-    Words used for `what`: sending, answered (by the broker), received, received-again, confirmed,
-    lied, decided; misbehaved (as a sentinel asked), refused (a bad signature), followed (a
-    redirection, which nobody should), failed (the broker refused or never answered).
+    Words used for `what`. What a partner does at the broker (`does`: post, decide) is an `invoke`
+    and, under the same `op`, how it ended: `ok`, `fail` (refused for good) or `unknown` (it may
+    have happened or not; so it is too where the invoke stands alone). What it is sent: received,
+    received-again, confirmed, lied; misbehaved (as a sentinel asked), refused (a bad signature),
+    followed (a redirection, which nobody should), missed (a look, a collection or a receipt that
+    came to nothing). `mono` is monotonic seconds, the same clock for every process of one machine.
     """
 
     def __init__(self, path: Path, owner: str) -> None:
@@ -37,6 +41,7 @@ class Ledger:
         entry: Entry = {
             "seq": len(self._entries) + 1,
             "at": datetime.now(UTC).isoformat(),
+            "mono": time.monotonic(),
             "partner": self.owner,
             "what": what,
             **facts,

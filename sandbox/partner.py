@@ -4,7 +4,9 @@ Stores first (its own ledger, on disk), confirms then, decides last: as every re
 """
 
 import asyncio
+import hashlib
 import json
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
@@ -13,20 +15,25 @@ from uuid import uuid4
 
 from sandbox import sentinels
 from sandbox.arrival import Arrival
-from sandbox.client import Client, Identity, NeverAnswered, NotSignedIn, Reply
+from sandbox.client import PASSING, Client, Identity, NeverAnswered, NotSignedIn, Reply
 from sandbox.ledger import Ledger
 from sandbox.sentinels import Answer, Behaviour
 
 WITHDRAWN: Final = "record-update-withdrawn"
-_AGAIN: Final = 50
 _PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
 
 
 class Partner:
     """One organisation's system. `async with` starts and ends it; its ledger stays behind.
 
-    `slow_seconds` is how long XXTEST-SLOW takes, `late_seconds` XXTEST-LATE.
+    `slow_seconds` is how long XXTEST-SLOW takes, `late_seconds` XXTEST-LATE; `decides_within` is
+    for how long a decision that may not be made yet is made again. While `mood` is set, everything
+    is treated so, whatever the patient is called.
     """
+
+    decides_within = 5.0
+    mood: Behaviour | None = None
 
     def __init__(
         self,
@@ -84,7 +91,7 @@ class Partner:
             try:
                 await work
             except (NeverAnswered, NotSignedIn) as error:
-                self.ledger.write("failed", why=str(error))
+                self.ledger.write("missed", why=str(error))
 
         task = asyncio.create_task(watched())
         self._tasks.add(task)
@@ -100,21 +107,40 @@ class Partner:
         *,
         key: str | None = None,
         if_match: str | None = None,
-        **facts: str,
+        **facts: Any,
     ) -> Reply:
         """Send something, with its own key until it is answered; both are in the ledger.
 
         `body` is sent as JSON, or as it is where it is bytes already.
         """
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        key = key or str(uuid4())
-        door = f"{method} {path}"
-        self.ledger.write("sending", door=door, key=key, **facts)
-        reply = await self.client.call(method, path, sent, key=key, if_match=if_match)
+        given = key or str(uuid4())
+        if sent is not None:
+            facts["digest"] = hashlib.sha256(sent).hexdigest()
+        return await self.perform(
+            "post",
+            lambda: self.client.call(method, path, sent, key=given, if_match=if_match),
+            door=f"{method} {path}",
+            key=given,
+            **facts,
+        )
+
+    async def perform(
+        self, does: str, attempt: Callable[[], Coroutine[Any, Any, Reply]], **facts: Any
+    ) -> Reply:
+        """Do one thing at the broker; what was begun and how it ended are both in the ledger.
+
+        Where this is cut off nothing more is written: the thing may have happened or not.
+        """
+        facts |= {"op": uuid4().hex, "does": does}
+        self.ledger.write("invoke", **facts)
+        try:
+            reply = await attempt()
+        except (NeverAnswered, NotSignedIn) as error:
+            self.ledger.write("unknown", why=str(error), **facts)
+            raise
         self.ledger.write(
-            "answered",
-            door=door,
-            key=key,
+            ended(reply.status),
             status=reply.status,
             tries=reply.tries,
             messages=_messages(reply),
@@ -131,6 +157,8 @@ class Partner:
 
     def behaviour(self, arrival: Arrival) -> Behaviour:
         """Return how this message is to be treated. Notices are always stored and confirmed."""
+        if self.mood is not None:
+            return self.mood
         if arrival.kind == "notice":
             return sentinels.DEFAULT
         return sentinels.behaviour(arrival.family)
@@ -176,21 +204,21 @@ class Partner:
         body = {"outcome": outcome} if reason is None else {"outcome": outcome, "reason": reason}
         path = f"/inbox/{arrival.delivery}/acknowledgement"
         # A webhook's receipt is on its way back while this runs: a 409 says that it is not there.
-        reply = await self._again(
-            lambda: self.client.call("PUT", path, json.dumps(body).encode()), 409
-        )
-        self.ledger.write(
-            "decided",
+        await self.perform(
+            "decide",
+            lambda: self._again(
+                lambda: self.client.call("PUT", path, json.dumps(body).encode()), 409
+            ),
             delivery=arrival.delivery,
             reference=arrival.reference,
             outcome=outcome,
             reason=reason,
-            status=reply.status,
         )
 
     async def _referral_of(self, arrival: Arrival) -> str:
-        found = await self.get(f"/messages/{arrival.message}")
-        return str(found["referral"]).rpartition("/")[2]
+        path = f"/messages/{arrival.message}"
+        found = await self._again(lambda: self.client.call("GET", path))
+        return str(found.json["referral"]).rpartition("/")[2]
 
     async def _move(
         self, arrival: Arrival, referral: str, move: str, content: dict[str, str]
@@ -208,28 +236,45 @@ class Partner:
             )
 
         # 409: the receipt is still on its way; 412: somebody else moved it meanwhile.
-        reply = await self._again(attempt, 409, 412)
-        self.ledger.write(
-            "decided",
+        await self.perform(
+            "decide",
+            lambda: self._again(attempt, 409, 412),
             delivery=arrival.delivery,
             reference=arrival.reference,
             referral=referral,
             outcome=move,
             reason=content.get("reason"),
-            status=reply.status,
         )
 
     async def _again(
         self, attempt: Callable[[], Coroutine[Any, Any, Reply]], *passing: int
     ) -> Reply:
-        """Return the answer, trying again for a few seconds while it is one of `passing`."""
-        reply = await attempt()
-        for _ in range(_AGAIN):
-            if reply.status not in passing:
-                break
-            await asyncio.sleep(_PAUSE)
-            reply = await attempt()
-        return reply
+        """Return the answer, trying again for a while as long as it is one of `passing`.
+
+        Whoever is not signed in tries again too: a clock may be wrong. Raises NotSignedIn.
+        """
+        ends, pause = time.monotonic() + self.decides_within, _PAUSE
+        while True:
+            is_over = time.monotonic() + pause >= ends
+            try:
+                reply = await attempt()
+                if is_over or reply.status not in {401, *passing}:
+                    return reply
+            except NotSignedIn:
+                if is_over:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE, 1.5 * pause)
+
+
+def ended(status: int) -> str:
+    """Return how a thing ended that was answered with a status: ok, fail, or unknown.
+
+    Whoever is not signed in (401) is told nothing of the thing: an earlier try may have done it.
+    """
+    if 200 <= status < 300:
+        return "ok"
+    return "unknown" if status >= 500 or status in {401, *PASSING} else "fail"
 
 
 def _messages(reply: Reply) -> list[str]:

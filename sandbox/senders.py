@@ -4,6 +4,7 @@ Both collect what they are told from their own inbox too.
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import count
@@ -12,6 +13,7 @@ from uuid import uuid4
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from sandbox import marks
 from sandbox.client import Reply
 from sandbox.inbox import InboxPartner
 
@@ -27,6 +29,8 @@ class Sender(InboxPartner):
     """Posts bodies that it draws up from the door's own examples, each with its own reference."""
 
     door = ""
+    _free_text = ""
+    _addressee = ""
     _prefix = ""
     _examples: Mapping[str, Mapping[str, Any]] = {}
 
@@ -38,7 +42,7 @@ class Sender(InboxPartner):
     def draw_up(
         self, example: str, *, practice: str = "", family: str = "", **changes: Any
     ) -> Body:
-        """Return a new body: an example of the door with a new reference, happening now.
+        """Return a new body: an example of the door with a new reference and a nonce in its text.
 
         `family` is the patient's family name, which may be a sentinel; `changes` replace whole
         fields, and one that is None is left out.
@@ -50,20 +54,35 @@ class Sender(InboxPartner):
         if family:
             body["patient"]["name"] = {**body["patient"]["name"], "family": family}
         body |= changes
+        if body.get(self._free_text):
+            body[self._free_text] = f"{body[self._free_text]} ({marks.nonce()})"
         return {name: value for name, value in body.items() if value is not None}
+
+    def facts(self, body: Body) -> Body:
+        """Return what this sender's ledger keeps of a body: what it holds, and whom it is for.
+
+        `to` is given only where the body itself names who is to act on it.
+        """
+        who = body.get("patient")
+        said: Body = {"reference": str(body.get("reference", ""))}
+        if who:
+            said["patient"] = marks.patient(
+                who.get("nhs_number") or "", who["birth_date"], who["name"]["family"]
+            )
+        if self._addressee in body:
+            said["to"] = [body[part]["ods"] for part in ("practice", "provider") if part in body]
+        if False in (body.get("consent_to_inform_gp"), body.get("consent")):
+            said["refused"] = True
+        return {**said, "nonces": marks.nonces(json.dumps(body).encode())}
 
     async def submit(self, body: Body, *, key: str | None = None) -> Reply:
         """Post a body until it is answered, always under the same key."""
-        return await self.send(
-            "POST", self.door, body, key=key, reference=str(body.get("reference", ""))
-        )
+        return await self.send("POST", self.door, body, key=key, **self.facts(body))
 
     async def correct(self, message_or_referral: str, body: Body, etag: str) -> Reply:
         """Put a whole new body in the place of what was sent."""
         path = f"{self.door}/{message_or_referral}"
-        return await self.send(
-            "PUT", path, body, if_match=etag, reference=str(body.get("reference", ""))
-        )
+        return await self.send("PUT", path, body, if_match=etag, **self.facts(body))
 
     async def withdraw(self, message: str) -> Reply:
         """Withdraw a message that was entered in error."""
@@ -85,6 +104,8 @@ class PharmacySystem(Sender):
     """A community pharmacy's system: consultations."""
 
     door = PHARMACY.door
+    _free_text = "clinical_summary"
+    _addressee = "practice"
     _prefix = "RP"
     _examples = PHARMACY.examples
 
@@ -110,6 +131,8 @@ class OptometrySystem(Sender):
     """An optometrist's system: referrals straight to the hospital."""
 
     door = OPTOMETRY.door
+    _free_text = "reason"
+    _addressee = "provider"
     _prefix = "CV"
     _examples = OPTOMETRY.examples
 

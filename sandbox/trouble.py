@@ -96,7 +96,7 @@ async def killed(world: World, story: Story) -> None:
 
 
 def _answered(world: World, references: set[str]) -> set[str]:
-    found = world.pharmacy.ledger.entries("answered", status=202)
+    found = world.pharmacy.ledger.entries("ok", status=202)
     return {entry["reference"] for entry in found if entry.get("reference") in references}
 
 

@@ -29,7 +29,10 @@ _STORED_ANYWAY: Final = frozenset({Answer.RESET, Answer.LATE, Answer.SLOW, Answe
 
 
 class WebhookPartner(Partner):
-    """Listens on loopback. A delivery without a good signature is answered 401 and not stored."""
+    """Listens on loopback. A delivery without a good signature is answered 401 and not stored.
+
+    While it `is_nowhere` every call is answered 404, as where a deployment has lost its route.
+    """
 
     def __init__(self, *identity: Any, secret: bytes, port: int = 0, **settings: Any) -> None:
         super().__init__(*identity, **settings)
@@ -38,6 +41,7 @@ class WebhookPartner(Partner):
         self._socket: socket.socket | None = None
         self._server: Server | None = None
         self._serving: asyncio.Task[None] | None = None
+        self.is_nowhere = False
         self._answers: dict[Answer, Callable[..., Coroutine[Any, Any, Response]]] = {
             Answer.SLOW: self._slowly,
             Answer.LATE: self._late,
@@ -64,6 +68,13 @@ class WebhookPartner(Partner):
         taken.bind(("127.0.0.1", self._port))
         self._socket = taken
 
+    async def move(self) -> None:
+        """Listen at another address; what is called at the old one is refused."""
+        await self.stop()
+        self._port = 0
+        self.reserve()
+        await self.start()
+
     async def start(self) -> None:
         """Listen; connections are taken on return."""
         if self._socket is None:
@@ -81,6 +92,11 @@ class WebhookPartner(Partner):
         self._server = Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[taken] if taken else None))
         await self._server.listening.wait()
+
+    async def idle(self) -> None:
+        """Return once all that was begun here has ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def stop(self) -> None:
         """Stop listening: from here on a connection is refused."""
@@ -114,6 +130,8 @@ class WebhookPartner(Partner):
             body = await request.body()
         except ClientDisconnect:  # the broker died while it sent: it will send again
             return Response(status_code=400)
+        if self.is_nowhere:
+            return Response(status_code=404)
         try:
             self._webhook.verify(body, dict(request.headers), json_parse=False)
         except WebhookVerificationError as error:

@@ -13,7 +13,7 @@ In the folder stand: `data` (database), `keys` (the key ring), `partners/<ODS>/k
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,18 +26,18 @@ from joserfc.jwk import ECKey, RSAKey
 from broker.access import Scope, submit_scope
 from broker.directory_file import parse
 from broker.events import uuid7
-from broker.opening import open_ring, open_store
+from broker.opening import migrate_store, open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory
 from broker.store.tx import Tx
-from broker.vault import Vault
+from broker.vault import FileKeyRing, Vault
 from sandbox import bars_sentinels
 from sandbox.bars_sentinels import SentinelReceiver
 from sandbox.client import Client, Identity, Reply
 from sandbox.inbox import InboxPartner
 from sandbox.ledger import Entry, until
 from sandbox.partner import Partner
-from sandbox.process import BrokerProcess, command, environment, free_port
+from sandbox.process import BrokerProcess, NotServing, command, environment, free_port
 from sandbox.senders import OptometrySystem, PharmacySystem
 from sandbox.webhook import WebhookPartner
 
@@ -102,7 +102,10 @@ class World:
     `settings` go to the broker (`{"BROKER_SEND_TIMEOUT": "2"}`). `wanted_port` and
     `wanted_webhook_port` are taken where they are free. `starts_partners` False: they are made and
     may send, but receive only once `start()` is called on them. `has_targets`: BaRS's sentinel
-    targets stand in the directory, and their receiver listens.
+    targets stand in the directory, and their receiver listens. `roles` are those of the broker's
+    processes, the first of which answers callers; with more than one, or with
+    BROKER_DATABASE_URL among the settings, the database must be there, empty; with `migrates`
+    False it has a schema already, which stays as it is.
     """
 
     pharmacy: PharmacySystem
@@ -122,31 +125,41 @@ class World:
         patience: float = 60.0,
         starts_partners: bool = True,
         has_targets: bool = False,
+        roles: Sequence[str] = ("all",),
+        migrates: bool = True,
     ) -> None:
         self.folder = folder
         self.port = free_port(wanted_port)
         self.url = f"http://127.0.0.1:{self.port}"
         self._webhook_port = wanted_webhook_port
         self._starts_partners = starts_partners
+        self._migrates = migrates
         self.targets = SentinelReceiver() if has_targets else None
         self._send_timeout = send_timeout
         self._patience = patience
         self._secret = secrets.token_bytes(32)
         self._stack = AsyncExitStack()
-        self.broker = BrokerProcess(
-            self.url,
-            {
-                "BROKER_DATA_DIR": str(folder / "data"),
-                "BROKER_KEYS_DIR": str(folder / "keys"),
-                "BROKER_PORT": str(self.port),
-                "BROKER_ADMIN_PORT": "0",
-                "BROKER_PUBLIC_URL": self.url,
-                "BROKER_ALLOW_PLAIN_HTTP": "true",
-                "BROKER_SEND_TIMEOUT": f"{send_timeout:g}",
-                **(settings or {}),
-            },
-            folder / "broker.log",
-        )
+        self._settings = {
+            "BROKER_DATA_DIR": str(folder / "data"),
+            "BROKER_KEYS_DIR": str(folder / "keys"),
+            "BROKER_ADMIN_PORT": "0",
+            "BROKER_PUBLIC_URL": self.url,
+            "BROKER_ALLOW_PLAIN_HTTP": "true",
+            "BROKER_SEND_TIMEOUT": f"{send_timeout:g}",
+            **(settings or {}),
+        }
+        self.broker = self._process(roles[0], self.port, folder / "broker.log")
+        self._others = [
+            self._process(role, free_port(), folder / f"{role}-{number}.log")
+            for number, role in enumerate(roles[1:], start=2)
+        ]
+
+    def _process(self, role: str, port: int, log: Path) -> BrokerProcess:
+        """Return a process that is ready where its port says so: its API's, or its metrics'."""
+        called = {"all", "api"}
+        ports = {"BROKER_PORT" if role in called else "BROKER_ADMIN_PORT": str(port)}
+        url = f"http://127.0.0.1:{port}"
+        return BrokerProcess(url, {**self._settings, **ports}, log, role=role)
 
     # -- beginning and end -----------------------------------------------------------------------
 
@@ -181,11 +194,16 @@ class World:
             partner.client.patience = self._patience
         self.webhook_practice.reserve()
         await asyncio.to_thread(self._fill, identities)
+        if "BROKER_KAFKA_SERVERS" in self._settings:
+            code, said = await self.cli("topics", "create")
+            if code != 0:
+                raise NotServing(said)
         if self.targets is not None:
             self._stack.push_async_callback(self.targets.stop)
             await self.targets.start()
-        self._stack.push_async_callback(self.broker.stop)
-        await self.broker.start()
+        for process in self.processes:
+            self._stack.push_async_callback(process.stop)
+        await asyncio.gather(*(process.start() for process in self.processes))
         for partner in self.partners:
             self._stack.push_async_callback(partner.close)
             if self._starts_partners:
@@ -201,8 +219,16 @@ class World:
         if self.targets is not None:
             text = bars_sentinels.joined(text, self.targets.url)
         (self.folder / "directory.yaml").write_text(text, encoding="utf-8")
-        settings = Settings(data_dir=self.folder / "data", keys_dir=self.folder / "keys")
-        with open_store(settings, migrate=True) as store:
+        settings = Settings(
+            data_dir=self.folder / "data",
+            keys_dir=self.folder / "keys",
+            database_url=self._settings.get("BROKER_DATABASE_URL", ""),
+        )
+        if not settings.is_embedded:
+            FileKeyRing.create(settings.ring_path)
+            if self._migrates:
+                migrate_store(settings)
+        with open_store(settings, migrate=settings.is_embedded) as store:
             vault = Vault(open_ring(settings, store))
 
             def write(tx: Tx) -> None:
@@ -216,6 +242,16 @@ class World:
             store.write_now(write)
 
     # -- what it is made of ----------------------------------------------------------------------
+
+    @property
+    def database_url(self) -> str:
+        """Its database as it was given, by whatever way its processes reach it; empty: SQLite."""
+        return self._settings.get("BROKER_DATABASE_URL", "")
+
+    @property
+    def processes(self) -> list[BrokerProcess]:
+        """Every process of the broker, the one that answers callers first."""
+        return [self.broker, *self._others]
 
     @property
     def partners(self) -> tuple[Partner, ...]:
@@ -232,11 +268,17 @@ class World:
         """Return where a partner's key and ledger are."""
         return self.folder / "partners" / ods
 
-    async def cli(self, *arguments: str) -> tuple[int, str]:
-        """Run a `referral-broker` command on this world's database: (exit code, what it said)."""
+    async def cli(self, *arguments: str, crashpoint: str = "") -> tuple[int, str]:
+        """Run a `referral-broker` command on this world's database: (exit code, what it said).
+
+        `crashpoint` as in `BrokerProcess.start`.
+        """
+        chosen = environment(self.broker.settings)
+        if crashpoint:
+            chosen["CRASHPOINT"] = crashpoint
         process = await asyncio.create_subprocess_exec(
             *command(*arguments),
-            env=environment(self.broker.settings),
+            env=chosen,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -269,7 +311,7 @@ class World:
         wanted = set(references)
         answered: dict[str, set[str]] = {}
         for sender in (self.pharmacy, self.optometrist):
-            for entry in sender.ledger.entries("answered", status=202):
+            for entry in sender.ledger.entries("ok", status=202):
                 if entry.get("reference") in wanted:
                     answered.setdefault(entry["reference"], set()).update(entry["messages"])
         stored: dict[tuple[str, str, str], set[str]] = {}
