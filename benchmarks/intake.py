@@ -1,19 +1,19 @@
 """Intake: complete consultations a second, against an empty POST of the same body.
 
-A real broker, one worker, 16 keep-alive connections of a client in a process of its own. Broker and
-empty POST take turns; the figure is the median of the rounds' ratios. Before each turn of the empty
-POST the broker has fanned out all that it took in, so that it gets the machine for itself.
+A real broker, one process, 16 keep-alive connections of a client in a process of its own. Broker
+and empty POST take turns; the figure is the median of the rounds' ratios. Before each turn of the
+empty POST the broker has fanned out all that it took in, so that it gets the machine for itself.
 """
 
 import argparse
-import asyncio
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import rig, stages, turns
+from benchmarks import rig, setups, stages, turns
+from benchmarks.setups import Fresh
 
 NAME: Final = "intake"
 AIM: Final = 0.05
@@ -24,14 +24,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = rig.options(__doc__)
     turns.options(parser)
     parser.add_argument("--samples", type=int, default=300, help="consultations timed by stage")
-    asyncio.run(_run(parser.parse_args(arguments)))
+    setups.run(parser, arguments, _run)
 
 
-async def _run(chosen: argparse.Namespace) -> None:
+async def _run(chosen: argparse.Namespace, fresh: Fresh) -> None:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         folder = Path(place)
         machine = rig.machine(folder)
-        async with rig.broker(folder / "broker") as world, rig.ceiling() as (port, pid):
+        async with rig.broker(folder / "broker", fresh()) as world, rig.ceiling() as (port, pid):
             door = await rig.pharmacy_door(world)
             rounds = await turns.take(NAME, world, door, port, pid, chosen)
         # The same database again, in this process: its broker has stopped.
@@ -46,7 +46,9 @@ async def _run(chosen: argparse.Namespace) -> None:
         "rounds": rounds,
         "stages_ms": table,
     }
-    rig.Result(NAME, ratio, f"≥ {AIM}", ratio >= AIM, raw).tell(chosen.results, machine)
+    rig.Result(setups.named(NAME, chosen.on), ratio, f"≥ {AIM}", ratio >= AIM, raw).tell(
+        chosen.results, machine
+    )
 
 
 def _tell_stages(table: dict[str, float]) -> None:

@@ -6,6 +6,7 @@ has been answered, and looks into the inbox meanwhile. Both are bounded in time 
 
 import asyncio
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ MARK: Final = b"REFERENCE-TO-BE-FILLED-IN"
 """Stands in a body where each request gets a reference of its own, of the same length."""
 MOST: Final = 200_000
 ANSWERED_WITHIN: Final = 30.0
+LOOK_BACK: Final = 5
+GAP_SECONDS: Final = 0.05
 LONGEST_IDLE: Final = 2.0
 """Seconds after which a connection is not used again: the servers hang up after five."""
 
@@ -224,7 +227,9 @@ class _OpenLoop:
         self._count = min(MOST, int(pace.per_second * (pace.warm_up + pace.seconds)))
         self._times: list[float] = []
         self._turns: asyncio.Queue[int | None] = asyncio.Queue()
-        self._answers: dict[int, tuple[float, bytes]] = {}
+        self._answers: dict[int, tuple[float, str]] = {}
+        self._waiting: dict[str, float] = {}  # what was answered and not seen yet, by when
+        self._latest = 0.0  # when the last was answered that was seen
         self._seen: dict[str, float] = {}
         self._polls = 0
 
@@ -259,16 +264,19 @@ class _OpenLoop:
         while (number := await self._turns.get()) is not None:
             status, body = await connection.call(self._door.post(f"{self._run}-{number}"))
             _expect(status, self._door.accepted, body)
-            self._answers[number] = time.perf_counter(), body
+            now, message = time.perf_counter(), json.loads(body)["messages"][0]["id"]
+            self._answers[number] = now, message
+            if message not in self._seen:
+                self._waiting[message] = now
 
     async def _look(self, connection: _Caller) -> None:
-        after = ""
+        places, at, back = [""], 0, LOOK_BACK
         gives_up = self._times[-1] + self._pace.patience
         while len(self._seen) < self._count:
             if time.perf_counter() > gives_up:
                 missing = self._count - len(self._seen)
                 raise LoadProblem(f"{missing} of {self._count} never stood in the inbox")
-            request = self._inbox.get(f"limit={self._pace.page}&after={after}")
+            request = self._inbox.get(f"limit={self._pace.page}&after={places[at]}")
             status, body = await connection.call(request)
             now = time.perf_counter()
             _expect(status, 200, body)
@@ -276,17 +284,28 @@ class _OpenLoop:
             page = json.loads(body)
             for row in page["deliveries"]:
                 self._seen.setdefault(row["message"], now)
+                self._latest = max(self._latest, self._waiting.pop(row["message"], 0.0))
             if page["next"]:
-                after = page["next"]
+                at += 1
+                if at == len(places):
+                    places.append(page["next"])
             else:
+                if self._has_gap():
+                    at, back = max(0, at - back), 2 * back
+                else:
+                    back = LOOK_BACK
                 await asyncio.sleep(self._pace.look_every)
+
+    def _has_gap(self) -> bool:
+        """Whether something was seen that was answered well after something that was not: where
+        several processes fan out, it may stand before the place that we have come to."""
+        return next(iter(self._waiting.values()), math.inf) + GAP_SECONDS < self._latest
 
     def _result(self) -> Opened:
         accepted, visible = [], []
         first = int(self._pace.per_second * self._pace.warm_up)
         for number in range(first, self._count):
-            answered, body = self._answers[number]
-            message = json.loads(body)["messages"][0]["id"]
+            answered, message = self._answers[number]
             accepted.append((answered - self._times[number]) * 1000)
             visible.append((self._seen[message] - self._times[number]) * 1000)
         return Opened(accepted, visible, self._polls)

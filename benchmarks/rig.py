@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 import httpx2
 
 from benchmarks.load import MARK, Door
-from broker.settings import Settings
+from broker.settings import PREFIX, Settings
 from broker.telemetry import set_up_logging
 from sandbox import bars
 from sandbox.process import environment, free_port
@@ -49,25 +49,28 @@ def options(about: str | None) -> argparse.ArgumentParser:
 
 
 @asynccontextmanager
-async def broker(folder: Path) -> AsyncIterator[World]:
-    """Run a broker of its own, one worker, as it is in production; no partner is there but us."""
+async def broker(
+    folder: Path, more: Mapping[str, str], *, role: str = "all"
+) -> AsyncIterator[World]:
+    """Run a broker of its own, one process, as it is in production; no partner is there but us.
+    `more` are settings of it."""
     set_up_logging("warning")
-    chosen = {"BROKER_ADMIN_PORT": str(free_port())}
-    async with World(folder, settings=chosen, starts_partners=False) as world:
+    chosen = {"BROKER_ADMIN_PORT": str(free_port()), **more}
+    async with World(folder, settings=chosen, starts_partners=False, roles=(role,)) as world:
         yield world
 
 
 def settings(world: World) -> Settings:
     """Return the settings with which its broker can be opened in this process, once it stopped."""
-    return Settings(
-        data_dir=world.folder / "data", keys_dir=world.folder / "keys", public_url=world.url
-    )
+    given = world.broker.settings.items()
+    named = {name.removeprefix(PREFIX).lower(): value for name, value in given}
+    return Settings.model_validate(named)
 
 
 @asynccontextmanager
-async def ceiling() -> AsyncIterator[tuple[int, int]]:
+async def ceiling(wanted_port: int = 0) -> AsyncIterator[tuple[int, int]]:
     """Run the server that promises nothing, on the same stack; yields its port and process id."""
-    port = free_port()
+    port = free_port(wanted_port)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "uvicorn", "benchmarks.ceiling:app", "--port", str(port)),
         *("--interface", "asgi3", "--ws", "none", "--lifespan", "off"),
@@ -128,13 +131,27 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident_mib(pid: int) -> float:
+    """Return how much memory a process holds."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 async def backlog(world: World) -> int:
     """Return how many events are not fanned out yet."""
     port = world.broker.settings["BROKER_ADMIN_PORT"]
     async with httpx2.AsyncClient(trust_env=False, timeout=30.0) as http:
         said = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
     lines = (line.split() for line in said.splitlines())
-    return int(float(next(line[1] for line in lines if line[:1] == ["broker_dispatch_lag_events"])))
+    return int(
+        float(
+            next(
+                line[1]
+                for line in lines
+                if line[:1] == ['broker_ledger_unread_events{reader="dispatch"}']
+            )
+        )
+    )
 
 
 async def drained(world: World) -> float:

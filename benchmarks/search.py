@@ -8,6 +8,7 @@ and written out. The ceiling beside it is the opening alone of as many contents.
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import sys
@@ -85,7 +86,7 @@ async def _run(chosen: argparse.Namespace) -> None:
 async def _fill(broker: Broker, size: int) -> list[Place]:
     """Store so many messages; return where each of the organisation's own stands."""
     content = bundles()["14 kB"]
-    focus = next(row for row in bundle.index(content) if row.type == "Communication")
+    focus = next(row for row in bundle.index(json.loads(content)) if row.type == "Communication")
     places: list[Place] = []
     for start in range(0, size, CHUNK):
         rows = _Rows(broker, content, focus)

@@ -25,7 +25,7 @@ from broker import profile_packages
 from broker.events import Role
 from broker.ports import Context, Party
 from fhir_profiles import focus, strict_json
-from fhir_profiles.bundle import Site
+from fhir_profiles.message import Site
 from fhir_profiles.profiles import Profiles
 
 NAME: Final = "validation"
