@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fhir_profiles import codes
-from fhir_profiles.bars.exchange import USE_CASES
+from fhir_profiles.bars.codes import USE_CASES
 from fhir_profiles.bars.incoming import CATEGORIES, EVENTS, REASONS
 from sandbox.bars_receiver import REFERRAL
 

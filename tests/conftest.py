@@ -1,13 +1,17 @@
-"""What every test may ask for: databases, stores and a clock that can be set."""
+"""What every test may ask for: databases, stores, a clock that can be set, Kafka."""
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 from broker.store.database import sqlite_url
 from broker.store.store import Store
+from tests import minutes
 from tests.databases import (
     TEMPLATE,
     Database,
@@ -16,8 +20,45 @@ from tests.databases import (
     migrate,
     running_postgresql,
 )
+from tests.kafka import Kafka, running_kafka
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+PUBLISHED = "planted bugs"
+PREFIXES = (f"test-{number}." for number in itertools.count(1))
+
+
+class OneKafka(LoadScopeScheduling):
+    """Gives all tests that have Kafka in their name to one worker, any other to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "kafka" if "kafka" in nodeid.lower() else nodeid
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have what each line of tests takes added up, where the run asks for it."""
+    minutes.watch(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Stand in for xdist's own `loadgroup`, which does not see its marks under pytest 9.2
+    (pytest-xdist issue 1386)."""
+    return OneKafka(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables whose rows tests published (`record_property("planted bugs", row)`)."""
+    rows = [
+        row
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, row in getattr(report, "user_properties", ())
+        if name == PUBLISHED and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section(PUBLISHED)
+        head = ("| planted bug | found by | after |", "|---|---|---|")
+        terminalreporter.write_line("\n".join([*head, *sorted(rows)]))
 
 
 @pytest.fixture
@@ -99,3 +140,24 @@ def empty_database(request: pytest.FixtureRequest) -> Database:
 def store(database: Database) -> Store:
     """A store on each kind of database; its clock is `clock`."""
     return database.open()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A Kafka of one node. A test that asks for it has Kafka in its name (`OneKafka`) and the marks
+    `tests.kafka.MARKS`, calls topics and groups by `topic_prefix`, and harms inside `harmed()`."""
+    with running_kafka(1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster() -> Iterator[Kafka]:
+    """A Kafka of three nodes, of which one may be lost. For the rest as `kafka`."""
+    with running_kafka(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """What the names of topics and groups begin with that no other test has."""
+    return next(PREFIXES)

@@ -12,16 +12,21 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Inspector, inspect, text
 
-from broker.store import database, schema
+from broker.audit import GENESIS
+from broker.store import database, schema, tables
 from broker.store.store import Store
 
 REQUIRED = os.environ.get("BROKER_TEST_REQUIRE_SERVICES") == "1"
@@ -82,38 +87,59 @@ class PostgreSQL:
     everybody. Here the server runs as `nobody` where the tests run as root.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, str]) -> None:
         self.folder = folder
+        self._more = more
         self._names = itertools.count(1)
         self._user = UNPRIVILEGED if os.geteuid() == 0 else None
         self._binaries = self._find()
         self._run_initdb()
         self._log = (folder / "log").open("wb")
+        self.start()
+        try:
+            self._make_template()
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self) -> None:
+        """Start it; it answers on return."""
         # Durability is PostgreSQL's own default: what is given here could not be changed by a test.
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": str(folder),
+            "unix_socket_directories": str(self.folder),
             "unix_socket_permissions": "0700",
             "autovacuum": "off",
             "shared_buffers": "32MB",
+            **self._more,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         self.process = subprocess.Popen(
-            [self._binaries / "postgres", "-D", folder / "data", *options],
+            [self._binaries / "postgres", "-D", self.folder / "data", *options],
             user=self._user,
-            cwd=folder,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
         )
         try:
             self.admin = self._connect()
-            self._make_template()
         except BaseException:
             self.process.kill()
             self.process.wait()
             self._log.close()
             raise
+
+    def crash(self) -> None:
+        """End it as `pg_ctl stop -m immediate` does: it recovers from its log when started."""
+        self.admin.close()
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket at which it answers."""
+        return self.folder / ".s.PGSQL.5432"
 
     def url(self, name: str) -> str:
         """Return the URL of a database of this server."""
@@ -238,13 +264,61 @@ def migrate(url: str) -> list[str]:
         engines.dispose()
 
 
+def migrate_to(url: str, revision: str) -> None:
+    """Give an empty database the schema of an earlier release, as that release would have."""
+    config = Config()
+    config.set_main_option("script_location", str(schema.MIGRATIONS))
+    engines = database.connect(url)
+    try:
+        with engines.writer.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            head = {"id": 1, "position": 0, "audit_seq": 0, "audit_hash": GENESIS}
+            connection.execute(tables.into(tables.ledger_head), head)
+    finally:
+        engines.dispose()
+
+
+def take_back(url: str, scratch: Path) -> None:
+    """Give a database the schema of the release before, as long as the last migration only made
+    tables and indexes: with anything else of it still there, it cannot be applied again. `scratch`
+    is a file for a database of that release."""
+    before = schema.revisions()[-2]
+    migrate_to(database.sqlite_url(scratch), before)
+    old, new = database.connect(database.sqlite_url(scratch)), database.connect(url)
+    try:
+        tables_then, indexes_then = _made(inspect(old.writer))
+        with new.writer.begin() as connection:
+            tables_now, indexes_now = _made(inspect(connection))
+            for index in sorted(indexes_now - indexes_then):
+                connection.execute(text(f"DROP INDEX {index}"))
+            for table in sorted(tables_now - tables_then):
+                connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": before})
+    finally:
+        old.dispose()
+        new.dispose()
+
+
+def _made(seen: Inspector) -> tuple[set[str], set[str]]:
+    """The tables that there are, and the indexes of which no constraint consists."""
+    names = set(seen.get_table_names())
+    return names, {
+        str(index["name"])
+        for table in names
+        for index in seen.get_indexes(table)
+        if "duplicates_constraint" not in index
+    }
+
+
 @contextmanager
-def running_postgresql() -> Iterator[PostgreSQL]:
-    """Run a PostgreSQL; where it cannot be had, skip saying so, or fail if it is required."""
+def running_postgresql(more: Mapping[str, str] = MappingProxyType({})) -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL with `more` settings of the server; where it cannot be had, skip saying so,
+    or fail if it is required."""
     folder = Path(tempfile.mkdtemp(prefix="broker-pg-"))
     try:
         try:
-            server = PostgreSQL(folder)
+            server = PostgreSQL(folder, more)
         except (OSError, KeyError, RuntimeError, subprocess.SubprocessError) as error:
             if REQUIRED:
                 raise

@@ -27,8 +27,8 @@ from broker.events import (
 from broker.ports import Adapter, Addressed, Bars, Consumer, Context, Original, Party
 from fhir_profiles import codes, focus, strict_json
 from fhir_profiles.bars.outgoing import Place
-from fhir_profiles.bundle import Site
 from fhir_profiles.compiler.finding import Finding
+from fhir_profiles.message import Site
 from fhir_profiles.profiles import ours
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)

@@ -41,6 +41,7 @@ def ring_document(**changes: Any) -> dict[str, list[dict[str, str]]]:
         "kek": [{"id": "kek-1", "key": "11" * 32}],
         "pseudonym": [{"id": "pseudonym-1", "key": "22" * 32}],
         "reference": [{"id": "reference-1", "key": "33" * 32}],
+        "topic": [{"id": "topic-1", "key": "55" * 32}],
         "token": [{"id": "token-1", "pem": TOKEN.as_pem(private=True).decode()}],
     }
     return document | changes

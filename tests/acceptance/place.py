@@ -14,6 +14,7 @@ import asyncio
 import copy
 import json
 import time
+from collections import namedtuple
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 from joserfc.jwk import ECKey
@@ -37,11 +38,15 @@ from broker.directory_file import parse
 from broker.dispatch import GROUP
 from broker.errors import ANSWERS
 from broker.events import uuid7
+from broker.log_kafka import topics
+from broker.log_kafka.connection import connection
 from broker.main import Broker
+from broker.parts import parts_of
 from broker.settings import Settings
 from broker.store import clients, directory, ledger
 from broker.store import tables as t
 from broker.store.tx import Tx
+from broker.vault import FileKeyRing
 from sandbox import arrival
 from sandbox.process import free_port
 from tests import composed
@@ -64,10 +69,13 @@ _references = count(1)
 class Place:
     """One broker. `of(ODS)` is a system that may act for that organisation, with every scope."""
 
-    def __init__(self, folder: Path, base: str = BASE) -> None:
+    def __init__(
+        self, folder: Path, base: str = BASE, backing: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = folder
         self.base = base
         self.settings = Settings(
+            **(backing or {}),
             data_dir=folder / "data",
             keys_dir=folder / "keys",
             public_url=base,
@@ -75,7 +83,7 @@ class Place:
             send_timeout=2.0,
             bars_target=BROKER,
         )
-        self.app = create_app(self.settings)
+        self.app = create_app(self.settings, parts_of("all", self.settings))
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app),
             base_url=base,
@@ -100,6 +108,10 @@ class Place:
 
     async def start(self) -> None:
         """Open the broker; every caller is registered and the example directory is loaded."""
+        if not self.settings.is_embedded:
+            FileKeyRing.create(self.settings.ring_path)
+        if self.settings.has_kafka:
+            await topics.create(connection(self.settings), topics.wanted(self.settings))
         ready = asyncio.Event()
 
         async def run() -> None:  # a task of its own: entered and left in the same one
@@ -172,7 +184,13 @@ class Place:
 
     async def rows(self, sql: str, **values: Any) -> list[Any]:
         """Return what stands in the database."""
-        return await self.broker.store.read(lambda c: list(c.execute(text(sql), values).all()))
+
+        def read(connection: Connection) -> list[Any]:
+            found = connection.execute(text(sql), values)
+            row = namedtuple("row", found.keys(), rename=True)  # type: ignore[misc]
+            return [row(*map(_as_text, one)) for one in found]
+
+        return await self.broker.store.read(read)
 
     async def move_deadline_back(self, message: str, *kinds: str) -> None:
         """Let deadlines of a message have passed a minute ago, and let the broker look."""
@@ -203,7 +221,9 @@ class Place:
 
     @asynccontextmanager
     async def directory(self, *changes: tuple[str, str]) -> AsyncIterator[None]:
-        """Have another directory in force for a while: the example with these replacements."""
+        """Have another directory in force for a while: the example with these replacements. What
+        was sent before has gone where the one before says."""
+        await self.settled()
         changed = self.directory_text
         for old, new in changes:
             assert old in changed, old
@@ -214,6 +234,11 @@ class Place:
         finally:
             original = parse(self.directory_text)
             await self.broker.store.write(lambda tx: directory.replace(tx, original))
+
+
+def _as_text(value: Any) -> Any:
+    """Return an id as every row of ours has it: PostgreSQL's driver makes UUIDs of them."""
+    return str(value) if isinstance(value, UUID) else value
 
 
 class Caller:

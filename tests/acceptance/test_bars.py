@@ -208,6 +208,40 @@ async def test_a_cancellation_that_is_no_newer_than_the_referral_is_a_conflict(
     outcome(await send(practice, cancels), 409, "REC_CONFLICT", "conflict")
 
 
+async def test_an_id_that_is_none_of_ours_names_nothing_here(
+    practice: Caller, pharmacy: Caller
+) -> None:
+    message = referral()
+    said = answered(await send(practice, message), message)
+    cancels = bars.cancellation(message, said)
+    (request,) = resources(cancels, "ServiceRequest")
+    request["id"] = "our-own-id-1"
+    outcome(await send(practice, cancels), 404, "REC_NOT_FOUND", "not-found")
+    request["id"] = resources(said, "Patient")[0]["id"]
+    outcome(await send(practice, cancels), 404, "REC_NOT_FOUND", "not-found")
+    stray = bars.response(message, encounter="in-progress", bundle="your-bundle-1")
+    answer = await send(pharmacy, stray, "G99001", bars.ODS)
+    outcome(answer, 404, "REC_NOT_FOUND", "not-found")
+
+
+async def test_what_is_said_of_a_referral_is_about_the_same_patient(
+    practice: Caller, pharmacy: Caller
+) -> None:
+    message = referral()
+    said = answered(await send(practice, message), message)
+    sent = await sent_message(practice)
+    cancels = bars.cancellation(message, said)
+    accepts = bars.response(message, encounter="in-progress")
+    for one in (cancels, accepts):
+        (patient,) = resources(one, "Patient")
+        patient["identifier"][0]["value"] = "9990000026"
+    wrong = outcome(await send(practice, cancels), 400, "REC_BAD_REQUEST", "invariant")
+    assert wrong["expression"][0].endswith(".resource.identifier")
+    answer = await send(pharmacy, accepts, "G99001", bars.ODS)
+    outcome(answer, 400, "REC_BAD_REQUEST", "invariant")
+    assert await state_of(practice, sent) == "requested"
+
+
 async def test_its_receiver_says_how_a_referral_goes_on(practice: Caller, pharmacy: Caller) -> None:
     message = referral()
     answered(await send(practice, message), message)

@@ -252,7 +252,17 @@ CODED = {413: 400}
 BY_REST = {410, 412, 428}
 
 
-@pytest.mark.parametrize("row", PROVOKED, ids=lambda row: " ".join(map(str, row)))
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            row,
+            id=" ".join(map(str, row)),
+            marks=[pytest.mark.embedded] if provoke is into_a_locked_database else [],
+        )
+        for row, provoke in PROVOKED.items()
+    ],
+)
 async def test_an_error_is_told_as_the_table_has_it_and_says_nothing_of_the_patient(
     place: Place,
     monkeypatch: pytest.MonkeyPatch,
@@ -284,7 +294,10 @@ async def test_the_words_that_must_not_be_told_do_stand_in_what_is_sent(
     assert [word for word in WORDS if word not in sent] == []
 
 
-@pytest.mark.parametrize("fails", [by_a_bug, into_a_locked_database, twice_at_once])
+@pytest.mark.parametrize(
+    "fails",
+    [by_a_bug, pytest.param(into_a_locked_database, marks=pytest.mark.embedded), twice_at_once],
+)
 async def test_after_what_may_pass_the_same_request_is_taken_once(
     place: Place, monkeypatch: pytest.MonkeyPatch, fails: Provoke
 ) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from broker import operating
 from broker.bars import receiving
+from broker.errors import Conflict
+from broker.store import claims, deliveries
+from broker.store.tx import Tx
 from sandbox import bars
 from sandbox.bars_receiver import BarsReceiver, Call, Scripted
 from sandbox.bars_receiver import outcome as refusal
@@ -126,7 +130,8 @@ async def test_a_refusal_of_the_service_is_passed_on_and_said_again(
 async def test_a_service_that_takes_its_time_is_waited_for_and_its_sender_told_later(
     practice: Caller, receiver: BarsReceiver
 ) -> None:
-    receiver.script.append(Scripted(503, after=0.4))
+    later = {"Retry-After": "600"}  # a retry would take what another test has scripted
+    receiver.script.append(Scripted(503, headers=later, after=0.4))
     message, ids = referral(), bars.headers(SERVICE)
     said = answered(await send(practice, message, **ids), message)
     _, planned = resources(said, "Encounter")
@@ -224,3 +229,130 @@ async def test_a_bars_sender_hears_of_every_move_at_its_own_server(
             "finished",
         ]
     await server.stop()
+
+
+# -- a delivery that ended -----------------------------------------------------------------------
+
+
+async def died(place: Place, caller: Caller) -> str:
+    """Return the delivery of what was sent last, whose time is over without an answer for good."""
+    sent = await sent_message(caller)
+
+    async def failed() -> str | None:
+        rows = await place.rows(
+            "SELECT id FROM delivery WHERE message_id = :m AND code = 'answered-5xx'", m=sent["id"]
+        )
+        return str(rows[0].id) if rows else None
+
+    delivery: str = await eventually(failed)
+
+    def write(tx: Tx) -> None:
+        row = deliveries.lock(tx, delivery)
+        assert row is not None and row.state == "due"
+        claims.bury(tx, row, row.code)
+
+    await place.broker.store.write(write)
+    return delivery
+
+
+async def state_at_the_pharmacy(place: Place, delivery: str) -> str:
+    rows = await place.rows(
+        "SELECT r.state FROM delivery d JOIN referral r ON r.subject_id = d.subject_id "
+        "WHERE d.id = :d",
+        d=delivery,
+    )
+    return str(rows[0].state)
+
+
+async def give_up(place: Place, delivery: str) -> None:
+    known = await place.broker.directory.current()
+    await asyncio.to_thread(
+        lambda: operating.give_up(
+            place.broker.store,
+            place.broker.vault,
+            known,
+            delivery,
+            "It was handed over by telephone.",
+            actor="test",
+            source="//broker.test",
+        )
+    )
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("sender", "status", "code"),
+    [("G99001", 409, "duplicate"), ("G99003", 408, "timeout")],
+    ids=["who hears", "who cannot be told"],
+)
+async def test_what_failed_without_a_refusal_is_for_the_operators_and_its_repeat_ends_nothing(
+    place: Place,
+    receiver: BarsReceiver,
+    sender: str,
+    status: int,
+    code: str,
+) -> None:
+    caller = place.of(sender)
+    message = bars.referral(sender=sender, receiver="FPH01", service=SERVICE)
+    ids = bars.headers(SERVICE)
+    receiver.script.append(Scripted(503, headers={"Retry-After": "600"}))
+    await send(caller, message, **ids)
+    delivery = await died(place, caller)
+    answer = await send(caller, message, **ids)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["issue"][0]["code"] == code
+    assert await state_at_the_pharmacy(place, delivery) == "requested"
+    await place.broker.store.write(lambda tx: operating.retry(tx, delivery, "test"))
+
+    async def through() -> bool:
+        rows = await place.rows("SELECT received_at FROM delivery WHERE id = :d", d=delivery)
+        return rows[0].received_at is not None
+
+    assert await eventually(through)
+
+
+async def test_what_was_refused_to_its_senders_face_is_tried_again_by_nobody(
+    practice: Caller, receiver: BarsReceiver, place: Place
+) -> None:
+    receiver.script.append(refusal(422, "REC_UNPROCESSABLE_ENTITY", "not-supported"))
+    message, ids = referral(), bars.headers(SERVICE)
+    first = await send(practice, message, **ids)
+    assert first.status_code == 422
+    (row,) = (await sent_message(practice))["deliveries"]
+    assert (row["state"], row["done_reason"]) == ("done", "given-up")
+    with pytest.raises(Conflict):
+        await place.broker.store.write(lambda tx: operating.retry(tx, row["id"], "test"))
+    for _ in range(2):
+        again = await send(practice, message, **ids)
+        assert (again.status_code, again.content) == (422, first.content)
+
+
+async def test_who_cannot_be_told_hears_from_a_repeat_that_it_was_given_up(
+    place: Place, receiver: BarsReceiver
+) -> None:
+    deaf = place.of("G99003")
+    message = bars.referral(sender="G99003", receiver="FPH01", service=SERVICE)
+    ids = bars.headers(SERVICE)
+    receiver.script.append(Scripted(503, headers={"Retry-After": "600"}))
+    outcome(await send(deaf, message, **ids), 408, "REC_TIMEOUT", "timeout")
+    delivery = await died(place, deaf)
+    await give_up(place, delivery)
+    for _ in range(2):
+        said = outcome(
+            await send(deaf, message, **ids), 422, "REC_UNPROCESSABLE_ENTITY", "not-supported"
+        )
+        assert "given up" in said["diagnostics"]
+    assert await state_at_the_pharmacy(place, delivery) == "cancelled"
+
+
+async def test_a_cancellation_that_is_sent_again_waits_for_nobody(
+    place: Place, receiver: BarsReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "PATIENCE", 300.0)
+    deaf = place.of("G99003")
+    message = bars.referral(sender="G99003", receiver="FPH01", service=SERVICE)
+    said = answered(await send(deaf, message), message)
+    cancels, ids = bars.cancellation(message, said), bars.headers(SERVICE)
+    answered(await send(deaf, cancels, **ids), cancels)
+    async with asyncio.timeout(60):  # it would be five minutes
+        outcome(await send(deaf, cancels, **ids), 409, "REC_CONFLICT", "duplicate")

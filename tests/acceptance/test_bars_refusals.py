@@ -157,6 +157,7 @@ FAULTS: list[tuple[str, Change, str, str]] = [
     ("no message", lambda m: m.update(type="collection"), "value", "Bundle.type"),
     ("no header", lambda m: m["entry"].pop(0), "structure", "Bundle.entry[0].resource"),
     ("no id", lambda m: m.pop("id"), "required", "Bundle.id"),
+    ("no url", lambda m: m["entry"][1].pop("fullUrl"), "required", "Bundle.entry[1].fullUrl"),
     (
         "another receiver",
         _other_receiver,

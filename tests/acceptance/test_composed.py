@@ -6,7 +6,7 @@ from tests import composed
 from tests.acceptance.place import Caller, Place, consultation, first
 from tests.samples import a_message
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.embedded]
 
 
 async def test_all_that_was_made_and_sent_is_read_back_as_it_went_out(

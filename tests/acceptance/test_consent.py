@@ -6,6 +6,7 @@ import pytest
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from broker.store import tables as t
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -26,10 +27,9 @@ BARE = ("pathway", "pathway_version")
 
 
 async def sizes(place: Place) -> dict[str, int]:
-    names = [r.name for r in await place.rows("SELECT name FROM sqlite_master WHERE type='table'")]
     return {
         name: (await place.rows(f'SELECT count(*) FROM "{name}"'))[0][0]  # noqa: S608
-        for name in names
+        for name in t.METADATA.tables
     }
 
 

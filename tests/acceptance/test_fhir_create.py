@@ -1,5 +1,6 @@
 """A ServiceRequest or Communication that a FHIR client creates is a message like any other."""
 
+import asyncio
 import copy
 import json
 from typing import Any
@@ -204,10 +205,46 @@ async def test_what_is_there_already_is_found_or_refused(practice: Caller) -> No
     outcome(answer, 400, "REC_BAD_REQUEST", "not-supported")
 
 
+async def test_a_condition_that_cannot_be_read_is_told_where_it_stands(practice: Caller) -> None:
+    for wrong in ("identifier=", "identifier=x", "status=active", f"identifier={SYSTEM}|another"):
+        answer = await post(practice, request(), **{"if-none-exist": wrong})
+        first = outcome(answer, 400, "REC_BAD_REQUEST", answer.json()["issue"][0]["code"])
+        assert first["expression"] == ["http.If-None-Exist"]
+        assert first["diagnostics"].startswith("Nothing was sent.")
+        whole = transaction(request())
+        whole["entry"][0]["request"]["ifNoneExist"] = wrong
+        first = (await post(practice, whole)).json()["issue"][0]
+        assert first["expression"] == ["Bundle.entry[0].request.ifNoneExist"]
+
+
+async def test_of_many_that_create_the_same_at_once_one_does_and_the_rest_find_it(
+    practice: Caller,
+) -> None:
+    body = request()
+    condition = {"if-none-exist": f"identifier={called(body)}"}
+    answers = await asyncio.gather(*(post(practice, body, **condition) for _ in range(6)))
+    assert sorted(one.status_code for one in answers) == [200] * 5 + [201]
+    assert len({one.json()["id"] for one in answers}) == 1
+
+
+async def test_an_identifier_with_a_comma_is_asked_for_with_a_backslash(practice: Caller) -> None:
+    body = request(identifier=[{"system": SYSTEM, "value": f"A,{uuid4()}"}])
+    condition = {"if-none-exist": f"identifier={called(body)}".replace(",", r"\,")}
+    made = taken(await post(practice, body, **condition), 201)
+    assert taken(await post(practice, body, **condition), 200) == made
+
+
+async def test_a_key_that_is_empty_is_no_key(practice: Caller) -> None:
+    answer = await post(practice, request(), **{"idempotency-key": ""})
+    outcome(answer, 400, "REC_BAD_REQUEST", "required")
+
+
 async def test_a_client_that_wants_no_body_gets_the_address_alone(practice: Caller) -> None:
-    answer = await post(practice, request(), prefer="return=minimal")
-    assert (answer.status_code, answer.content) == (201, b"")
-    assert "/ServiceRequest/" in answer.headers["location"]
+    for wish in ("return=minimal", 'handling=lenient, Return = "minimal"'):
+        answer = await post(practice, request(), prefer=wish)
+        assert (answer.status_code, answer.content) == (201, b"")
+        assert "/ServiceRequest/" in answer.headers["location"]
+    assert (await post(practice, request(), prefer="x-return=minimally")).content
 
 
 @pytest.mark.parametrize(
@@ -216,11 +253,14 @@ async def test_a_client_that_wants_no_body_gets_the_address_alone(practice: Call
         ({"status": "activ"}, "ServiceRequest.status"),
         ({"status": "revoked"}, "ServiceRequest.status"),
         ({"intent": None}, "ServiceRequest.intent"),
+        ({"doNotPerform": True}, "ServiceRequest.doNotPerform"),
         ({"performer": None}, "ServiceRequest.performer"),
         ({"performer": [{"reference": "#service"}] * 2}, "ServiceRequest.performer"),
         ({"performer": [{"identifier": NOT_CONNECTED}]}, "ServiceRequest.performer"),
         ({"performer": [{"display": "Somebody"}]}, "ServiceRequest.performer[0]"),
         ({"subject": {"reference": "Patient/1"}}, "ServiceRequest"),
+        ({"subject": {"display": "Somebody"}}, "ServiceRequest.subject"),
+        ({"subject": {"identifier": PATIENT["identifier"][0]}}, "ServiceRequest.subject"),
     ],
 )
 async def test_what_is_wrong_is_refused_with_its_place_and_nothing_is_sent(
@@ -241,6 +281,34 @@ async def test_every_problem_is_told_at_once(practice: Caller) -> None:
     issues = (await post(practice, request(contained=contained))).json()["issue"]
     places = {one["expression"][0] for one in issues}
     assert len([one for one in places if "contained" in one]) >= 2
+
+
+async def test_what_is_contained_has_an_id_of_its_own_or_none_of_it_is_sent(
+    practice: Caller,
+) -> None:
+    twin = MEASURED | {"valueQuantity": {"value": 40, "unit": "mm[Hg]"}}
+    bare = {name: value for name, value in MEASURED.items() if name != "id"}
+    for wrong, code in ((twin, "duplicate"), (bare, "required")):
+        body = request()
+        body["contained"].append(wrong)
+        first = outcome(await post(practice, body), 422, "REC_UNPROCESSABLE_ENTITY", code)
+        assert first["expression"] == ["ServiceRequest.contained[4].id"]
+        assert await find(practice, "ServiceRequest", identifier=called(body)) == []
+
+
+async def test_with_two_patients_nobody_could_say_whose_it_is(practice: Caller) -> None:
+    body = request()
+    body["contained"].append(PATIENT | {"id": "other"})
+    body["supportingInfo"].append({"reference": "#other"})
+    for sent_ in (body, transaction(body)):
+        issue = (await post(practice, sent_)).json()["issue"][0]
+        assert issue["code"] == "required" and issue["expression"][0].endswith(".subject")
+
+
+async def test_a_time_at_the_calendars_ends_is_taken(practice: Caller) -> None:
+    for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        made = taken(await post(practice, request(authoredOn=moment)), 201)
+        assert made["authoredOn"] == moment
 
 
 async def test_another_may_not_send_in_ones_name(pharmacy: Caller) -> None:
@@ -273,4 +341,8 @@ async def test_other_types_and_forms_have_no_door(practice: Caller) -> None:
     other = {"content-type": "application/fhir+json; fhirVersion=3.0"}
     answer = await practice.call("POST", f"{BASE}/ServiceRequest", content=b"{}", headers=other)
     outcome(answer, 415, "REC_UNSUPPORTED_MEDIA_TYPE", "not-supported")
+    other = {"content-type": "application/fhir+json; charset=iso-8859-1"}
+    answer = await practice.call("POST", f"{BASE}/ServiceRequest", content=b"{}", headers=other)
+    first = outcome(answer, 415, "REC_UNSUPPORTED_MEDIA_TYPE", "not-supported")
+    assert "UTF-8" in first["diagnostics"]
     outcome(await post(practice, b"{", "/ServiceRequest"), 400, "REC_BAD_REQUEST", "structure")

@@ -5,8 +5,10 @@ import pytest
 
 from broker import offering
 from broker.api.fhir import capability
+from broker.api.fhir.types import CREATED
 from broker.api.outcomes import BASE
 from fhir_profiles import codes, served
+from fhir_profiles.bars.codes import USE_CASES
 from fhir_profiles.profiles import ours, own
 from tests.acceptance.place import Body, Place, taken
 from tests.acceptance.test_fhir_errors import outcome
@@ -53,6 +55,15 @@ async def test_definitions_are_searched_by_name_and_id_page_by_page(place: Place
     (known,) = sound(await place.http.get(path, params={"_id": "warning"}))["entry"]
     assert named == known and known["search"] == {"mode": "match"}
     assert sound(await place.http.get(path, params={"_id": "nothing"}))["total"] == 0
+    for query, number in (
+        ("_id=warning,nothing,message-event", 2),
+        ("_id=warning&_id=message-event", 0),
+        ("name=warn,Message&_id=warning", 1),
+        (f"url=x,{named['resource']['url']}", 1),
+        (f"url={named['resource']['url']}&url=x", 0),
+        ("_count=100000", every["total"]),
+    ):
+        assert sound(await place.http.get(f"{path}?{query}"))["total"] == number, query
     outcome(await place.http.get(f"{path}/nothing"), 404, "REC_NOT_FOUND", "not-found")
 
 
@@ -77,6 +88,9 @@ async def test_a_parameter_that_is_not_known_is_named_or_refused(place: Place) -
     strict = {"prefer": "respond-async, handling=strict"}
     refused = await place.http.get(path, headers=strict)
     outcome(refused, 400, "REC_BAD_REQUEST", "not-supported")
+    many = "&".join(f"colour{number}" for number in range(501))
+    refused = await place.http.get(f"{BASE}/CodeSystem?{many}")
+    outcome(refused, 400, "REC_BAD_REQUEST", "too-costly")
     strange = await place.http.get(f"{BASE}/CodeSystem?Robin|Example=1", headers=strict)
     assert "Robin" not in strange.text
 
@@ -90,6 +104,8 @@ async def test_a_parameter_that_is_not_known_is_named_or_refused(place: Place) -
         "application/fhir+json;version=1.0.0;fhirVersion=4.0",
         "application/fhir+xml, application/fhir+json;q=0.5",
         "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "application/fhir+json; version*=utf-8''1.4.0; q*=utf-8''0.5",
+        "text/turtle;q=0.00",
         "",
     ],
 )
@@ -105,6 +121,7 @@ async def test_json_of_r4_is_answered_to_whoever_takes_it(place: Place, asked: s
         ("application/fhir+json; fhirVersion=3.0", "FHIR R4 (4.0.1) is spoken here"),
         ("application/fhir+json; version=2.0.0", "Version 1 of BaRS is spoken here"),
         ("application/json;q=0, application/xml", "FHIR in XML is not offered here."),
+        ("application/json;q=0.0, application/xml;q=0.001", "FHIR in XML is not offered here."),
     ],
 )
 async def test_another_form_or_version_is_406_and_says_why(
@@ -180,6 +197,9 @@ async def test_the_statement_says_what_the_routes_do_and_nothing_else(place: Pla
     stated |= {("", one["code"]) for one in said.get("interaction", ())}
     stated |= {("", one["name"]) for one in said.get("operation", ())}
     assert stated == set(capability.offered(place.app.state.fhir_routes))
+    # Every read answers If-None-Match; a create, If-None-Exist.
+    assert all(one["conditionalRead"] == "not-match" for one in said["resource"])
+    assert {one["type"] for one in said["resource"] if one.get("conditionalCreate")} == set(CREATED)
     caller = place.of("FPH01")
     for type_, interaction in stated:
         method, path = DOORS.get(interaction, ("POST", "/$" + interaction))
@@ -200,7 +220,7 @@ DOORS = {
 
 async def test_message_definitions_are_asked_for_by_service_and_use_case(place: Place) -> None:
     path = f"{BASE}/MessageDefinition"
-    both = {"context": [SPA, f"{offering.USE_CASES}|a5t1"]}
+    both = {"context": [SPA, f"{USE_CASES}|a5t1"]}
     found = sound(await place.http.get(path, params=both))
     assert all(entry["resource"]["useContext"] for entry in found.get("entry", ()))
     refused = await place.http.get(path, params={"context": SPA})

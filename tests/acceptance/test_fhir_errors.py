@@ -3,6 +3,7 @@
 import httpx2
 import pytest
 
+from broker.api import problems
 from fhir_profiles.profiles import ours
 from tests.acceptance.place import Body, Place
 
@@ -37,3 +38,13 @@ async def test_both_ids_of_a_request_come_back_also_on_an_error(place: Place) ->
     assert {name: answer.headers[name] for name in ids} == ids
     strange = await place.http.get("/FHIR/R4/Nothing", headers={"x-request-id": "Robin Example"})
     assert "x-request-id" not in strange.headers
+
+
+async def test_who_must_send_again_is_told_the_header_by_which_that_door_knows_it() -> None:
+    for path, header in (
+        ("/FHIR/R4/$process-message", b"X-Request-Id"),
+        ("/FHIR/R4/ServiceRequest", b"Idempotency-Key"),
+        ("/FHIR/R4", b"Idempotency-Key"),
+        ("/pharmacy/consultations", b"Idempotency-Key"),
+    ):
+        assert header in problems.stopping({"type": "http", "path": path}).body

@@ -1,6 +1,7 @@
 """What was sent, as a FHIR client finds it again: its own, in its own bytes, and nobody else's."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -94,7 +95,7 @@ async def test_a_read_returns_the_stored_bytes_with_only_id_and_meta_put_in(
     message, found = await sent(pharmacy, reading(196, 124))
     stored = await content(place, message["id"])
     held = bundle.held(stored, message["id"])
-    for row in bundle.index(stored):
+    for row in bundle.index(json.loads(stored)):
         answer = await pharmacy.get(f"{BASE}/{row.type}/{row.resource_id}")
         read, kept = sound(answer), dict(strict_json.members(held[row.full_url][1]))
         shown = dict(strict_json.members(answer.content))
@@ -110,7 +111,7 @@ async def test_a_read_returns_the_stored_bytes_with_only_id_and_meta_put_in(
         }
         assert (answer.headers["etag"], read["id"]) == ('W/"1"', row.resource_id)
         assert answer.headers["cache-control"] == "no-store"
-    assert found["id"] in {row.resource_id for row in bundle.index(stored)}
+    assert found["id"] in {row.resource_id for row in bundle.index(json.loads(stored))}
 
 
 async def test_who_has_this_version_is_not_sent_it_again(pharmacy: Caller) -> None:
@@ -121,13 +122,23 @@ async def test_who_has_this_version_is_not_sent_it_again(pharmacy: Caller) -> No
     assert again.headers["last-modified"].endswith("GMT")
 
 
+async def test_who_has_what_was_withdrawn_since_is_told_so_and_not_that_it_is_the_same(
+    pharmacy: Caller,
+) -> None:
+    message, found = await sent(pharmacy, consultation())
+    path, known = f"{BASE}/Communication/{found['id']}", {"if-none-match": 'W/"1"'}
+    assert (await pharmacy.call("GET", path, headers=known)).status_code == 304
+    taken(await pharmacy.post(f"{message['url']}/withdrawal"))
+    again = sound(await pharmacy.call("GET", path, headers=known))
+    assert [one["code"] for one in again["meta"]["tag"]] == ["withdrawn"]
+
+
 async def test_sender_receivers_and_copies_read_it_and_nobody_else(
     place: Place, optometrist: Caller, hospital: Caller, practice: Caller
 ) -> None:
     message, found = await sent(optometrist, referral("raised-pressure"))
-    (patient,) = [
-        r for r in bundle.index(await content(place, message["id"])) if r.type == "Patient"
-    ]
+    stored = json.loads(await content(place, message["id"]))
+    (patient,) = [row for row in bundle.index(stored) if row.type == "Patient"]
     for path in (
         f"{BASE}/ServiceRequest/{found['id']}",
         f"{BASE}/ServiceRequest/{found['id']}/_history",
@@ -138,7 +149,15 @@ async def test_sender_receivers_and_copies_read_it_and_nobody_else(
             sound(await caller.get(path))
         for ods in ("RYY01", "FPH01", "G99002"):
             outcome(await place.of(ods).get(path), 404, "REC_NOT_FOUND", "not-found")
-    for path in ("Patient/" + found["id"], f"ServiceRequest/{found['id']}/_history/2", "Task/x"):
+    for path in (
+        f"Patient/{found['id']}",
+        f"ServiceRequest/{found['id']}/_history/2",
+        f"ServiceRequest/{found['id'].replace('-', '')}",
+        f"ServiceRequest/urn:uuid:{found['id']}",
+        f"ServiceRequest/{'a' * 65}",
+        "ServiceRequest/%00",
+        "Task/x",
+    ):
         outcome(await optometrist.get(f"{BASE}/{path}"), 404, "REC_NOT_FOUND", "not-found")
     for caller in (optometrist, hospital, practice):
         assert found["id"] in [one["id"] for one in await find(caller, "ServiceRequest")]
@@ -430,8 +449,13 @@ async def test_a_parameter_that_is_not_known_is_named_or_refused(pharmacy: Calle
     last = page["entry"][-1]
     assert last["search"]["mode"] == "outcome"
     assert last["resource"]["issue"][0]["expression"] == ["http.statu"]
-    strict = await pharmacy.call("GET", path, headers={"prefer": "handling=strict"})
-    outcome(strict, 400, "REC_BAD_REQUEST", "not-supported")
+    _, found = await sent(pharmacy, consultation())
+    own = f"{BASE}/Communication/{found['id']}"
+    sound(await pharmacy.get(f"{own}/_history?_since=2030"))
+    for one in (path, f"{own}?_elements=id", f"{own}/_history?_since=2030"):
+        for wish in ("handling=strict", 'return=minimal; Handling = "strict"'):
+            strict = await pharmacy.call("GET", one, headers={"prefer": wish})
+            outcome(strict, 400, "REC_BAD_REQUEST", "not-supported")
 
 
 async def test_the_parameters_of_a_posted_search_are_a_form(pharmacy: Caller) -> None:
@@ -440,6 +464,22 @@ async def test_the_parameters_of_a_posted_search_are_a_form(pharmacy: Caller) ->
     sound(await pharmacy.call("POST", f"{path}?_count=1", data={"status": "completed"}))
     wrong = await pharmacy.call("POST", path, json={"status": "completed"})
     outcome(wrong, 415, "REC_UNSUPPORTED_MEDIA_TYPE", "not-supported")
+
+
+async def test_a_body_of_another_type_is_refused_though_its_length_is_not_said(
+    pharmacy: Caller,
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"patient:identifier": "x|1"}'
+
+    path, json_ = f"{BASE}/Communication/_search", {"content-type": "application/json"}
+    for headers in (json_, {}):
+        wrong = await pharmacy.call("POST", path, content=chunks(), headers=headers)
+        outcome(wrong, 415, "REC_UNSUPPORTED_MEDIA_TYPE", "not-supported")
+
+
+async def test_a_form_that_is_not_utf_8_is_refused(pharmacy: Caller) -> None:
+    path = f"{BASE}/Communication/_search"
     form = {"content-type": "application/x-www-form-urlencoded"}
     wrong = await pharmacy.call("POST", path, content=b"\xff=1", headers=form)
     outcome(wrong, 400, "REC_BAD_REQUEST", "invalid")

@@ -5,8 +5,9 @@ Corrected only in what the sources themselves call faulty: its NHS number fails 
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -89,9 +90,11 @@ def folder() -> Iterator[Path]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def place(folder: Path, ends: tuple[BarsReceiver, BarsReceiver]) -> AsyncIterator[Place]:
+async def place(
+    folder: Path, ends: tuple[BarsReceiver, BarsReceiver], backing: Mapping[str, Any]
+) -> AsyncIterator[Place]:
     """A broker with UK Core and BaRS loaded, and these two in its directory."""
-    made = Place(folder)
+    made = Place(folder, backing=backing)
     for name in OFFICIAL:
         definitions = profile_packages.definitions(published.DATA / "ukcore" / name)
         package = profile_packages.made_of(name, "1", definitions)

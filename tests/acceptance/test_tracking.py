@@ -89,6 +89,32 @@ async def test_a_receipt_that_does_not_match_proves_nothing_and_is_kept_as_evide
     assert one["received_at"] and sorted(r["matches"] for r in one["receipts"]) == [False, True]
 
 
+@pytest.mark.parametrize("done", ["withdrawal", "closure"])
+async def test_a_false_receipt_stays_on_the_list_though_its_sender_has_done_with_the_message(
+    pharmacy: Caller, practice: Caller, place: Place, done: str
+) -> None:
+    """What the practice holds is not known, nor whether it will know it for withdrawn."""
+    update = await sent_to(pharmacy)
+    row = await practice.arrived(update["id"])
+    problem(await practice.receipt(row, digest="0" * 64), 409, "conflict")
+    taken(
+        await pharmacy.post(f"{update['url']}/withdrawal", {})
+        if done == "withdrawal"
+        else await pharmacy.post(f"{update['url']}/closure", {"reason": "patient-told"}),
+        200 if done == "closure" else 202,
+    )
+
+    async def still_open() -> list[str]:
+        items = await place.rows(
+            "SELECT code FROM work_item WHERE delivery_id = :d AND closed_at IS NULL", d=row["id"]
+        )
+        return [item.code for item in items]
+
+    assert await still_open() == ["receipt-mismatch"]
+    taken(await practice.receipt(row), 200)
+    assert await still_open() == []
+
+
 async def test_a_false_receipt_after_the_true_one_is_evidence_and_nobodys_work(
     pharmacy: Caller, practice: Caller, place: Place
 ) -> None:
@@ -632,7 +658,7 @@ class Meanwhile:
     """A store in which something else is written first, once, whenever something is to be."""
 
     def __init__(self, store: Any, first: Callable[[], Awaitable[None]]) -> None:
-        self.read = store.read
+        self.look_up = store.look_up
         self._store = store
         self._first: Callable[[], Awaitable[None]] | None = first
 

@@ -1,5 +1,6 @@
 """The rules of house.md, section 5: lanes, slots, breakers and leases, on SQLite and PostgreSQL."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.engine import Row
 
 from broker.events import Priority, SubjectKind, uuid7
 from broker.store import claims, deliveries, work
 from broker.store import tables as t
-from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, Slots
+from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, PROBE, Slots
 from broker.store.store import Store
 from broker.store.tx import DELIVERIES, Tx
 from tests.databases import Database, SettableClock
@@ -108,6 +109,15 @@ class Post:
 
     def again(self, delivery: str, due_at: datetime) -> None:
         self.settle(delivery, lambda tx, row: claims.try_again(tx, row, due_at, "timed-out"))
+
+    def fail(self, delivery: str) -> None:
+        """Let an attempt fail, to be made again after five seconds."""
+
+        def settle(tx: Tx, row: Row[Any]) -> None:
+            claims.put_attempt(tx, delivery, row.attempt, tx.now, "retrying", "timed-out", None)
+            claims.try_again(tx, row, tx.now + timedelta(seconds=5), "timed-out")
+
+        self.settle(delivery, settle)
 
     def answer(self, *, failed: bool, ods: str = PRACTICE) -> None:
         self.write(lambda tx: claims.note_answer(tx, ods, "", failed=failed))
@@ -568,6 +578,80 @@ def test_a_destination_has_only_its_slots_and_keeps_one_for_urgent_work(post: Po
     assert set(claimed) < set(urgent)
 
 
+@pytest.fixture
+def counted(sqlite_database: Database, clock: SettableClock) -> Post:
+    """On SQLite, which counts its steps."""
+    return Post(sqlite_database.open(), clock)
+
+
+def test_what_waits_at_one_destination_costs_the_others_nothing(counted: Post) -> None:
+    """One that is away for hours has thousands due; each look of a worker comes past it."""
+    post = counted
+    slots = Slots(pool=100, destination=4)
+    many(post, 10)
+    post.claim(slots=slots)
+
+    def look() -> int:
+        many(post, 1, ods=HOSPITAL)
+        found: list[str] = []
+        steps = post.write(lambda tx: steps_of(tx, lambda: found.extend(claimed(tx))))
+        now = post.clock.now()
+        steps += post.store.read_now(lambda c: steps_of(c, lambda: claims.next_due(c, now)))
+        assert [post.get(one).ods for one in found] == [HOSPITAL]
+        post.finish(found[0])
+        return steps
+
+    def claimed(tx: Tx) -> list[str]:
+        return [row.id for row in claims.claim(tx, ME, slots, 100)]
+
+    few = look()
+    many(post, 300)
+    assert look() < 1.1 * few
+
+
+def test_what_an_inbox_no_longer_holds_costs_its_reader_nothing(counted: Post) -> None:
+    post = counted
+
+    def look() -> int:
+        found: list[Any] = []
+
+        def read(connection: Connection) -> None:
+            first = (0, "00000000-0000-0000-0000-000000000000")
+            found.extend(
+                deliveries.inbox(connection, [PRACTICE], after=first, limit=50, every=False)
+            )
+
+        steps = post.store.read_now(lambda c: steps_of(c, lambda: read(c)))
+        assert [row.id for row in found] == standing
+        return steps
+
+    standing = many(post, 3, channel="inbox")
+    few = look()
+    for delivery in many(post, 300, channel="inbox"):
+        post.finish(delivery)
+    assert look() < 1.1 * few
+
+
+def steps_of(given: Tx | Connection, do: Callable[[], object]) -> int:
+    """Return how many steps of its machine, in tens, SQLite needs for something."""
+    connection = given.connection if isinstance(given, Tx) else given
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    counted = 0
+
+    def count() -> int:
+        nonlocal counted
+        counted += 1
+        return 0
+
+    driver.set_progress_handler(count, 10)
+    try:
+        do()
+    finally:
+        driver.set_progress_handler(None, 0)
+    return counted
+
+
 def test_a_tenth_of_the_pool_is_for_urgent_work_only(post: Post) -> None:
     slots = Slots(pool=20, destination=8)
     for number in range(5):
@@ -629,6 +713,22 @@ def test_the_breaker_opens_after_five_failures_and_lets_one_urgent_probe_through
     post.finish(probe)
     post.answer(failed=False)
     assert len(post.claim()) == 3
+
+
+def test_what_a_worker_that_died_had_begun_keeps_an_urgent_probe_away_for_moments_only(
+    post: Post,
+) -> None:
+    begun = many(post, 2)
+    assert set(post.claim()) == set(begun)  # and its worker is never heard of again
+    for _ in range(BREAKER_AFTER):
+        post.answer(failed=True)
+    urgent = many(post, 2, priority=Priority.URGENT)
+    assert post.claim() == []
+    assert next_due(post) == post.clock.now() + PROBE
+    for _ in urgent:
+        post.clock.advance(PROBE)
+        assert len(post.claim()) == 1
+        assert post.claim() == []
 
 
 def test_after_a_while_an_open_breaker_lets_one_routine_probe_through(post: Post) -> None:
@@ -701,6 +801,40 @@ def test_a_lease_keeps_others_off_until_it_ends_and_a_stale_attempt_no_longer_co
     assert post.claim() == [delivery]
     assert not holds(post, delivery, 1)
     assert holds(post, delivery, 2)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(hours=2)])
+def test_what_was_put_off_while_the_clock_was_ahead_comes_back_once_it_is_right(
+    post: Post, ahead: timedelta
+) -> None:
+    post.clock.advance(ahead)
+    failed, leased = (post.send(post.subject()) for _ in range(2))
+    assert len(post.claim()) == 2
+    post.fail(failed)
+    untried = post.send(post.subject())
+    for _ in range(BREAKER_AFTER):
+        post.answer(failed=True)
+    post.clock.advance(-ahead)
+    assert post.claim() == []
+    assert post.write(claims.bring_back) == 3
+    assert post.write(claims.bring_back) == 0
+    every = {failed, leased, untried}
+    assert {post.get(one).due_at for one in every} == {post.clock.now()}
+    post.clock.advance(max(BREAKER_OPEN, LEASE))
+    post.answer(failed=False)
+    assert set(post.claim()) == every
+
+
+def test_what_waits_for_its_next_attempt_is_not_brought_back(post: Post) -> None:
+    delivery = post.send(post.subject())
+    post.claim()
+    post.fail(delivery)
+    later = post.get(delivery).due_at
+    assert later > post.clock.now()
+    assert post.write(claims.bring_back) == 0
+    assert post.get(delivery).due_at == later
+    post.clock.advance(later - post.clock.now())
+    assert post.claim() == [delivery]
 
 
 @pytest.mark.parametrize("settled", ["finish", "hold", "bury"])

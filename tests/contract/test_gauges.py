@@ -13,8 +13,8 @@ from tests.samples import a_delivery, record, recorded
 
 
 def test_an_empty_store_has_nothing_to_show(store: Store, clock: SettableClock) -> None:
-    found = store.read_now(lambda connection: gauges.read(connection, clock.now(), GROUP))
-    assert found == gauges.Gauges({}, {}, {}, 0)
+    found = store.read_now(lambda connection: gauges.read(connection, clock.now(), [GROUP]))
+    assert found == gauges.Gauges({GROUP: gauges.Behind(0, 0.0)}, {}, {}, {}, {})
 
 
 def test_ages_are_of_the_longest_due_and_counts_are_of_what_is_not_done(
@@ -42,7 +42,7 @@ def test_ages_are_of_the_longest_due_and_counts_are_of_what_is_not_done(
         work.close_items(tx, "retried", object_id=object_id)
 
     store.write_now(write)
-    found = store.read_now(lambda connection: gauges.read(connection, now, GROUP))
+    found = store.read_now(lambda connection: gauges.read(connection, now, [GROUP]))
     assert found.queue_age == {"routine": 600.0, "stat": 60.0, "urgent": 0.0}
     assert found.deliveries == {"due": 4, "dead": 1, "held": 1}
     assert found.overdue == {"delivery-dead": 1}
@@ -54,7 +54,7 @@ def test_the_lag_is_what_the_reader_has_yet_to_read(store: Store, clock: Settabl
             record(tx, uuid7())
 
     def lag() -> int:
-        return store.read_now(lambda c: gauges.read(c, clock.now(), GROUP)).lag
+        return store.read_now(lambda c: gauges.read(c, clock.now(), [GROUP])).behind[GROUP].events
 
     store.write_now(write)
     assert lag() == 3

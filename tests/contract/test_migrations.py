@@ -245,12 +245,33 @@ def test_a_backup_is_a_whole_and_consistent_copy_even_while_others_write(
         copy.close()
 
 
+def test_a_backup_stands_under_its_name_only_once_it_is_whole(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds `before-upgrade-….db` after a crash may rely on it."""
+    store, target = sqlite_database.open(), tmp_path / "copy.db"
+
+    def killed(path: Path) -> None:
+        assert path.stat().st_size and not target.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "demand_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            schema.back_up(store.writer, target)
+    assert list(tmp_path.glob("copy.db*")) == []
+    (tmp_path / "copy.db.part").write_bytes(b"left behind by one that was killed")
+    schema.back_up(store.writer, target)
+    schema.demand_whole(target)
+    assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]
+
+
 def test_a_backup_never_overwrites_another(sqlite_database: Database, tmp_path: Path) -> None:
     store = sqlite_database.open()
     target = tmp_path / "copy.db"
     schema.back_up(store.writer, target)
     before = target.read_bytes()
     store.write_now(lambda tx: record(tx, uuid7()))
-    with pytest.raises(Exception, match="already exists"):
+    with pytest.raises(Exception, match="is there already"):
         schema.back_up(store.writer, target)
     assert target.read_bytes() == before

@@ -95,7 +95,7 @@ def test_every_resource_belongs_to_its_own_message(adapter: Adapter, name: str) 
     request, needs = read(adapter, name)
     seen: set[str] = set()
     for draft in adapter.translate(request, context(needs)):
-        ids = {row.resource_id for row in bundle.index(draft.content)}
+        ids = {row.resource_id for row in bundle.index(strict_json.loads(draft.content))}
         assert not ids & seen
         seen |= ids
 

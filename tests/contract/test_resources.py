@@ -1,7 +1,8 @@
 """Resources are found by those who may see them, in one statement and off one index, on both."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import event as listening
@@ -18,6 +19,7 @@ from tests.samples import AT, a_message, a_vault
 
 HOUR = timedelta(hours=1)
 OF = "Communication"
+LAST = datetime.max.replace(tzinfo=UTC)
 
 
 async def stored(
@@ -104,6 +106,10 @@ async def test_who_may_see_it_is_told_by_relation_and_label(store: Store) -> Non
         (Holds("category", ("s|on",)), False),
         (Holds("category", ("%",)), False),
         (Holds("category", ("_wo",)), False),
+        (Holds("category", ("TWO",)), False),
+        (Holds("category", ("S|one",)), False),
+        (Holds("category", (*map(str, range(499)), "two")), True),
+        (Is("id", tuple(map(str, (uuid4() for _ in range(500))))), False),
         (Is("patient_pseudonym", ("p1",)), True),
         (Is("patient_pseudonym", ("p2",)), False),
         (Called(("h1", "h2")), True),
@@ -128,6 +134,9 @@ async def test_who_may_see_it_is_told_by_relation_and_label(store: Store) -> Non
                 ("le", 0, 1, False),
             )
         ),
+        (When("authored_at", (("eq", AT, AT),) * 499 + (("ge", AT, LAST),)), True),
+        (When("authored_at", (("le", AT, LAST),)), True),
+        (When("authored_at", (("sa", AT, LAST),)), False),
     ],
 )
 async def test_a_filter_finds_what_it_says(store: Store, test: Test, is_found: bool) -> None:

@@ -10,14 +10,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine, delete, event, insert, select, text, update
+from sqlalchemy import (
+    Connection,
+    create_engine,
+    delete,
+    event,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
 
 from broker.audit import chain
 from broker.errors import Conflict, Unavailable
@@ -27,7 +37,7 @@ from broker.store import keys, ledger, trail
 from broker.store import tables as t
 from broker.store.keys import Scope, Used
 from broker.store.store import LARGEST_GROUP, Store
-from broker.store.tx import LEDGER, Tx
+from broker.store.tx import DEADLINES, DELIVERIES, DIRECTORY, LEDGER, Tx
 from tests.databases import Database, PostgreSQL
 from tests.samples import PHARMACY, a_message, a_vault, an_entry, an_event, count, record
 
@@ -67,6 +77,13 @@ def commits_of(store: Store) -> list[float]:
     times: list[float] = []
     event.listen(store.writer, "commit", lambda connection: times.append(time.monotonic()))
     return times
+
+
+def tries_of(store: Store, what: str) -> list[str]:
+    """A list that grows by one with every `checkout` or `do_connect` of the writer."""
+    tries: list[str] = []
+    event.listen(store.writer, what, lambda *_: tries.append(what))
+    return tries
 
 
 # -- durable, and in groups ----------------------------------------------------------------------
@@ -657,6 +674,48 @@ async def test_a_deadlock_between_two_processes_is_settled_by_running_one_again(
     assert positions(stores[0]) == list(range(1, 7))
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize(("deadlocks", "is_stored"), [(2, True), (3, False)])
+async def test_what_deadlocks_is_run_three_times_and_no_oftener(
+    postgresql_database: Database, deadlocks: int, is_stored: bool
+) -> None:
+    """Who was broken off may be back before the other was given the row, and both wait again."""
+    store, runs = postgresql_database.open(), list[Tx]()
+
+    def fn(tx: Tx) -> None:
+        runs.append(tx)
+        record(tx, uuid7())
+        if len(runs) <= deadlocks:
+            tx.execute(text("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$"))
+
+    with nullcontext() if is_stored else pytest.raises(Unavailable):
+        await store.write(fn)
+    assert len(runs) == 3
+    assert positions(store) == [1] * is_stored
+
+
+@pytest.mark.postgres
+async def test_who_waits_for_another_process_keeps_nobody_waiting_who_is_in_his_group(
+    postgresql_database: Database,
+) -> None:
+    """Else two processes with groups wait for each other: a deadlock, and a second for all."""
+    store = postgresql_database.open()
+    free, held = uuid7(), uuid7()
+    for subject in (free, held):
+        await store.write(lambda tx, s=subject: record(tx, s))
+
+    with psycopg.connect(postgresql_database.url) as other:
+        other.execute("SELECT * FROM subject WHERE id = %s FOR UPDATE", (held,))
+        first, waiting, last = (
+            asyncio.create_task(store.write(lambda tx, s=subject: record(tx, s)))
+            for subject in (free, held, free)
+        )
+        await asyncio.gather(first, last)
+        assert not waiting.done()
+    await waiting
+    assert positions(store) == [1, 2, 3, 4, 5]
+
+
 async def test_a_locked_database_is_unavailable_soon_for_all_and_keeps_no_trace(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -664,11 +723,11 @@ async def test_a_locked_database_is_unavailable_soon_for_all_and_keeps_no_trace(
     store = sqlite_database.open()
     other = sqlite3.connect(sqlite_database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    begun = time.monotonic()
+    tries = tries_of(store, "checkout")
     answers = await asyncio.gather(
         *(store.write(lambda tx: record(tx, uuid7())) for _ in range(60)), return_exceptions=True
     )
-    assert time.monotonic() - begun < 2
+    assert len(tries) == 1
     for answer in answers:
         assert isinstance(answer, Unavailable)
         assert answer.detail == "Nothing was stored: database is locked."
@@ -688,12 +747,12 @@ async def test_a_head_that_is_locked_from_outside_is_as_a_locked_database(
     store = postgresql_database.open()
     with psycopg.connect(postgresql_database.url) as other:
         other.execute("SELECT * FROM ledger_head FOR UPDATE")
-        begun = time.monotonic()
+        tries = tries_of(store, "checkout")
         answers = await asyncio.gather(
             *(store.write(lambda tx: record(tx, uuid7())) for _ in range(60)),
             return_exceptions=True,
         )
-        assert time.monotonic() - begun < 2
+        assert len(tries) == 1
         assert {type(answer) for answer in answers} == {Unavailable}
         assert "Nothing was stored" in str(answers[0]) and "lock timeout" in str(answers[0])
         with pytest.raises(Unavailable, match="lock timeout"):
@@ -817,6 +876,7 @@ async def test_the_proof_leaves_nothing_on_any_database(database: Database) -> N
 async def test_a_connection_that_was_cut_is_replaced(postgresql_database: Database) -> None:
     store, other = postgresql_database.open(), postgresql_database.open()
     await store.write(lambda tx: record(tx, uuid7()))
+    assert await store.look_up(ledger.head) == await store.read(ledger.head) == 1
 
     def cut(tx: Tx) -> None:
         tx.execute(
@@ -827,8 +887,27 @@ async def test_a_connection_that_was_cut_is_replaced(postgresql_database: Databa
         )
 
     await other.write(cut)
+    assert await store.look_up(ledger.head) == 1
+    await other.write(cut)
+    assert await store.read(ledger.head) == 1
+    await other.write(cut)
     await store.write(lambda tx: record(tx, uuid7()))
     assert positions(store) == [1, 2]
+
+
+@pytest.mark.postgres
+async def test_what_is_looked_up_is_asked_once_more_on_a_new_connection_and_no_oftener(
+    postgresql_database: Database,
+) -> None:
+    store, asked = postgresql_database.open(), list[Connection]()
+
+    def cut_off(connection: Connection) -> None:
+        asked.append(connection)
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with pytest.raises(Unavailable):
+        await store.look_up(cut_off)
+    assert len(asked) == 2
 
 
 @pytest.mark.postgres
@@ -855,11 +934,9 @@ async def test_a_server_that_is_silent_is_unavailable_in_time_and_all_goes_on_af
     monkeypatch.setattr("broker.store.store.ANSWER_SECONDS", 0.5)
     store = postgresql_database.open()
     with postgresql.silent():
-        begun = time.monotonic()
         for _ in range(3):
             with pytest.raises(Unavailable, match="does not answer"):
                 await store.read(ledger.head)
-        assert time.monotonic() - begun < 3
     monkeypatch.undo()
     assert await store.read(ledger.head) == 0
 
@@ -872,12 +949,12 @@ async def test_where_no_connection_can_be_had_all_are_refused_after_one_try(
     store = postgresql_database.open()
     store.writer.dispose()
     with postgresql.silent():
-        begun = time.monotonic()
+        tries = tries_of(store, "do_connect")
         answers = await asyncio.gather(
             *(store.write(lambda tx: record(tx, uuid7())) for _ in range(20)),
             return_exceptions=True,
         )
-        assert time.monotonic() - begun < 4
+        assert len(tries) == 1
     assert {type(answer) for answer in answers} == {Unavailable}
     await store.write(lambda tx: record(tx, uuid7()))
     assert positions(store) == [1]
@@ -1012,3 +1089,67 @@ def test_an_event_stands_in_the_ledger_as_it_was_recorded(store: Store) -> None:
     for name in event_made.__slots__:
         assert getattr(found, name) == getattr(event_made, name), name
     assert store.read_now(lambda c: ledger.event(c, uuid7())) is None
+
+
+# -- what others commit --------------------------------------------------------------------------
+
+LISTENS = "FROM pg_stat_activity WHERE datname = %s AND starts_with(query, 'LISTEN')"
+
+
+def listening(
+    server: PostgreSQL, database: Database, ears: int = 1
+) -> tuple[Store, "queue.SimpleQueue[set[str]]"]:
+    """Return a store that hears what others commit, and what it has heard."""
+    store = database.open()
+    heard: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
+    store.listen(heard.put)
+    name = make_url(database.url).database
+    deadline = time.monotonic() + PATIENCE
+    while server.admin.execute(f"SELECT count(*) {LISTENS}", (name,)).fetchone() != (ears,):
+        assert time.monotonic() < deadline
+    return store, heard
+
+
+@pytest.mark.postgres
+async def test_what_one_process_commits_wakes_every_other_on_postgresql_at_once(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    _, heard = listening(postgresql, postgresql_database)
+    other, _ = listening(postgresql, postgresql_database, ears=2)
+    await other.write(lambda tx: record(tx, uuid7()) and None)
+    assert heard.get(timeout=PATIENCE) == {LEDGER}
+
+
+@pytest.mark.postgres
+async def test_what_a_process_commits_itself_wakes_it_once_on_postgresql(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    store, heard = listening(postgresql, postgresql_database)
+    other, _ = listening(postgresql, postgresql_database, ears=2)
+    await store.write(lambda tx: record(tx, uuid7()) and None)
+    await other.write(lambda tx: tx.wake(DIRECTORY))
+    assert [heard.get(timeout=PATIENCE) for _ in range(2)] == [{LEDGER}, {DIRECTORY}]
+    assert heard.empty()
+
+
+@pytest.mark.postgres
+async def test_a_store_whose_ears_were_cut_hears_again_and_looks_at_everything(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    _, heard = listening(postgresql, postgresql_database)
+    name = make_url(postgresql_database.url).database
+    postgresql.admin.execute(f"SELECT pg_terminate_backend(pid) {LISTENS}", (name,))
+    assert heard.get(timeout=PATIENCE) == {LEDGER, DELIVERIES, DEADLINES, DIRECTORY}
+
+
+@pytest.mark.postgres
+async def test_a_store_that_is_closed_hears_nothing_more(
+    postgresql: PostgreSQL, postgresql_database: Database
+) -> None:
+    """Whoever listened is gone, and its event loop with it."""
+    store, heard = listening(postgresql, postgresql_database)
+    other, _ = listening(postgresql, postgresql_database, ears=2)
+    store.close()
+    await other.write(lambda tx: record(tx, uuid7()) and None)
+    with pytest.raises(queue.Empty):
+        heard.get(timeout=1.5)

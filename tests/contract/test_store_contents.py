@@ -534,7 +534,7 @@ def deadline(message: str, kind: str, due: datetime, version: int = 1) -> dict[s
         "kind": kind,
         "version": version,
         "owner": PRACTICE,
-        "source": "issue 3, item 13",
+        "source": "decided within 5 working days",
         "due_at": due,
         "cleared_at": None,
         "raised_at": None,

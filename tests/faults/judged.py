@@ -7,9 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sandbox.ledger import until
+import psycopg
+
+from sandbox.ledger import Ledger, until
 from sandbox.world import World
 from tests.faults import checker
+from tests.faults.copying import copy_of
 
 SETTLES_WITHIN = 90.0
 
@@ -17,6 +20,9 @@ _UNDISPATCHED = """
 SELECT 'events are not fanned out: ' || (h.position - coalesce(c.position, 0))
 FROM ledger_head h LEFT JOIN cursor c ON c.name = 'dispatch'
 WHERE h.position > coalesce(c.position, 0)
+UNION ALL
+SELECT 'events are not published: ' || (h.position - c.position)
+FROM ledger_head h JOIN cursor c ON c.name = 'relay' WHERE h.position > c.position
 """
 _UNDELIVERED = """
 SELECT id || ' to ' || ods || ' is ' || state || ' ' || coalesce(held_reason, '') FROM delivery
@@ -32,14 +38,18 @@ WHERE state IN ('requested', 'received')
 """
 
 
-def database(world: World) -> Path:
-    """Return where a world's database is."""
-    return world.folder / "data" / "broker.db"
+def database(world: World) -> Path | str:
+    """Return where a world's database is: SQLite's file, or PostgreSQL's URL."""
+    return world.database_url or world.folder / "data" / "broker.db"
 
 
 def ask(world: World, question: str, *values: Any) -> list[tuple[Any, ...]]:
     """Look into the database of a world from outside, while it runs or after."""
-    with closing(sqlite3.connect(f"file:{database(world)}?mode=ro", uri=True, timeout=30)) as found:
+    where = database(world)
+    if isinstance(where, str):
+        with psycopg.connect(where) as server:
+            return list(server.execute(question.replace("?", "%s"), values).fetchall())
+    with closing(sqlite3.connect(f"file:{where}?mode=ro", uri=True, timeout=30)) as found:
         return found.execute(question, values).fetchall()
 
 
@@ -62,11 +72,16 @@ async def seen(
 
 
 async def settled(
-    world: World, *, is_decided: bool = True, seconds: float = SETTLES_WITHIN
+    world: World,
+    *,
+    is_decided: bool = True,
+    seconds: float = SETTLES_WITHIN,
+    excused: Sequence[str] = ("misbehaved", "lied"),
 ) -> None:
     """Wait until nothing is under way any more; fails with what is left.
 
-    What its receiver says that it did not take, or lied about, is not waited for.
+    What its receiver says that it did not take, or lied about, is not waited for, or only the
+    latter where only that is `excused`.
     """
     left: list[str] = []
 
@@ -74,7 +89,7 @@ async def settled(
         bad = {
             str(entry.get("delivery"))
             for partner in world.partners
-            for what in ("misbehaved", "lied")
+            for what in excused
             for entry in partner.ledger.entries(what)
         }
         left[:] = [one for (one,) in ask(world, _UNDISPATCHED)]
@@ -93,10 +108,33 @@ async def settled(
 def judge(
     world: World, *, down: Sequence[str] = (), ledgers: Sequence[Path] = ()
 ) -> checker.Verdict:
-    """Judge a world as it stands now, by copies of its files only."""
-    copy = checker.copy_of(database(world), world.folder / "judged.db")
+    """Judge a world as it stands now, by copies of its files only.
+
+    Its head is published then: whatever is judged later has to hold it still.
+    """
+    copy = copy_of(database(world), world.folder / "judged.db")
+    heads = heads_of(world)
     files = [*(partner.ledger.path for partner in world.partners), *ledgers]
-    return checker.check(copy, files, down=down)
+    verdict = checker.check(copy, [*files, *([heads] if heads.exists() else [])], down=down)
+    publish_head(world, copy)
+    return verdict
+
+
+def heads_of(world: World) -> Path:
+    """Return where the heads of a world's audit chain are published: outside of the broker."""
+    return world.folder / "heads.jsonl"
+
+
+def publish_head(world: World, copy: Path | None = None) -> None:
+    """Write down, where the broker cannot, how far the audit chain goes: of a copy, or now."""
+    asked = "SELECT audit_seq, audit_hash FROM ledger_head"
+    if copy is None:
+        ((seq, last),) = ask(world, asked)
+    else:
+        with closing(sqlite3.connect(copy)) as found:
+            seq, last = found.execute(asked).fetchone()
+    with closing(Ledger(heads_of(world), "auditor")) as ledger:
+        ledger.write("head", audit_seq=seq, hash=last)
 
 
 async def found_right(world: World, *, is_decided: bool = True, said: str = "") -> None:

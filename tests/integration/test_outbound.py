@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -476,9 +475,8 @@ async def test_what_a_refusal_goes_on_to_say_is_not_waited_for(
 ) -> None:
     head = b"HTTP/1.1 503 No\r\nContent-Length: 5000\r\n\r\n"
     there = await peer(raw(head, then="silence"))
-    begun = time.monotonic()
+    # Waited for, it would be timed out, and no status be known.
     assert (await failure(http(), a_delivery(there.url))).status == 503
-    assert time.monotonic() - begun < 2
 
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -583,10 +581,9 @@ async def test_what_is_slow_in_any_way_is_timed_out_in_all(
     peer: StartPeer, http: MakeHttp, answering: Answering
 ) -> None:
     there = await peer(answering)
-    begun = time.monotonic()
+    # What drips comes to an end, and would then be another failure or none.
     failed = await failure(http(send_timeout=SOON), a_delivery(there.url))
     assert (type(failed), failed.code) == (Retry, "timed-out")
-    assert time.monotonic() - begun < SOON + 1.6  # the quickest of them would take 2.3 s
 
 
 async def test_one_that_does_not_read_is_timed_out(stack: AsyncExitStack, http: MakeHttp) -> None:

@@ -187,11 +187,9 @@ async def test_one_that_resets_has_stored_it_and_knows_it_again(wire: Wire) -> N
 
 @pytest.mark.parametrize("family", ["XXTEST-SILENT", "XXTEST-DRIP"])
 async def test_one_that_never_ends_ends_with_the_caller(wire: Wire, family: str) -> None:
-    started = time.monotonic()
     with pytest.raises((httpx2.TimeoutException, TimeoutError)):
         async with asyncio.timeout(1.5):
             await wire.post(family)
-    assert time.monotonic() - started < 3
     assert not wire.practice.ledger.first("received")
 
 

@@ -102,6 +102,38 @@ def package(*resources: Mapping[str, Any], **said: str) -> bytes:
     return out.getvalue()
 
 
+def test_a_number_is_compared_digit_by_digit_with_what_a_loaded_profile_fixes(shell: Shell) -> None:
+    value = "Observation.valueQuantity.value"
+    is_it = {"key": "v-1", "severity": "error", "human": "It is.", "expression": "value = 0.1"}
+    tenth = {
+        **NAMED,
+        "type": "Observation",
+        "differential": {
+            "element": [
+                {"id": value, "path": value, "fixedDecimal": 0.1},
+                {"id": value[:-6], "path": value[:-6], "constraint": [is_it]},
+            ]
+        },
+    }
+    shell("load", shell.file("core.tgz", package(tenth)))
+    code, out, _ = shell("check", shell.file("tenth.json", measured(0.1)))
+    assert code == 0, out
+    code, out, _ = shell("check", "--json", shell.file("more.json", measured(0.11)))
+    assert code == 1 and "v-1" in out and "another value than is fixed" in out
+
+
+def measured(value: float) -> dict[str, Any]:
+    quantity = {"value": value, "unit": "mm"}
+    code = {"text": "Width"}
+    return {
+        "resourceType": "Observation",
+        **CLAIMS,
+        "status": "final",
+        "code": code,
+        "valueQuantity": quantity,
+    }
+
+
 def test_what_claims_a_profile_is_checked_against_it_once_it_is_loaded(shell: Shell) -> None:
     bad = shell.file("bad.json", {"resourceType": "Patient", **CLAIMS})
     code, out, _ = shell("check", bad)

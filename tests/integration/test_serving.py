@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from broker.store import deliveries, work
+from broker.store import claims, deliveries, work
 from broker.store import tables as t
 from consumers.record_update import RecordUpdate
 from tests.shell import COMMAND, DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
@@ -57,12 +57,10 @@ class Serving:
             assert time.monotonic() < self.started + STARTS_WITHIN, self.err.read_text()
             time.sleep(0.05)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
-        """Ask it to stop; return how many seconds that took."""
-        began = time.monotonic()
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to stop, and wait until it has."""
         self.process.send_signal(how)
         assert self.process.wait(STOPS_WITHIN) == 0, self.err.read_text()
-        return time.monotonic() - began
 
 
 @contextmanager
@@ -232,18 +230,24 @@ class TestABrokerThatServes:
         for line in (
             'broker_queue_age_seconds{priority="stat"} 0.0',
             'broker_deliveries{state="dead"} 0.0',
-            "broker_dispatch_lag_events 0.0",
+            'broker_ledger_unread_events{reader="dispatch"} 0.0',
             "broker_requests_total",
         ):
             assert line in found.text
         assert broker.get("/metrics").status_code == 404
 
-    @pytest.mark.parametrize("path", ["/", "/metrics/", "/health/ready", "/docs", "/openapi.json"])
+    @pytest.mark.parametrize("path", ["/", "/metrics/", "/health", "/docs", "/openapi.json"])
     def test_has_nothing_else_on_the_admin_port(
         self, served: tuple[Serving, str], path: str
     ) -> None:
         assert httpx2.get(served[1] + path, trust_env=False).status_code == 404
         assert httpx2.post(f"{served[1]}/metrics", trust_env=False).status_code == 404
+
+    def test_says_on_the_admin_port_too_that_it_lives_and_is_ready(
+        self, served: tuple[Serving, str]
+    ) -> None:
+        for path, said in (("live", "live"), ("ready", "ready")):
+            assert httpx2.get(f"{served[1]}/health/{path}", trust_env=False).text == said
 
     def test_names_no_server_and_logs_no_query(self, served: tuple[Serving, str]) -> None:
         broker, _ = served
@@ -346,7 +350,7 @@ class TestABrokerThatIsToldToStop:
     @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
     def test_ends_with_0_by_either_signal(self, place: Place, how: signal.Signals) -> None:
         with serving(place) as broker:
-            assert broker.stop(how) < STOPS_WITHIN
+            broker.stop(how)
             assert [line["event"] for line in broker.logs][-2:] == ["stopping", "stopped"]
             assert "Traceback" not in broker.err.read_text()
 
@@ -356,13 +360,13 @@ class TestABrokerThatIsToldToStop:
         (message,) = sent.post(consultation("RP-1"))
         with serving(sent) as broker:
             hanging.wait()
-            assert broker.stop() < STOPS_WITHIN
+            broker.stop()
             assert broker.logs[-1]["event"] == "stopped"
         (row,) = sent.read(lambda connection: deliveries.of_message(connection, message))
         assert row.state == "due"
         with serving(sent) as broker:
             hanging.wait(times=2)
-            assert broker.stop() < STOPS_WITHIN
+            broker.stop()
 
     def test_ends_in_time_while_every_slot_hangs(self, sent: Place, hanging: Hanging) -> None:
         reading = {"method": "clinic", "systolic": 196, "diastolic": 124, "unit": "mm[Hg]"}
@@ -382,7 +386,7 @@ class TestABrokerThatIsToldToStop:
         few = {"BROKER_SLOTS": "2", "BROKER_SLOTS_PER_DESTINATION": "2"}
         with serving(sent, **few) as broker:
             hanging.wait(times=2)
-            assert broker.stop() < STOPS_WITHIN
+            broker.stop()
 
     def test_ends_in_time_while_clients_are_slow_or_silent(self, place: Place) -> None:
         with serving(place) as broker:
@@ -395,7 +399,7 @@ class TestABrokerThatIsToldToStop:
                     b"Content-Type: application/x-www-form-urlencoded\r\n\r\ngrant"
                 )
                 time.sleep(0.5)
-                assert broker.stop() < STOPS_WITHIN
+                broker.stop()
             finally:
                 for client in clients:
                     client.close()
@@ -461,7 +465,8 @@ def test_a_delivery_retried_from_a_shell_is_attempted_at_once(
     def put_off(tx: Any) -> str:
         (row,) = deliveries.of_message(tx.connection, message)
         later = tx.now.replace(year=tx.now.year + 1, day=1)
-        tx.execute(t.delivery.update().values(due_at=later))
+        tx.execute(t.delivery.update().values(due_at=later, attempt=1))
+        claims.put_attempt(tx, row.id, 1, tx.now, "retrying", "timed-out", None)
         return str(row.id)
 
     delivery = sent.write(put_off)
@@ -470,7 +475,7 @@ def test_a_delivery_retried_from_a_shell_is_attempted_at_once(
         assert hanging.called == []
         sent.run("deliveries", "retry", delivery)
         hanging.wait(seconds=5)
-        assert broker.stop() < STOPS_WITHIN
+        broker.stop()
 
 
 @pytest.mark.slow
@@ -487,4 +492,4 @@ def test_what_is_fanned_out_again_from_a_shell_is_sent_at_once(
     with serving(sent) as broker:
         sent.run("deliveries", "fan-out", item.event_id)
         hanging.wait(seconds=5)
-        assert broker.stop() < STOPS_WITHIN
+        broker.stop()

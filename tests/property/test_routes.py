@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from broker.directory import (
+from broker.directory import Directory
+from broker.directory_entries import (
     Connection,
-    Directory,
     Entries,
     Icb,
     Offer,

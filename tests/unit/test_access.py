@@ -15,7 +15,7 @@ from broker.access import (
     decide,
     scopes,
 )
-from broker.directory import Agreement
+from broker.directory_entries import Agreement
 from broker.referral import MOVES, Door, Relation
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)

@@ -10,6 +10,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from broker.parts import Part
+from broker.settings import PREFIX, Settings
+
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -110,3 +113,64 @@ def test_the_container_can_write_to_its_volumes_only_and_gain_no_rights() -> Non
 
 def test_a_stop_leaves_time_to_drain() -> None:
     assert int(BROKER["stop_grace_period"].removesuffix("s")) > 15
+
+
+# -- the full set-up -----------------------------------------------------------------------------
+
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = {name: one for name, one in SERVICES.items() if one.get("image") == "referral-broker"}
+
+
+def of_profile(profile: str) -> set[str]:
+    return {name for name, one in SERVICES.items() if one["profiles"] == [profile]}
+
+
+def test_there_is_one_broker_alone_or_each_part_by_itself_with_its_servers() -> None:
+    assert of_profile("embedded") == {"broker"}
+    assert of_profile("embedded") | of_profile("full") == set(SERVICES)
+    roles = [one["command"][-1] for name, one in OURS.items() if "--role" in one.get("command", ())]
+    assert sorted(roles) == ["api", "api", "dispatch", "relay", "worker", "worker"]
+    assert set(roles) == set(Part)
+    assert sum(name.startswith("kafka-") for name in SERVICES) == 3
+    assert "postgresql" in SERVICES
+
+
+def test_every_setting_that_is_named_is_one() -> None:
+    for one in OURS.values():
+        given = one["environment"].items()
+        settings = {name.removeprefix(PREFIX).lower(): value for name, value in given}
+        assert settings.keys() <= Settings.model_fields.keys()
+        stands_in = {"public_url": "https://broker.example", "database_url": "postgresql://x/y"}
+        Settings(**{name: stands_in.get(name, value) for name, value in settings.items()})
+
+
+def test_no_part_starts_before_ring_schema_and_topics_are_there() -> None:
+    (made,) = SERVICES["set-up"]["command"]
+    assert made.split("; ") == [
+        "referral-broker keys create --unless-there",
+        "referral-broker migrate",
+        "referral-broker topics create",
+    ]
+    for name in of_profile("full") & OURS.keys() - {"set-up"}:
+        waits = SERVICES[name]["depends_on"]["set-up"]["condition"]
+        assert waits == "service_completed_successfully"
+
+
+def test_every_part_has_the_same_ring_and_says_whether_it_is_ready() -> None:
+    for name in of_profile("full") & OURS.keys():
+        one = SERVICES[name]
+        assert [volume["source"] for volume in one["volumes"]] == ["keys"]
+        assert one["environment"] == SERVICES["api-1"]["environment"]
+        assert one["read_only"] is True and one["cap_drop"] == ["ALL"]
+        if name != "set-up":
+            assert ":9090/health/ready" in one["healthcheck"]["test"][-1]
+
+
+def test_kafka_keeps_what_it_acknowledged_though_a_node_is_lost() -> None:
+    for number in (1, 2, 3):
+        settings = SERVICES[f"kafka-{number}"]["environment"]
+        assert settings["KAFKA_NODE_ID"] == str(number)
+        assert settings["KAFKA_DEFAULT_REPLICATION_FACTOR"] == "3"
+        assert settings["KAFKA_MIN_INSYNC_REPLICAS"] == "2"
+        assert settings["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+        assert f"kafka-{number}:9092" in settings["KAFKA_ADVERTISED_LISTENERS"]

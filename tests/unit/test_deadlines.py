@@ -1,4 +1,4 @@
-"""The clocks of issue 3, item 13, and the words in which a person reads them."""
+"""The clocks, and the words in which a person reads them."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -129,6 +129,10 @@ def test_a_date_without_a_time_starts_at_acceptance_if_it_is_today_in_london() -
     # 23:30 UTC on 30 June is already 1 July in London.
     late = datetime(2026, 6, 30, 23, 30, tzinfo=UTC)
     assert started(date(2026, 7, 1), late) == late
+
+
+def test_a_time_that_utc_cannot_say_starts_at_acceptance() -> None:
+    assert started(datetime.fromisoformat("0001-01-01T00:00:00+14:00"), MONDAY) == MONDAY
 
 
 def test_a_date_before_today_starts_at_eight_in_london_on_that_date() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.directory import Directory, Status
+from broker.directory import Directory
+from broker.directory_entries import Status
 from broker.directory_file import difference, from_rows, parse, rows
 from broker.errors import Refused
 from broker.events import Destination, Kind

@@ -140,7 +140,11 @@ def test_every_reference_stands_in_its_own_message(service: str) -> None:
 
 def test_the_two_messages_of_one_consultation_share_no_id() -> None:
     contents = translated(example(BP))
-    ids = [row.resource_id for content in contents.values() for row in bundle.index(content)]
+    ids = [
+        row.resource_id
+        for content in contents.values()
+        for row in bundle.index(strict_json.loads(content))
+    ]
     assert len(ids) == len(set(ids))
 
 

@@ -182,7 +182,18 @@ def test_the_check_values_of_a_ring_are_the_same_for_ever() -> None:
         "kek-1": ("kek", "43d25480d3ce61c69abf0070dd2f67a9"),
         "pseudonym-1": ("pseudonym", "05cd37f321d4fe26015b219658850b88"),
         "reference-1": ("reference", "bda9bb8b68a6cbbe134be34057f2c068"),
+        "topic-1": ("topic", "c174db325c5881308802eb82c819ff2d"),
     }
+
+
+def test_the_key_of_a_topic_is_the_same_for_ever_and_is_what_rfc_5869_makes_of_the_secret() -> None:
+    secret = bytes.fromhex(ring_document()["topic"][0]["key"])
+    # HKDF-SHA-256 without a salt, and one block of output.
+    pseudorandom = hmac.new(bytes(32), secret, hashlib.sha256).digest()
+    info = b"referral-broker|topic|fhir.Task.v1\x01"
+    key = hmac.new(pseudorandom, info, hashlib.sha256).digest()
+    assert a_vault().topic_key("fhir.Task.v1") == ("topic-1|fhir.Task.v1", key)
+    assert key.hex() == "40e09bd50b6a6f0ba4bf331d8a85535a5c7d6d79930492c5b64b836b2a55800b"
 
 
 # -- sealed bytes --------------------------------------------------------------------------------

@@ -584,6 +584,15 @@ def test_a_resource_can_be_checked_by_a_profile_that_it_does_not_claim() -> None
         library.check(patient(), f"{BASE}nowhere")
 
 
+def test_what_is_asked_for_and_claimed_as_well_is_told_once() -> None:
+    library = Library()
+    library.add(profile("Patient", rule("Patient.name", min=1)))
+    library.compile()
+    claiming = patient(meta={"profile": [f"{BASE}other", f"{BASE}p|1.0.0"]})
+    found = [one.path for one in library.check(claiming, f"{BASE}p")]
+    assert found == ["Patient.meta.profile[0]", "Patient.name"]
+
+
 def test_every_resource_of_a_bundle_is_checked_against_its_own_claims() -> None:
     definition = profile("Patient", rule("Patient.name", min=1))
     held = message(patient(meta={"profile": [f"{BASE}p"]}), patient())

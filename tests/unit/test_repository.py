@@ -1,5 +1,6 @@
 """The repository as a newcomer finds it: locks, scripts and packages are whole."""
 
+import ast
 import os
 import re
 import subprocess
@@ -172,3 +173,18 @@ def test_every_package_of_ours_is_in_the_wheel_and_in_the_image() -> None:
         assert f"!{package}" in let_in
     assert set(PYPROJECT["tool"]["importlinter"]["root_packages"]) == set(PACKAGES)
     assert set(PACKAGES) <= set(PYPROJECT["tool"]["mypy"]["packages"])
+
+
+def test_only_fhir_profiles_spells_out_the_name_of_a_standards_system() -> None:
+    # Our own are at referral-broker.example; of systems by URN those that we name are FHIR's.
+    named = re.compile(r"https?://(?!referral-broker\.example)[\w-]+(\.[\w-]+)+|urn:ietf:(bcp|rfc)")
+    spelt = [
+        (str(path.relative_to(ROOT)), node.value)
+        for room in ("adapters", "broker", "consumers")
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and named.search(node.value)
+    ]
+    assert spelt == []

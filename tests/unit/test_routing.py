@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.directory import Directory, Entries
+from broker.directory import Directory
+from broker.directory_entries import Entries
 from broker.directory_file import parse
 from broker.events import Destination, Kind, Priority, Role, Route
 from broker.ports import Endpoint, FieldPaths, Seek, Want

@@ -8,7 +8,7 @@ from broker.errors import BadRequest
 from broker.search import Called, Holds, Is, Reader, Search, Test, When
 from fhir_profiles import codes
 
-READER = Reader(lambda number: f"<{number}>", lambda system, value: f"<{system}#{value}>")
+READER = Reader(lambda number: (f"<{number}>",), lambda system, value: f"<{system}#{value}>")
 SR = "ServiceRequest"
 PATIENT = f"{codes.NHS_NUMBER}|9990000018"
 
@@ -44,6 +44,8 @@ def utc(text: str) -> datetime:
         ),
         (SR, "performer:identifier", "RXX01", Is("performer", ("RXX01",))),
         (SR, "identifier", "sys|v", Called(("<sys#v>",))),
+        (SR, "identifier", r"sys|A\,1,sys|b\|c\\", Called(("<sys#A,1>", "<sys#b|c\\>"))),
+        (SR, "status", r"a,\,,,b\x", Is("status", ("a", ",", r"b\x"))),
         (
             SR,
             "patient:identifier",
@@ -78,7 +80,16 @@ def test_a_parameter_is_read_as_fhir_and_bars_write_it(
         ("ne2026-11-20T09:30Z", "ne", "2026-11-20T09:30", "2026-11-20T09:31"),
         ("2026-11-20T09:30:15+01:00", "eq", "2026-11-20T08:30:15", "2026-11-20T08:30:16"),
         ("2026-11-20T09:30:15 01:00", "eq", "2026-11-20T08:30:15", "2026-11-20T08:30:16"),
-        ("eb2026-11-20T09:30:15.1234567Z", "eb", "2026-11-20T09:30:15", "2026-11-20T09:30:16"),
+        ("gt2026-11-20T09:30:15.1Z", "gt", "2026-11-20T09:30:15.1", "2026-11-20T09:30:15.2"),
+        ("gt2026-11-20T09:30:15.123Z", "gt", "2026-11-20T09:30:15.123", "2026-11-20T09:30:15.124"),
+        (
+            "eb2026-11-20T09:30:15.1234567Z",
+            "eb",
+            "2026-11-20T09:30:15.123456",
+            "2026-11-20T09:30:15.123457",
+        ),
+        ("le9999-12-31", "le", "9999-12-31", "9999-12-31T23:59:59.999999"),
+        ("lt9999", "lt", "9999-01-01", "9999-12-31T23:59:59.999999"),
     ],
 )
 def test_a_date_is_as_exact_as_it_is_given(text: str, prefix: str, start: str, end: str) -> None:
@@ -119,7 +130,14 @@ def test_the_order_size_and_company_of_what_is_found_are_asked_for() -> None:
         ("requester:identifier", "https://other.example|FPH01", "value"),
         ("authored", "yesterday", "value"),
         ("authored", "2026-13-01", "value"),
-        ("authored", "9999", "value"),
+        ("authored", "0000", "value"),
+        ("authored", "0001-01-01T00:00:00+14:00", "value"),
+        ("authored", "9999-12-31T23:00:00-14:00", "value"),
+        ("_id", "{00000000-0000-7000-8000-000000000000}", "value"),
+        ("_id", "00000000000070008000000000000000", "value"),
+        ("status", "\x00", "value"),
+        ("code", "a\nb", "value"),
+        ("identifier", "sys|a\x00", "value"),
         ("_lastUpdated", "ap2026", "value"),
         ("_sort", "status", "not-supported"),
         ("_count", "-1", "value"),
@@ -152,3 +170,28 @@ def test_names_that_are_not_known_are_left_to_the_caller() -> None:
     search, unknown = READER.read("Task", [("colour", "1"), ("status", "accepted"), ("code", "x")])
     assert unknown == ["colour", "code"]
     assert search.used == (("status", "accepted"),)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [("status", "a," * 500)],
+        [("authored", "2026")] * 501,
+        [(f"colour{number}", "") for number in range(501)],
+        [("code", "\u00e9" * 10_000)],
+    ],
+)
+def test_a_search_is_no_longer_than_a_database_and_an_address_take(
+    given: list[tuple[str, str]],
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        READER.read("ServiceRequest", given)
+    (found,) = caught.value.problems
+    assert (found.field, found.code) == ("http.query", "too-costly")
+    assert len(read(("status", "a," * 499)).tests) == 1
+
+
+def test_a_patient_is_sought_under_every_key_that_was_ever_current() -> None:
+    reader = Reader(lambda number: ("old", "new"), lambda system, value: "")
+    search, _ = reader.read("Task", [("patient:identifier", PATIENT)])
+    assert search.tests == (Is("patient_pseudonym", ("old", "new")),)

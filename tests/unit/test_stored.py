@@ -77,7 +77,7 @@ def test_contained_resources_become_entries_and_only_references_follow() -> None
     patient = made.named(MESSAGE)["#p"]
     assert b'"subject":{"reference" : "%s"}' % patient.encode() in content
     assert b'\\"#p\\" 1.50' in content and b"contained" not in content
-    types = [row.type for row in bundle.index(content, MESSAGE)]
+    types = [row.type for row in bundle.index(strict_json.loads(content), MESSAGE)]
     assert types == ["ServiceRequest", "Patient"]
 
 

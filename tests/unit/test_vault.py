@@ -246,14 +246,16 @@ def test_check_values_tell_nothing_of_the_keys() -> None:
         "kek-1": "kek",
         "pseudonym-1": "pseudonym",
         "reference-1": "reference",
+        "topic-1": "topic",
     }
-    keys = [key["key"] for name in ("kek", "pseudonym", "reference") for key in document[name]]
+    purposes = ("kek", "pseudonym", "reference", "topic")
+    keys = [key["key"] for name in purposes for key in document[name]]
     for _, value in checks.values():
         assert len(value) == 32
         assert all(value not in key and key not in value for key in keys)
 
 
-@pytest.mark.parametrize("purpose", ["kek", "pseudonym", "reference"])
+@pytest.mark.parametrize("purpose", ["kek", "pseudonym", "reference", "topic"])
 def test_a_different_key_under_the_same_name_has_a_different_check_value(purpose: str) -> None:
     document = copy.deepcopy(ring_document())
     document[purpose][0]["key"] = "10" + document[purpose][0]["key"][2:]
@@ -268,7 +270,7 @@ def test_the_same_key_under_another_name_has_another_check_value() -> None:
     assert checks["kek-1"] != checks["kek-2"]
 
 
-@pytest.mark.parametrize("purpose", ["kek", "pseudonym"])
+@pytest.mark.parametrize("purpose", ["kek", "pseudonym", "topic"])
 def test_every_key_that_ever_stood_in_the_ring_is_checked(purpose: str) -> None:
     second = {"id": f"{purpose}-2", "key": "44" * 32}
     before = FileKeyRing(ring_document()).checks()
@@ -281,6 +283,14 @@ def test_the_last_pseudonym_key_listed_is_the_one_in_use() -> None:
     second = {"id": "pseudonym-2", "key": "44" * 32}
     ring = FileKeyRing(ring_document(pseudonym=[*ring_document()["pseudonym"], second]))
     assert Vault(ring).pseudonym("9434765919")[0] == "pseudonym-2"
+
+
+def test_a_patient_is_still_known_by_the_pseudonyms_of_keys_that_were_in_use_before() -> None:
+    document = ring_document()
+    before = Vault(FileKeyRing(copy.deepcopy(document))).pseudonym("9990000018")[1]
+    document["pseudonym"].append({"id": "pseudonym-2", "key": "55" * 32})
+    vault = Vault(FileKeyRing(document))
+    assert vault.pseudonyms("9990000018") == [before, vault.pseudonym("9990000018")[1]]
 
 
 def test_a_ring_in_which_the_reference_key_was_rotated_is_refused() -> None:

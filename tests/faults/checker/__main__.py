@@ -1,0 +1,7 @@
+"""`python -m tests.faults.checker`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())
