@@ -338,7 +338,8 @@ class Kafka:
             "listeners": ",".join(f"{name}://{address}" for name, address in listeners.items()),
             "listener.security.protocol.map": ",".join(f"{a}:{b}" for a, b in speaks.items()),
             "log.dirs": str(node.folder / "data"),
-            "auto.create.topics.enable": "false",
+            # The one with locks is as Kafka comes: who asks for a topic makes it by asking.
+            "auto.create.topics.enable": str(bool(self._locks)).lower(),
             "default.replication.factor": copies,
             "min.insync.replicas": most,
             "group.initial.rebalance.delay.ms": 0,

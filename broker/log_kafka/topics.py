@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from broker.errors import BrokerError
 from broker.log_kafka.connection import ANSWER_SECONDS, REQUEST_MS, Connection
@@ -97,11 +99,13 @@ async def create(connection: Connection, wanted: Wanted) -> list[str]:
 
 
 async def check(connection: Connection, wanted: Wanted) -> None:
-    """Raise UnsafeTopics with all that differs from what is wanted, or Unavailable."""
+    """Raise UnsafeTopics with all that differs from what is wanted, or Unavailable.
+
+    A topic is there once every node that answers knows it. Nothing is made by asking for it.
+    """
     async with _admin(connection) as admin:
-        described = await admin.describe_topics([topic.name for topic in wanted.topics])
+        found = await _partitions(connection, [topic.name for topic in wanted.topics])
         settings = await _settings(admin, wanted)
-    found = {one["topic"]: one["partitions"] for one in described if not one["error_code"]}
     wrong = [
         said
         for topic in wanted.topics
@@ -138,6 +142,28 @@ def _wrong(
         if int(settings.get(name, 0)) < least:
             said.append(f"{topic.name} must have {name}={least}; it has {settings.get(name)}.")
     return said
+
+
+async def _partitions(connection: Connection, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the partitions of each topic that every node knows, of those that answer."""
+    client = AIOKafkaClient(**connection, request_timeout_ms=REQUEST_MS)
+    try:
+        await client.bootstrap()
+        # The admin client asks one node by chance, and has Kafka make what is not there.
+        asked = MetadataRequest(names, allow_auto_topic_creation=False)
+        answers = await asyncio.gather(
+            *(client.send(node.nodeId, asked) for node in client.cluster.brokers()),
+            return_exceptions=True,
+        )
+    finally:
+        await client.close()
+    said = [one.to_object()["topics"] for one in answers if not isinstance(one, BaseException)]
+    if not said:
+        raise next(one for one in answers if isinstance(one, BaseException))
+    known = [{one["topic"]: one for one in node if not one["error_code"]} for node in said]
+    return {
+        name: known[0][name]["partitions"] for name in names if all(name in one for one in known)
+    }
 
 
 async def _settings(admin: Any, wanted: Wanted) -> dict[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from broker.log_kafka import topics
 from broker.log_kafka.connection import connection
 from broker.log_kafka.publisher import Publisher
 from broker.log_kafka.reader import Reader
+from broker.log_kafka.topics import UnsafeTopics
 from broker.settings import PREFIX, Settings, SettingsProblem
 from broker.topics import TOPICS
 from sandbox.process import command, environment
@@ -98,6 +99,18 @@ async def test_with_the_right_settings_topics_are_made_written_and_read(
     finally:
         await publisher.close()
         await reader.close()
+
+
+async def test_who_checks_topics_makes_none_even_where_asking_for_one_makes_it(
+    locked_kafka: Place,
+) -> None:
+    settings = Settings(**locked_kafka.settings("SSL", kafka_prefix=f"{uuid7()}."))
+    reach, wanted = connection(settings), topics.wanted(settings)
+    for _ in range(2):
+        with pytest.raises(UnsafeTopics, match=r"There is no topic .*: run referral-broker topics"):
+            await topics.check(reach, wanted)
+        await asyncio.sleep(1.0)  # what is made by asking is not there at once
+    assert len(await topics.create(reach, wanted)) == len(TOPICS)
 
 
 def refused(place: Place) -> dict[str, tuple[Named, str]]:
