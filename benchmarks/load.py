@@ -209,7 +209,7 @@ class Pace:
     look_every: float
     connections: int = 64
     page: int = 20
-    patience: float = 20.0
+    patience: float = 120.0
 
 
 def open_loop(door: Door, inbox: Door, run: str, pace: Pace) -> Opened:
@@ -292,6 +292,7 @@ class _OpenLoop:
             else:
                 if self._has_gap():
                     at, back = max(0, at - back), 2 * back
+                    del places[at + 1 :]  # what came between moves the pages after it
                 else:
                     back = LOOK_BACK
                 await asyncio.sleep(self._pace.look_every)
