@@ -272,9 +272,10 @@ class _OpenLoop:
     async def _look(self, connection: _Caller) -> None:
         places, at, back = [""], 0, LOOK_BACK
         gives_up = self._times[-1] + self._pace.patience
-        while len(self._seen) < self._count:
+        # Of a load before, there may be others in the inbox.
+        while self._waiting or len(self._answers) < self._count:
             if time.perf_counter() > gives_up:
-                missing = self._count - len(self._seen)
+                missing = self._count - len(self._answers) + len(self._waiting)
                 raise LoadProblem(f"{missing} of {self._count} never stood in the inbox")
             request = self._inbox.get(f"limit={self._pace.page}&after={places[at]}")
             status, body = await connection.call(request)

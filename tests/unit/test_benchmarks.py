@@ -25,7 +25,7 @@ QUICK = {
     "process-message": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2"),
     "end-to-end": ("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
     "flatness": (
-        *("--messages", "300", "--rounds", "1"),
+        *("--messages", "300", "--rounds", "2"),
         *("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
     ),
     "recovery": ("--undelivered", "10"),
