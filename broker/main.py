@@ -30,7 +30,7 @@ from broker.rounds import Round, Rounds
 from broker.safety import Safety
 from broker.settings import Settings
 from broker.store import clients
-from broker.store.claims import Slots
+from broker.store.claims import RENEWED_AFTER, Slots
 from broker.store.store import Store
 from broker.store.tx import DEADLINES, DELIVERIES, LEDGER
 from broker.vault import FileKeyRing, Tampered, Vault
@@ -133,6 +133,7 @@ class Broker:
         if Part.WORKER in parts:
             worker, safety = self.worker, self.safety
             rounds.append(Round("worker", worker.run_once, DELIVERIES, worker.next_due, poll))
+            rounds.append(Round("leases", worker.keep_leases, poll=RENEWED_AFTER.total_seconds()))
             rounds.append(Round("clock", worker.mind_the_clock))
             rounds.append(Round("deadlines", safety.run_once, DEADLINES, safety.next_due, poll))
         if not has_kafka:

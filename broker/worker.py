@@ -4,10 +4,12 @@ No lock is held across the network. Wake-ups are immediate; polling is the safet
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -35,7 +37,7 @@ from broker.ports import Consumer, Delivery, Endpoint, Outcome, Outlet
 from broker.retry import decide, policy_of
 from broker.routing import recheck
 from broker.store import claims, deliveries, endpoints, ledger, messages, work
-from broker.store.claims import Slots
+from broker.store.claims import RENEWED_AFTER, Slots
 from broker.store.messages import NewMessage, Opened
 from broker.store.tx import Connection, Tx
 from broker.telemetry import ATTEMPTS
@@ -43,7 +45,9 @@ from broker.vault import MessageKey, Tampered
 
 log = structlog.get_logger()
 CLIENT: Final = "worker"
-SETTLE_AGAIN: Final = timedelta(seconds=1)
+SETTLE_AGAIN: Final = 1.0  # seconds, as all of these
+SETTLE_WITHIN: Final = 60.0
+SET_BACK: Final = 1.0
 FULL_SECONDS: Final = 1.0
 OURS: Final = "handler-failed"
 
@@ -79,6 +83,27 @@ class _Words:
     reference: Sequence[NewMessage] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A delivery that is attempted, and since when, by the monotonic clock."""
+
+    delivery: str
+    at: float
+
+
+class _Clock:
+    """Sees that the database's clock was set back, by one that nobody sets."""
+
+    def __init__(self) -> None:
+        self._ahead = -math.inf
+
+    def was_set_back(self, now: datetime) -> bool:
+        """Whether it was, since it was last looked at. What is slow may look so, and does no
+        harm."""
+        before, self._ahead = self._ahead, now.timestamp() - time.monotonic()
+        return self._ahead < before - SET_BACK
+
+
 class Worker:
     """Works on deliveries that are due. Any number may run, in any number of processes."""
 
@@ -90,7 +115,8 @@ class Worker:
         self._outlet = outlet
         self._slots = slots
         self._incarnation = uuid7()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], _Begun] = {}
+        self._clock = _Clock()
         self._random = random.SystemRandom()
 
     async def run_once(self) -> int:
@@ -102,15 +128,22 @@ class Worker:
                 self._running, timeout=FULL_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
             return 1
-        rows = await self._core.store.write(
-            lambda tx: claims.claim(tx, self._incarnation, self._slots, min(room, 32))
-        )
+        long = self._long_under_way()
+
+        def claim(tx: Tx) -> tuple[list[Any], datetime]:
+            if long:  # its lease may have run out while nothing could be written
+                claims.renew(tx, self._incarnation, long)
+            return claims.claim(tx, self._incarnation, self._slots, min(room, 32)), tx.now
+
+        rows, now = await self._core.store.write(claim)
         if rows:
             crashpoint("worker.claimed")
         for row in rows:
             task = asyncio.create_task(self._attempt(row), name=f"delivery {row.id}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = _Begun(row.id, time.monotonic())
+            task.add_done_callback(self._running.pop)
+        if self._clock.was_set_back(now):
+            await self.mind_the_clock()
         return len(rows)
 
     async def next_due(self) -> datetime | None:
@@ -122,8 +155,22 @@ class Worker:
         """End the leases of a process that is gone, where this is the only one there can be."""
         await self._core.store.write(claims.release_all)
 
+    async def keep_leases(self) -> int:
+        """Prolong the leases of attempts that take long; there is never more to do at once. So a
+        lease can be short, and what a killed worker had claimed is soon another's."""
+        if long := self._long_under_way():
+            await self._core.store.write(lambda tx: claims.renew(tx, self._incarnation, long))
+        return 0
+
+    def _long_under_way(self) -> list[str]:
+        since = time.monotonic() - RENEWED_AFTER.total_seconds()
+        return [begun.delivery for begun in self._running.values() if begun.at <= since]
+
     async def mind_the_clock(self) -> int:
-        """Bring back what was put off while the database's clock was ahead; return how much."""
+        """Bring back what was put off while the database's clock was ahead; return how much.
+
+        Done again and again, and at once where this worker sees that the clock was set back.
+        """
         late = await self._core.store.write(claims.bring_back)
         if late:
             log.warning("worker.clock-was-ahead", deliveries=late)
@@ -177,11 +224,12 @@ class Worker:
         crashpoint("worker.settled")
 
     async def _write_down(self, row: Any, started: datetime, said: _Said, *, inbox: bool) -> None:
-        """Settle an attempt, if need be again and again for as long as its lease lasts.
+        """Settle an attempt, if need be again and again for SETTLE_WITHIN.
 
         A disk that is full or a database that is locked must not make the broker forget what it
-        was answered. After that the lease is over, and the delivery is attempted again.
+        was answered. After that nobody holds its lease, and the delivery is attempted again.
         """
+        until = time.monotonic() + SETTLE_WITHIN
         receipt = said.outcome.receipt
         while True:
             try:
@@ -194,10 +242,10 @@ class Worker:
                     )
                 )
             except Unavailable:
-                if datetime.now(UTC) + SETTLE_AGAIN >= row.lease_until:
+                if time.monotonic() >= until:
                     log.error("worker.unsettled", delivery_id=row.id)
                     return
-                await asyncio.sleep(SETTLE_AGAIN.total_seconds())
+                await asyncio.sleep(SETTLE_AGAIN)
             except Stale:
                 continue
             else:

@@ -1,7 +1,7 @@
 """Delivery to BaRS receivers: what they offer is asked, then the message is posted, and judged.
 
 Rules: BaRS Core 1.5.0 End-to-end workflow. Each call is over within SECONDS; all those that
-one attempt may need (three, each with a token, each once more with another) are over in its lease.
+one attempt may need (three, each with a token, each once more with another) are over in a minute.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """Claiming and settling: who works on what, in slots per destination, fenced by the attempt."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -29,7 +30,8 @@ from broker.store.columns import is_sqlite
 from broker.store.tx import DELIVERIES, Tx
 
 d = t.delivery.c
-LEASE: Final = timedelta(seconds=60)
+LEASE: Final = timedelta(seconds=15)
+RENEWED_AFTER: Final = timedelta(seconds=4)  # three times before it ends
 PROBE: Final = timedelta(seconds=3)  # less than what is urgent may wait for
 BREAKER_AFTER: Final = 5
 BREAKER_OPEN: Final = timedelta(seconds=30)
@@ -69,6 +71,8 @@ _FRONT: Final = (
 )
 _CLAIMED: Final = d.id.in_(bindparam("ids", expanding=True))
 _TAKE: Final = update(t.delivery).where(_CLAIMED).values(attempt=d.attempt + 1)
+_MINE: Final = select(d.id).where(and_(_CLAIMED, d.lease_by == bindparam("worker")))
+_RENEW: Final = update(t.delivery).where(d.id.in_(_MINE.with_for_update(skip_locked=True)))
 _TAKEN: Final = select(t.delivery).where(_CLAIMED).order_by(d.priority_rank, d.due_at)
 _FAILING: Final = and_(
     state.ods == d.ods, state.service == d.service, state.failures >= BREAKER_AFTER
@@ -148,6 +152,16 @@ def claim(tx: Tx, incarnation: str, slots: Slots, limit: int) -> list[Row[Any]]:
     lease = {"lease_until": tx.now + LEASE, "lease_by": incarnation}
     tx.execute(_TAKE, {"ids": claimed, **lease})
     return list(tx.all(_TAKEN, {"ids": claimed}))
+
+
+def renew(tx: Tx, incarnation: str, ids: Collection[str]) -> None:
+    """Prolong the leases of what this worker still works on; those that another took stay his.
+
+    By less than a new one lasts: what was renewed is known by it not to have just begun. What is
+    locked is being settled, and needs none.
+    """
+    values = {"ids": list(ids), "worker": incarnation, "lease_until": tx.now + LEASE - PROBE}
+    tx.execute(_RENEW, values)
 
 
 def _room(slots: Slots, load: _Load, rank: int, in_all: int, now: datetime) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from broker.events import Priority, SubjectKind, uuid7
 from broker.store import claims, deliveries, work
 from broker.store import tables as t
-from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, PROBE, Slots
+from broker.store.claims import BREAKER_AFTER, BREAKER_OPEN, LEASE, PROBE, RENEWED_AFTER, Slots
 from broker.store.store import Store
 from broker.store.tx import DELIVERIES, Tx
 from tests.databases import Database, SettableClock
@@ -801,6 +801,48 @@ def test_a_lease_keeps_others_off_until_it_ends_and_a_stale_attempt_no_longer_co
     assert post.claim() == [delivery]
     assert not holds(post, delivery, 1)
     assert holds(post, delivery, 2)
+
+
+def test_a_lease_that_is_renewed_keeps_others_off_and_one_that_another_took_is_left_to_him(
+    post: Post,
+) -> None:
+    kept, taken = post.send(post.subject()), post.send(post.subject())
+    assert set(post.claim()) == {kept, taken}
+    post.clock.advance(RENEWED_AFTER)
+    post.write(lambda tx: claims.renew(tx, ME, [kept]))
+    post.clock.advance(LEASE - RENEWED_AFTER)
+    other = uuid7()
+    assert [r.id for r in post.write(lambda tx: claims.claim(tx, other, WIDE, 9))] == [taken]
+    theirs = post.get(taken).lease_until
+    post.clock.advance(RENEWED_AFTER)
+    post.write(lambda tx: claims.renew(tx, ME, [kept, taken]))
+    assert post.get(taken).lease_until == theirs
+    post.clock.advance(LEASE - PROBE - timedelta(microseconds=1))
+    assert post.claim() == [taken]
+    post.clock.advance(timedelta(microseconds=1))
+    assert post.claim() == [kept]
+
+
+def test_a_lease_that_ran_out_and_that_nobody_took_can_be_renewed(post: Post) -> None:
+    delivery = post.send(post.subject())
+    post.claim()
+    post.clock.advance(LEASE * 2)
+    post.write(lambda tx: claims.renew(tx, ME, [delivery]))
+    assert post.claim() == []
+    assert holds(post, delivery, 1)
+
+
+def test_what_was_renewed_does_not_hold_up_an_urgent_probe_as_what_has_just_begun_does(
+    post: Post,
+) -> None:
+    sent = {post.send(post.subject(), priority=Priority.URGENT) for _ in range(2)}
+    for _ in range(BREAKER_AFTER):
+        post.answer(failed=True)
+    [hanging] = post.claim()
+    post.clock.advance(RENEWED_AFTER)
+    post.write(lambda tx: claims.renew(tx, ME, [hanging]))
+    [probe] = post.claim()
+    assert {hanging, probe} == sent
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(hours=2)])

@@ -136,6 +136,17 @@ def _late(run: Tampered) -> None:
     run.alter("healed", {"mono": mono + 60})
 
 
+def _late_and_repeated(run: Tampered) -> None:
+    """Accepted while something was broken, repeated when it was mended, tried long after both."""
+    _late(run)
+    message = _stored(run, "urgent")["message"]
+    first = next(e for e in run.entries("ok") if message in e.get("messages", ()))
+    mono = float(str(first["mono"]))
+    run.alter("fault", {"mono": mono - 1})
+    run.alter("healed", {"mono": mono + 1})
+    run.add_op("ok", {**first, "mono": mono + 2}, key=first["key"])
+
+
 def _unwatched(run: Tampered) -> None:
     run.drop("fault")
     run.drop("healed")
@@ -496,6 +507,7 @@ ALLOWED: dict[str, Tamper] = {
     "what is urgent was late while something was broken": _both(
         _late, lambda run: run.alter("fault", {"mono": 0.0})
     ),
+    "what was urgent came again once all was mended, and was late before": _late_and_repeated,
     "a restored backup raised the numbers of what was there": _sql(
         _RESTORED, "UPDATE subject SET last_seq = last_seq + 7"
     ),

@@ -26,6 +26,7 @@ from broker.main import Broker
 from broker.opening import open_ring, open_store
 from broker.settings import Settings
 from broker.store import clients, directory, ledger
+from broker.store.claims import LEASE
 from broker.vault import FileKeyRing, Vault
 from sandbox.client import Reply
 from sandbox.ledger import until
@@ -616,9 +617,9 @@ async def test_what_a_destination_answered_while_nothing_could_be_written_is_wri
     with closing(sqlite3.connect(database(hasty), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert await until(lambda: practice.ledger.first("confirmed", delivery=delivery), LONG)
-        await asyncio.sleep(12.0)  # twice as long as the broker waits for a lock
+        await asyncio.sleep(LEASE.total_seconds())  # longer than the broker waits for a lock, too
         other.execute("ROLLBACK")
-    # Long before its lease ends: the answer was kept, so nothing is sent a second time.
+    # Its lease ran out, and whoever works on it still renews it before he claims.
     row = await now_is(hasty, delivery, state="done", done_reason="receipt")
     assert row["attempt"] == 1
     assert not practice.ledger.entries("received-again", delivery=delivery)

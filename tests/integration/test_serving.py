@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from broker.store import claims, deliveries, work
 from broker.store import tables as t
+from broker.store.claims import RENEWED_AFTER
 from consumers.record_update import RecordUpdate
 from tests.shell import COMMAND, DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
 
@@ -475,6 +477,26 @@ def test_a_delivery_retried_from_a_shell_is_attempted_at_once(
         assert hanging.called == []
         sent.run("deliveries", "retry", delivery)
         hanging.wait(seconds=5)
+        broker.stop()
+
+
+@pytest.mark.slow
+def test_a_lease_is_prolonged_long_before_it_ends_while_a_destination_hangs(
+    sent: Place, hanging: Hanging
+) -> None:
+    (message,) = sent.post(consultation("RP-1"))
+
+    def leased_until() -> datetime:
+        (row,) = sent.read(lambda connection: deliveries.of_message(connection, message))
+        until: datetime = row.lease_until
+        return until
+
+    with serving(sent) as broker:
+        hanging.wait()
+        ends = leased_until()
+        while leased_until() == ends:
+            assert datetime.now(UTC) < ends - RENEWED_AFTER
+            time.sleep(0.1)
         broker.stop()
 
 

@@ -112,15 +112,24 @@ def nothing_is_late_in_silence(history: History, verdict: Verdict) -> None:
     for entry in history.entries:
         if entry["what"] in ("received", *_TROUBLE) and "delivery" in entry:
             first_call.setdefault(entry["delivery"], entry["mono"])
-    for op in history.posts:
-        accepted = op.ended.get("mono", 0.0)
+    for message, accepted in _first_answered(history).items():
         if _is_healthy(faults, "mono", accepted, accepted + _FIRST_ATTEMPT_WITHIN):
-            for row in (row for message in op.messages for row in urgent[message]):
+            for row in urgent[message]:
                 late = first_call.get(row["id"], math.inf) - accepted
                 if row["ods"] not in history.down and late > _FIRST_ATTEMPT_WITHIN:
                     said = f"{row['id']} is urgent and was first tried after {late:.1f} s"
                     verdict.flag("I13", said, row["id"], row["message_id"])
     _pauses_are_short(history, verdict, faults)
+
+
+def _first_answered(history: History) -> dict[str, float]:
+    """Return when each message's sender first knew that it was taken: a repeat promises nothing."""
+    first: dict[str, float] = {}
+    for op in history.posts:
+        for message in op.messages:
+            at = op.ended.get("mono", 0.0)
+            first[message] = min(at, first.get(message, at))
+    return first
 
 
 def _what_is_overdue_is_raised(history: History, verdict: Verdict) -> None:
