@@ -74,7 +74,6 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--deliveries", type=int, default=30_000, help="faulted, over all set-ups")
     parser.add_argument("--set-up", choices=[*SET_UPS, "all"], default="all")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
-    parser.add_argument("--nemeses", type=int, help="that act in each round (default: all)")
     chosen = parser.parse_args(arguments)
     set_up_logging("critical")
     chosen.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     wanted = list(SET_UPS.values()) if chosen.set_up == "all" else [SET_UPS[chosen.set_up]]
     each = -(-chosen.deliveries // len(wanted))
     for set_up in wanted:
-        _until_enough(set_up, each, chosen.folder, chosen.seed, chosen.nemeses)
+        _until_enough(set_up, each, chosen.folder, chosen.seed)
     rounds = _rounds(chosen.folder)
     wrong = sum(_wrong(one) for one in rounds)
     made = sum(one.get("faulted", 0) for one in rounds)
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str]) -> None:
 # -- rounds --------------------------------------------------------------------------------------
 
 
-def _until_enough(set_up: str, wanted: int, folder: Path, seed: int, nemeses: int | None) -> None:
+def _until_enough(set_up: str, wanted: int, folder: Path, seed: int) -> None:
     """Run rounds of a set-up until so many faulted deliveries were made in all of its rounds."""
     with ExitStack() as stack:
         postgresql, kafka = None, None
@@ -113,7 +112,7 @@ def _until_enough(set_up: str, wanted: int, folder: Path, seed: int, nemeses: in
                 postgresql = stack.enter_context(running_postgresql())
             if set_up == storm.ON_KAFKA and kafka is None:
                 kafka = stack.enter_context(running_kafka(3))
-            found = _round(set_up, folder, seed + len(rounds), postgresql, kafka, nemeses)
+            found = _round(set_up, folder, seed + len(rounds), postgresql, kafka)
             with (folder / ROUNDS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
             print(
@@ -123,12 +122,7 @@ def _until_enough(set_up: str, wanted: int, folder: Path, seed: int, nemeses: in
 
 
 def _round(
-    set_up: str,
-    folder: Path,
-    seed: int,
-    postgresql: PostgreSQL | None,
-    kafka: Kafka | None,
-    nemeses: int | None,
+    set_up: str, folder: Path, seed: int, postgresql: PostgreSQL | None, kafka: Kafka | None
 ) -> Round:
     """Run one round and return what it found; its files are left only where something is wrong."""
     home = folder / f"{set_up} {seed}".replace(" ", "-").lower()
@@ -143,7 +137,7 @@ def _round(
         ) as stage:
             return await storm.run(
                 stage,
-                storm.that_fit(stage, chance)[:nemeses],
+                storm.that_fit(stage, chance),
                 senders=SENDERS[set_up],
                 is_long=chance.random() < LONG_SHARE,
                 kills=KILLS,
@@ -197,9 +191,8 @@ def _report(rounds: Sequence[Round], machine: Mapping[str, Any]) -> str:
         "real database (and a real Kafka). A pharmacy and an optometrist send consultations and "
         "referrals without pause, urgent ones among them; some twice, some twice at once, some "
         "again long after, some are given up by the sender before they are answered and sent "
-        "again. Two practices and a hospital receive, confirm and decide. Meanwhile "
-        "the following happen, each at most once, in an order by chance, and now and then a "
-        "process is killed in "
+        "again. Two practices and a hospital receive, confirm and decide. Meanwhile each of the "
+        "following happens once, in an order by chance, and now and then a process is killed in "
         "the middle of it. Then everything is mended, and all must come to rest within "
         f"{storm.SETTLES_WITHIN:g} seconds.",
         _table(

@@ -91,19 +91,6 @@ class _Begun:
     at: float
 
 
-class _Clock:
-    """Sees that the database's clock was set back, by one that nobody sets."""
-
-    def __init__(self) -> None:
-        self._ahead = -math.inf
-
-    def was_set_back(self, now: datetime) -> bool:
-        """Whether it was, since it was last looked at. What is slow may look so, and does no
-        harm."""
-        before, self._ahead = self._ahead, now.timestamp() - time.monotonic()
-        return self._ahead < before - SET_BACK
-
-
 class Worker:
     """Works on deliveries that are due. Any number may run, in any number of processes."""
 
@@ -116,7 +103,7 @@ class Worker:
         self._slots = slots
         self._incarnation = uuid7()
         self._running: dict[asyncio.Task[None], _Begun] = {}
-        self._clock = _Clock()
+        self._lead = -math.inf  # of the database's clock over the one that nobody sets
         self._random = random.SystemRandom()
 
     async def run_once(self) -> int:
@@ -130,20 +117,23 @@ class Worker:
             return 1
         long = self._long_under_way()
 
-        def claim(tx: Tx) -> tuple[list[Any], datetime]:
+        def claim(tx: Tx) -> tuple[list[Any], int, float]:
+            lead = tx.now.timestamp() - time.monotonic()
+            # What is slow may look as if the clock was set back, and does no harm.
+            late = claims.bring_back(tx) if lead < self._lead - SET_BACK else 0
             if long:  # its lease may have run out while nothing could be written
                 claims.renew(tx, self._incarnation, long)
-            return claims.claim(tx, self._incarnation, self._slots, min(room, 32)), tx.now
+            rows = claims.claim(tx, self._incarnation, self._slots, min(room, 32))
+            return rows, late, lead
 
-        rows, now = await self._core.store.write(claim)
+        rows, late, self._lead = await self._core.store.write(claim)
+        _tell_of_a_clock_ahead(late)
         if rows:
             crashpoint("worker.claimed")
         for row in rows:
             task = asyncio.create_task(self._attempt(row), name=f"delivery {row.id}")
             self._running[task] = _Begun(row.id, time.monotonic())
             task.add_done_callback(self._running.pop)
-        if self._clock.was_set_back(now):
-            await self.mind_the_clock()
         return len(rows)
 
     async def next_due(self) -> datetime | None:
@@ -169,11 +159,10 @@ class Worker:
     async def mind_the_clock(self) -> int:
         """Bring back what was put off while the database's clock was ahead; return how much.
 
-        Done again and again, and at once where this worker sees that the clock was set back.
+        Done again and again; a worker that sees that the clock was set back does it as it claims.
         """
         late = await self._core.store.write(claims.bring_back)
-        if late:
-            log.warning("worker.clock-was-ahead", deliveries=late)
+        _tell_of_a_clock_ahead(late)
         return late
 
     async def drain(self, seconds: float) -> None:
@@ -421,3 +410,8 @@ class Worker:
                 facts={"delivery": row.id, "code": failure.code, "to": row.ods},
             )
         )
+
+
+def _tell_of_a_clock_ahead(late: int) -> None:
+    if late:
+        log.warning("worker.clock-was-ahead", deliveries=late)

@@ -35,7 +35,7 @@ def put_off(store: Store, clock: SettableClock, by: timedelta) -> None:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=1), timedelta(hours=1)])
-async def test_a_worker_that_sees_the_clock_set_back_brings_back_at_once_what_was_put_off(
+async def test_a_worker_that_sees_the_clock_set_back_brings_back_what_was_put_off_as_it_claims(
     store: Store, clock: SettableClock, ahead: timedelta
 ) -> None:
     worker = worker_of(store)
@@ -43,7 +43,6 @@ async def test_a_worker_that_sees_the_clock_set_back_brings_back_at_once_what_wa
     put_off(store, clock, timedelta(seconds=5))
     assert await worker.run_once() == 0
     clock.advance(-ahead)
-    assert await worker.run_once() == 0
     assert await worker.run_once() == 1
     await worker.drain(5)
 

@@ -32,7 +32,7 @@ QUICK = {
     "relay": ("--events", "20", "--rounds", "1"),
     "serial-point": ("--rounds", "1", "--seconds", "0.5"),
     "soak": ("--minutes", "0.2", "--warm-up", "0.05", "--rate", "4"),
-    "faults": ("--deliveries", "1", "--set-up", "sqlite", "--nemeses", "2"),
+    "faults": ("--deliveries", "1", "--set-up", "sqlite"),
     "power": ("--boundaries", "4", "--planted-rounds", "40"),
     "search": ("--small", "6000", "--large", "12000", "--samples", "20"),
     "sweep": ("--set-up", "sqlite", "--points", "intake.parsed", "--seeds", "1"),

@@ -127,7 +127,7 @@ def _first_answered(history: History) -> dict[str, float]:
     first: dict[str, float] = {}
     for op in history.posts:
         for message in op.messages:
-            at = op.ended.get("mono", 0.0)
+            at = op.ended["mono"]
             first[message] = min(at, first.get(message, at))
     return first
 
