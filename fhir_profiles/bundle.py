@@ -1,12 +1,13 @@
 """FHIR Bundles: made from typed resources once, then carried over byte for byte.
 
 `content` writes the Bundle (type collection) of an event that is not yet addressed to anybody;
-`message.address` makes of it what one destination gets. Entry ids are UUIDv5 of the message id, so
-the same message always has the same bytes. What came in as a message (BaRS) is itself the content
+`message.address` makes of it what one destination gets. Entry ids come from the message id, so the
+same message always has the same bytes. What came in as a message (BaRS) is itself the content
 of its event, as it came: its own MessageHeader goes no further, and its resources' ids are given by
 us.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,13 +35,25 @@ def entry_id(message_id: str, name: str) -> str:
 
 
 def _entry_id(message: uuid.UUID, name: str) -> str:
-    return f"{URN}{uuid.uuid5(message, name)}"
+    return f"{URN}{_derived(message, name)}"
 
 
 @lru_cache(1024)  # the index asks for each, and so does the answer
 def given_id(message_id: str, full_url: str) -> str:
     """Return the id that the broker gives a resource of a message that came in."""
-    return str(uuid.uuid5(uuid.UUID(message_id), full_url))
+    return str(_derived(uuid.UUID(message_id), full_url))
+
+
+def _derived(message: uuid.UUID, name: str) -> uuid.UUID:
+    """Return a UUIDv8 (RFC 9562) of the message's first 48 bits, which are its time, and of SHA-256.
+
+    So what stands in one message stands together in every index, and new messages at its end.
+    """
+    hashed = hashlib.sha256(message.bytes + name.encode()).digest()
+    value = int.from_bytes(message.bytes[:6] + hashed[:10], "big")
+    value = (value & ~(0xF << 76)) | (0x8 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return uuid.UUID(int=value)
 
 
 class Entries:

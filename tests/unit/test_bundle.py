@@ -80,12 +80,12 @@ def resource(body: bytes, kind: str) -> dict[str, Any]:
 
 
 def test_the_id_of_an_entry_is_pinned() -> None:
-    assert bundle.entry_id(MESSAGE, "patient") == "urn:uuid:f50903f2-94f8-5cbd-a485-1db19a2b3323"
+    assert bundle.entry_id(MESSAGE, "patient") == "urn:uuid:0199a000-0000-8d12-be88-e049f1686a75"
 
 
 def test_the_bytes_of_a_content_are_pinned() -> None:
     assert hashlib.sha256(a_content("1.50", "FPH01")).hexdigest() == (
-        "1ece44395f9e11116d20788405ac4bc73791f4b8c90ac35d8c834e0cb58a69bb"
+        "4c237b35812fb273d16a950f5dd984171eb427f456a6fa6e232e68cc3646d3e5"
     )
 
 
@@ -157,7 +157,7 @@ def test_two_entries_never_have_one_name() -> None:
 def test_the_bytes_of_an_addressed_message_are_pinned() -> None:
     body = address(a_content(), a_header(reason="new"))
     assert hashlib.sha256(body).hexdigest() == (
-        "db4e91035ddd8e62fb2246111cc457e8d62f6f5d5d4833e42f49852b532acf33"
+        "e80db849a415f146a0f742c97c664545b521380df77cf3b9199ae3eb5a753a4e"
     )
 
 
