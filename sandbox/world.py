@@ -89,7 +89,7 @@ CAST: Final = (
         INBOX_PRACTICE,
         "riverside-gp-system",
         "Riverside Medical Practice",
-        (Scope.BARS, *_EVERYBODY),
+        _EVERYBODY,
     ),
     Registration(WEBHOOK_PRACTICE, "hilltop-gp-system", "Hilltop Surgery", _EVERYBODY),
     Registration(HOSPITAL, "northfield-spa-system", "Northfield Hospital", _EVERYBODY, "RS384"),
