@@ -45,7 +45,7 @@ def given_id(message_id: str, full_url: str) -> str:
 
 
 def _derived(message: uuid.UUID, name: str) -> uuid.UUID:
-    """Return a UUIDv8 (RFC 9562) of the message's first 48 bits, which are its time, and of SHA-256.
+    """Return a UUIDv8 (RFC 9562): the message's first 48 bits, which are its time, and SHA-256.
 
     So what stands in one message stands together in every index, and new messages at its end.
     """
