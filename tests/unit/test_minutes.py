@@ -65,4 +65,6 @@ def test_runs_add_to_one_file_and_what_took_more_than_was_kept_is_named() -> Non
     assert re.fullmatch(r"acceptance +5 +5\.2 over", said[3])
     assert re.fullmatch(r"fast +2 +1\.0", said[1])
     assert said[-1] == "Over their minutes: acceptance."
+    assert re.fullmatch(r"together +31 +6\.2", said[-2])
+    assert re.fullmatch(r"together +31 +32\.0 over", table({"fast": 32}).splitlines()[-2])
     assert table({}).endswith("\nEvery line kept to its minutes.")
