@@ -3,7 +3,7 @@
 from broker.bars import composing
 from broker.events import Recorded
 from broker.ports import Addressed
-from fhir_profiles.bundle import entry_id
+from fhir_profiles.bundle import told_id
 from fhir_profiles.message import Header, Site, address
 
 
@@ -27,7 +27,7 @@ def message(
         content,
         Header(
             bundle_id=to.delivery,
-            header_id=entry_id(to.delivery, "header"),
+            header_id=told_id(to.delivery, "header"),
             event=code,
             timestamp=event.time,
             source_name=composing.SOFTWARE,

@@ -30,30 +30,37 @@ _RETIRED: Final = RETIRED.casefold().encode() + b'"'
 
 
 def entry_id(message_id: str, name: str) -> str:
-    """Return the fullUrl of an entry: the same message and name give the same one for ever."""
+    """Return the fullUrl of an entry of a content: the same message and name give the same one.
+
+    It is a UUIDv8 (RFC 9562): the message's first 48 bits, which are its time, and SHA-256. So what
+    stands in one message stands together in every index, and new messages at its end.
+    """
     return _entry_id(uuid.UUID(message_id), name)
 
 
 def _entry_id(message: uuid.UUID, name: str) -> str:
-    return f"{URN}{_derived(message, name)}"
-
-
-@lru_cache(1024)  # the index asks for each, and so does the answer
-def given_id(message_id: str, full_url: str) -> str:
-    """Return the id that the broker gives a resource of a message that came in."""
-    return str(_derived(uuid.UUID(message_id), full_url))
-
-
-def _derived(message: uuid.UUID, name: str) -> uuid.UUID:
-    """Return a UUIDv8 (RFC 9562): the message's first 48 bits, which are its time, and SHA-256.
-
-    So what stands in one message stands together in every index, and new messages at its end.
-    """
     hashed = hashlib.sha256(message.bytes + name.encode()).digest()
     value = int.from_bytes(message.bytes[:6] + hashed[:10], "big")
     value = (value & ~(0xF << 76)) | (0x8 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return uuid.UUID(int=value)
+    return f"{URN}{uuid.UUID(int=value)}"
+
+
+def told_id(message_id: str, name: str) -> str:
+    """Return the fullUrl of what a telling adds to a content: the same one for ever (UUIDv5).
+
+    It is kept nowhere, but computed for each telling (ADR 14).
+    """
+    return f"{URN}{uuid.uuid5(uuid.UUID(message_id), name)}"
+
+
+@lru_cache(1024)  # the index asks for each, and so does the answer
+def given_id(message_id: str, full_url: str) -> str:
+    """Return the id that the broker gives a resource of a message that came in, for ever (UUIDv5).
+
+    It is computed for each reading (ADR 14).
+    """
+    return str(uuid.uuid5(uuid.UUID(message_id), full_url))
 
 
 class Entries:

@@ -52,7 +52,7 @@ def address(content: bytes, header: Header) -> bytes:
     ends = []
     for site in (header.sender, header.receiver):
         if site.ods not in known:
-            known[site.ods] = bundle.entry_id(header.bundle_id, f"organization {site.ods}")
+            known[site.ods] = bundle.told_id(header.bundle_id, f"organization {site.ods}")
             resource = resources.organization(site.ods, site.name)
             added.append(bundle.written(known[site.ods], resource))
         ends.append(known[site.ods])

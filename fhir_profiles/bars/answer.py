@@ -16,7 +16,7 @@ from fhir_profiles import codes, strict_json
 from fhir_profiles.bars import incoming as bars
 from fhir_profiles.bars.codes import RESPONSE
 from fhir_profiles.bars.incoming import Message, at, text
-from fhir_profiles.bundle import entry_id, given_id
+from fhir_profiles.bundle import given_id, told_id
 
 PROFILES: Final = "https://fhir.nhs.uk/StructureDefinition/"
 OWN_ENCOUNTER: Final = "answer encounter"
@@ -59,7 +59,7 @@ def answer(
 ) -> bytes:
     """Return the answer to a message: its entries with their ids, and `planned` where it begins
     something. The same message gives the same bytes."""
-    header_url = _url(by, f"answer header {message.id}")
+    header_url = told_id(by.message_id, f"answer header {message.id}")
     encounter_url = own_encounter(by.message_id)
     parts = [_entry(header_url, _header(message, by, encounter_url if planned else None))]
     parts += list(_entries(content, message, by))[1:]
@@ -111,11 +111,7 @@ def _entries(bundle: bytes, message: Message, by: Answering) -> Iterator[bytes]:
 
 def own_encounter(message_id: str) -> str:
     """Return the fullUrl of the receiver's Encounter."""
-    return entry_id(message_id, OWN_ENCOUNTER)
-
-
-def _url(by: Answering, name: str) -> str:
-    return f"urn:uuid:{uuid.uuid5(uuid.UUID(by.message_id), name)}"
+    return told_id(message_id, OWN_ENCOUNTER)
 
 
 def _entry(url: str, resource: Mapping[str, Any]) -> bytes:

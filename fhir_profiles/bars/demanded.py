@@ -12,7 +12,7 @@ from typing import Any, Final
 from fhir_profiles import codes
 from fhir_profiles.bars.codes import CONSENTS
 from fhir_profiles.bars.outgoing import Held, Place, identified, named, organization, reference
-from fhir_profiles.bundle import entry_id
+from fhir_profiles.bundle import told_id
 
 _ACTS: Final = f"{codes.HL7}v3-ActCode"
 _ROLES: Final = f"{codes.HL7}v3-RoleCode"
@@ -31,7 +31,7 @@ class Demanded:
 
     def url(self, name: str) -> str:
         """Return the fullUrl that what is added under a name has."""
-        return entry_id(self.message_id, f"bars {name}")
+        return told_id(self.message_id, f"bars {name}")
 
     def task(self) -> Held | None:
         """Return the one thing to do and its window; None where the request sets no end."""

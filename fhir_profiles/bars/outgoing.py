@@ -15,7 +15,7 @@ from typing import Any, Final
 from fhir_profiles import codes, strict_json, systems
 from fhir_profiles.bars.codes import APPLICATION, BUNDLE, HEADERS
 from fhir_profiles.bars.incoming import EVENTS, REASONS
-from fhir_profiles.bundle import entry_id, references
+from fhir_profiles.bundle import references, told_id
 
 _URN: Final = "urn:uuid:"
 
@@ -103,7 +103,7 @@ def named(
     message_id: str, entry: str, kind: str, profile: str, at: datetime, /, **elements: Any
 ) -> Held:
     """Return an entry of a new resource under the fullUrl that a message's id and a name give."""
-    url = entry_id(message_id, entry)
+    url = told_id(message_id, entry)
     resource = {
         "resourceType": kind,
         "id": url.removeprefix(_URN),
@@ -170,7 +170,7 @@ def write(
             whole.append(organization(message_id, place, envelope.at))
             known = whole[-1].full_url
         organizations.append(known)
-    url = entry_id(envelope.bundle_id, "header")
+    url = told_id(envelope.bundle_id, "header")
     first = made(url, {**header, **_header(envelope, purpose, url, *organizations)})
     opening = strict_json.dumps(
         {

@@ -59,7 +59,7 @@ def a_content(number: str = "1.50", *organisations: str) -> bytes:
 def a_header(**changes: Any) -> Header:
     values: dict[str, Any] = {
         "bundle_id": DELIVERY,
-        "header_id": bundle.entry_id(DELIVERY, "header"),
+        "header_id": bundle.told_id(DELIVERY, "header"),
         "event": "record-update",
         "timestamp": NOW,
         "source_name": "Referral Broker",
@@ -81,6 +81,12 @@ def resource(body: bytes, kind: str) -> dict[str, Any]:
 
 def test_the_id_of_an_entry_is_pinned() -> None:
     assert bundle.entry_id(MESSAGE, "patient") == "urn:uuid:0199a000-0000-8d12-be88-e049f1686a75"
+
+
+def test_an_id_that_is_computed_for_each_reading_or_telling_is_the_one_that_was_answered() -> None:
+    of_patient = "f50903f2-94f8-5cbd-a485-1db19a2b3323"
+    assert bundle.given_id(MESSAGE, "patient") == of_patient
+    assert bundle.told_id(MESSAGE, "patient") == f"urn:uuid:{of_patient}"
 
 
 def test_the_bytes_of_a_content_are_pinned() -> None:
@@ -157,7 +163,7 @@ def test_two_entries_never_have_one_name() -> None:
 def test_the_bytes_of_an_addressed_message_are_pinned() -> None:
     body = address(a_content(), a_header(reason="new"))
     assert hashlib.sha256(body).hexdigest() == (
-        "e80db849a415f146a0f742c97c664545b521380df77cf3b9199ae3eb5a753a4e"
+        "7ee9b7f9651c0b87def0bdecc1cc6afbe1670cc66ce17e8e232204ca6569ecc3"
     )
 
 
@@ -224,7 +230,7 @@ def test_an_organisation_of_the_content_is_used_and_another_is_added() -> None:
     body = address(a_content("1", "FPH01"), a_header())
     header = resource(body, "MessageHeader")
     assert header["sender"]["reference"] == bundle.entry_id(MESSAGE, "FPH01")
-    assert header["destination"][0]["receiver"]["reference"] == bundle.entry_id(
+    assert header["destination"][0]["receiver"]["reference"] == bundle.told_id(
         DELIVERY, "organization G99001"
     )
     added = resource(address(a_content(), a_header()), "Organization")
