@@ -23,7 +23,7 @@ from broker.ports import Context, Draft, FieldPaths, Needs, Seek, Want
 from broker.preparing import Prepared
 from broker.reading import own, read_object
 from broker.search import Called, Search
-from fhir_profiles import bundle, created, stored, strict_json, values
+from fhir_profiles import bundle, codes, created, stored, strict_json, values
 from fhir_profiles.bars import incoming
 from fhir_profiles.bars.applications import use_cases
 from fhir_profiles.bars.incoming import Message
@@ -185,7 +185,8 @@ class _Handed:
     """Hands on what was created, under the ids of its message."""
 
     def __init__(self, made: Created, about: bundle.IndexRow) -> None:
-        self.paths = FieldPaths(named=f"{made.paths[made.focus]}.{_TO[made.type]}")
+        focus = made.paths[made.focus]
+        self.paths = FieldPaths(named=f"{focus}.{_TO[made.type]}", reference=f"{focus}.identifier")
         self._is_urgent = about.priority in {Priority.STAT, Priority.URGENT}
 
     def translate(self, request: Created, context: Context) -> Sequence[Draft]:
@@ -276,7 +277,11 @@ def _place(
         place = directory.by_target(system, value)
         if place is not None:
             return place
-    said = "It names nobody of the directory: give an organisation's ODS code or a service's id."
+    said = (
+        f"It names nobody of the directory: give an organisation's ODS code ({codes.ODS}), or a "
+        f"service's id in the Directory of Services ({codes.DOS}) or, without one there, its own "
+        f"({codes.SERVICE_ID})."
+    )
     _refuse([Finding("error", "not-found", f"{path}[0]", "", said)])
     raise AssertionError  # what _refuse was given, it raised
 

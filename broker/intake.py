@@ -146,7 +146,7 @@ class Intake:
             ) -> None:
                 self._core.directory.check(tx, version)
                 self._core.answers.keep(tx, claimed, kept)
-                self._write(tx, caller, prepared)
+                self._write(tx, submission, prepared)
                 for step in steps:
                     step.write(tx)
 
@@ -196,9 +196,10 @@ class Intake:
         """Return the HMAC under which a sender's own reference is kept."""
         return self._core.vault.mac(f"reference|{organisation}", reference.encode())
 
-    def _write(self, tx: Tx, caller: Caller, prepared: Prepared) -> None:
-        first = prepared.messages[0].row
-        _refuse_known_reference(tx, first["sender"], first["reference_hmac"])
+    def _write(self, tx: Tx, submission: Submission, prepared: Prepared) -> None:
+        caller, first = submission.caller, prepared.messages[0].row
+        path = submission.translator.paths.reference
+        _refuse_known_reference(tx, first["sender"], first["reference_hmac"], path)
         for new in prepared.messages:
             messages.put(tx, new)
             tx.audit(
@@ -239,7 +240,9 @@ class Intake:
             if used is not None:
                 known = messages.get(tx.connection, used.owner_id)
                 return used.owner_id, known.accepted_at if known else tx.now
-            _refuse_known_reference(tx, organisation, reference_hmac)
+            _refuse_known_reference(
+                tx, organisation, reference_hmac, posted.adapter.paths.reference
+            )
             messages.put_withheld(tx, row)
             tx.audit(
                 Entry(
@@ -277,7 +280,7 @@ def _told(prepared: Prepared) -> Answer:
     return Answer(ACCEPTED, strict_json.dumps(prepared.answer()))
 
 
-def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
+def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str, path: str) -> None:
     known = messages.of_reference(tx.connection, sender, reference_hmac)
     if known is None:
         return
@@ -287,7 +290,7 @@ def _refuse_known_reference(tx: Tx, sender: str, reference_hmac: str) -> None:
         todo = "Nothing was sent under it; use a reference of its own."
     raise Conflict(
         f"Your reference was used before, for message {known}. {todo}",
-        [Problem("reference", "reference-used", f"It names message {known}.", "Use another.")],
+        [Problem(path, "reference-used", f"It names message {known}.", "Use another.")],
     )
 
 

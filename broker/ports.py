@@ -88,7 +88,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class FieldPaths:
-    """How the sender's own body calls what a problem of routing is about.
+    """How the sender's own body calls what a problem of intake or routing is about.
 
     `deciding` are the fields that say what kind of place is sought, and in which area.
     """
@@ -97,6 +97,7 @@ class FieldPaths:
     practice: str = ""
     sought: str = ""
     deciding: tuple[str, ...] = ()
+    reference: str = "reference"
 
 
 @dataclass(frozen=True, slots=True)

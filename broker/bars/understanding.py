@@ -258,7 +258,7 @@ def _consented(message: Message) -> list[Finding]:
 class Carried:
     """Hands a message on as it came: its Bundle is the content of its event."""
 
-    paths: Final = FieldPaths(named=DESTINATION)
+    paths: Final = FieldPaths(named=DESTINATION, reference="Bundle.id")
 
     def translate(self, request: tuple[bytes, Message], context: Context) -> Sequence[Draft]:
         body, message = request

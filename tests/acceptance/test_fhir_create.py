@@ -197,7 +197,8 @@ async def test_what_is_there_already_is_found_or_refused(practice: Caller) -> No
     whole["entry"][0]["request"]["ifNoneExist"] = f"identifier={called(body)}"
     (known,) = taken(await post(practice, whole), 200)["entry"]
     assert known["response"]["status"] == "200 OK" and made["id"] in known["response"]["location"]
-    outcome(await post(practice, body), 409, "REC_CONFLICT", "conflict")
+    refused = outcome(await post(practice, body), 409, "REC_CONFLICT", "conflict")
+    assert refused["expression"] == ["ServiceRequest.identifier"]
     for wrong in ("status=active", f"identifier={SYSTEM}|another", "identifier=x"):
         answer = await post(practice, request(), **{"if-none-exist": wrong})
         assert answer.status_code == 400, answer.text
