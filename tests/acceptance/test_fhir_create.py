@@ -275,6 +275,18 @@ async def test_what_is_wrong_is_refused_with_its_place_and_nothing_is_sent(
     assert answer.json()["resourceType"] == "OperationOutcome"
 
 
+async def test_who_names_nobody_is_told_by_which_systems_somebody_is_named(
+    practice: Caller,
+) -> None:
+    nobody = {"identifier": {"system": codes.DOS, "value": "RXX01-SPA"}}
+    refused = outcome(
+        await post(practice, request(performer=[nobody])),
+        *(422, "REC_UNPROCESSABLE_ENTITY", "not-found"),
+    )
+    for system in (codes.ODS, codes.DOS, codes.SERVICE_ID):
+        assert f"({system})" in refused["diagnostics"]
+
+
 async def test_every_problem_is_told_at_once(practice: Caller) -> None:
     contained = copy.deepcopy(request()["contained"])
     contained[0]["birthDate"] = "yesterday"
