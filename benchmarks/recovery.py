@@ -26,7 +26,7 @@ from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 NAME: Final = "recovery"
 AIM: Final = 60.0
 CONNECTIONS: Final = 16
-LOAD_SECONDS: Final = 5.0
+LOAD_SECONDS: Final = 2.0
 PATIENCE: Final = 1_800.0
 LOOK_EVERY: Final = 0.2
 
