@@ -6,10 +6,9 @@ by the name of its file: `codes.system("warning").display("medicine-not-amp")`.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, Final, cast
 
-from fhir_profiles import strict_json
+from fhir_profiles import authored
 from fhir_profiles.compiler import r4
 
 BASE: Final = "https://referral-broker.example/fhir/"
@@ -82,15 +81,6 @@ def identifier_systems() -> Collection[str]:
     return _IDENTIFIERS.values()
 
 
-def _read() -> dict[str, dict[str, Any]]:
-    folder = files("fhir_profiles") / "definitions"
-    return {
-        entry.name.removesuffix(".json"): strict_json.loads(entry.read_bytes())
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".json")
-    }
-
-
 def _code_system(resource: Mapping[str, Any]) -> CodeSystem:
     concepts = resource["concept"]
     displays = {concept["code"]: concept["display"] for concept in concepts}
@@ -110,7 +100,7 @@ def _code_system(resource: Mapping[str, Any]) -> CodeSystem:
     )
 
 
-_RESOURCES: Final = _read()
+_RESOURCES: Final = authored.definitions()
 _SYSTEMS: Final = {
     name: _code_system(resource)
     for name, resource in _RESOURCES.items()

@@ -1,143 +1,97 @@
 """What an eye condition and a pressure ask for: urgency, receiver and clocks, as versioned data.
 
-Pure, and never lowers the urgency that the sender gave. The rows are
-`pathways/eye-conditions.yaml`, the codes and their words `definitions/eye-condition.json`;
-both are read once, and a fault in either stops the start with the field that is wrong.
+Pure, and never lowers the urgency that the sender gave. A condition is a reason of one of the
+catalogue's pathways of the eye; `pathways/eye.yaml` has what holds for all of them. A fault in
+either stops the start with the field that is wrong.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
-from importlib.resources import files
+from functools import cache
 from typing import Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
 from fhir_profiles import codes
-from fhir_profiles.pathways import Range
-from fhir_profiles.working_days import end_of_day, london, working_day_end
+from fhir_profiles.pathways import documents
+from fhir_profiles.pathways.catalogue import Due, catalogue
+from fhir_profiles.pathways.entry import Entry, Reason
+from fhir_profiles.pathways.parts import (
+    LEVELS,
+    Clock,
+    Level,
+    Strict,
+    at_least_as_urgent,
+    words,
+)
+from fhir_profiles.pathways.rules import Range
+from fhir_profiles.working_days import start_of
 
 CONDITIONS: Final = "eye-condition"
+_OF_EYE_CARE: Final[tuple[Clock, ...]] = ("sent", "contacted", "seen", "treated")
 
-Urgency = Literal["stat", "urgent", "asap", "routine"]
-Receiver = Literal["eye-casualty", "macular", "general-practice", "urgent-eye", "spa"]
 Tonometer = Literal["goldmann", "perkins", "rebound", "non-contact", "other"]
 
-# From the most urgent to the least.
-URGENCIES: Final[tuple[Urgency, ...]] = ("stat", "urgent", "asap", "routine")
-_WORDS: Final[dict[Urgency, str]] = {
-    "stat": "same day",
-    "urgent": "urgent",
-    "asap": "within 7 days",
-    "routine": "routine",
-}
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one condition asks for: its reason, and the pathway that it is one of."""
 
-def words(urgency: Urgency) -> str:
-    """Return the level as a person says it."""
-    return _WORDS[urgency]
+    entry: Entry
+    reason: Reason
 
+    @property
+    def code(self) -> str:
+        return self.reason.code
 
-def at_least_as_urgent(one: Urgency, other: Urgency) -> bool:
-    """Tell whether `one` is `other` or more urgent."""
-    return URGENCIES.index(one) <= URGENCIES.index(other)
+    @property
+    def urgency(self) -> Level:
+        return self.reason.urgency or self.entry.urgency
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=lambda name: name.replace("_", "-")
-    )
-
-
-class ClockRule(_Strict):
-    """A clock that runs from the date of the sight test, in days or in working days."""
-
-    kind: Literal["sent", "seen", "treated"]
-    days: int | None = Field(None, ge=0)
-    working_days: int | None = Field(None, ge=1)
-    source: str
-
-    @model_validator(mode="after")
-    def _one_measure(self) -> Self:
-        if (self.days is None) == (self.working_days is None):
-            raise ValueError("A clock counts either `days` or `working-days`.")
-        return self
-
-    def due(self, sight_test: date) -> datetime:
-        """Return when it ends: 18:30 in London on its last day, as aware UTC."""
-        if self.working_days is not None:
-            return working_day_end(sight_test, self.working_days)
-        return end_of_day(sight_test + timedelta(days=self.days or 0))
-
-
-class Row(_Strict):
-    """What one condition asks for."""
-
-    code: str
-    urgency: Urgency
-    receiver: Receiver
-    source: str
-    local: bool = False
-    emergency_department: bool = False
-    clocks: tuple[ClockRule, ...] = ()
+    @property
+    def receiver(self) -> str:
+        return self.reason.receiver or self.entry.receivers[0]
 
     @property
     def rule(self) -> str:
         """The name by which an answer speaks of this row."""
-        return f"{self.code} ({self.source})"
+        return f"{self.code} ({self.reason.source})"
 
 
-class PressureLine(_Strict):
+class PressureLine(Strict):
     """A range of pressures (mmHg) that asks for what the row `code` asks for."""
 
     code: str
     when: Range
 
 
-class RepeatPressure(_Strict):
+class RepeatPressure(Strict):
     """When a raised pressure should have been taken properly, and twice, before referring."""
 
     at_least: Decimal
     up_to: Decimal
-    none_from: Urgency
+    none_from: Level
     confirmed_by: tuple[Tonometer, ...]
     source: str
 
 
-class SeenWithin(_Strict):
-    """Within how many days of the sight test a level is to be seen."""
-
-    urgency: Urgency
-    days: int = Field(ge=0)
-    source: str
-
-
-class EyeRules(_Strict):
-    """The whole table. Every code in it is a concept of the CodeSystem, and every concept a row."""
+class EyeRules(Strict):
+    """What holds for every pathway of the eye."""
 
     name: str
     version: str
-    seen_within: tuple[SeenWithin, ...]
-    conditions: tuple[Row, ...]
     pressure_lines: tuple[PressureLine, ...]
     repeat_pressure: RepeatPressure
-    without_gp: Receiver
-    without_row: Receiver
+    without_gp: str
+    without_row: str
 
     @model_validator(mode="after")
-    def _codes_agree(self) -> Self:
-        rows = [row.code for row in self.conditions]
-        if len(set(rows)) != len(rows):
-            raise ValueError("A condition has two rows.")
-        odd = sorted(set(rows) ^ codes.system(CONDITIONS).displays.keys())
-        if odd:
-            raise ValueError(f"In the table or in the CodeSystem, but not in both: {odd}")
-        unknown = sorted({line.code for line in self.pressure_lines} - set(rows))
+    def _lines_have_rows(self) -> Self:
+        unknown = sorted({line.code for line in self.pressure_lines} - _rows().keys())
         if unknown:
-            raise ValueError(f"A pressure line names no row: {unknown}")
+            raise ValueError(f"A pressure line names no condition: {unknown}")
         return self
 
 
@@ -168,11 +122,11 @@ class Judgement:
     `table` is None where no row speaks of the condition and no pressure line holds.
     """
 
-    urgency: Urgency
-    sender: Urgency
-    table: Urgency | None
+    urgency: Level
+    sender: Level
+    table: Level | None
     rule: str
-    receiver: Receiver
+    receiver: str
     row: Row | None
     deciding: Row | None
     remarks: tuple[Remark, ...]
@@ -185,39 +139,41 @@ class Judgement:
     @property
     def emergency_department(self) -> bool:
         """Whether the data of this condition asks for the 999/A&E words."""
-        return any(row.emergency_department for row in (self.row, self.deciding) if row is not None)
+        return any(row.reason.emergency for row in (self.row, self.deciding) if row is not None)
 
     @property
-    def clocks(self) -> tuple[ClockRule, ...]:
-        """The clocks that the condition carries beside those of its level."""
-        return self.row.clocks if self.row is not None else ()
+    def pathway(self) -> Entry:
+        """The pathway of what decided, else of the condition, else the one for any other."""
+        row = self.deciding or self.row
+        return row.entry if row is not None else catalogue().entries[rules().without_row]
+
+    def due(self, sight_test: date | datetime) -> Mapping[str, Due]:
+        """Return the clocks of eye care: by when the patient is to be sent, seen and treated."""
+        reason = self.row.code if self.row is not None else ""
+        starts: dict[str, datetime] = dict.fromkeys(_OF_EYE_CARE, start_of(sight_test))
+        return catalogue().due(self.pathway.id, self.urgency, reason, starts)
 
     def seen_by(self, sight_test: date | datetime) -> datetime | None:
         """Return when the patient is to be seen at the latest, if any rule says so."""
-        day = london(sight_test).date() if isinstance(sight_test, datetime) else sight_test
-        ends = [clock.due(day) for clock in self.clocks if clock.kind == "seen"]
-        ends += [
-            end_of_day(day + timedelta(days=line.days))
-            for line in rules().seen_within
-            if line.urgency == self.urgency
-        ]
-        end = min(ends, default=None)
-        if end is not None and isinstance(sight_test, datetime) and end <= sight_test:
-            # Tested after hours: what is for the same day is for the next one, within 24 hours.
-            return end_of_day(day + timedelta(days=1))
-        return end
+        seen = self.due(sight_test).get("seen")
+        return seen.at if seen is not None else None
 
 
-@lru_cache(maxsize=1)
+@cache
 def rules() -> EyeRules:
-    """Return the table, read and checked once."""
-    text = (files("fhir_profiles") / "pathways" / "eye-conditions.yaml").read_text("utf-8")
-    return EyeRules.model_validate(yaml.safe_load(text))
+    """Return what holds for every pathway of the eye, read and checked once."""
+    return EyeRules.model_validate(documents.read("eye.yaml"))
 
 
-@lru_cache(maxsize=1)
-def _rows() -> dict[str, Row]:
-    return {row.code: row for row in rules().conditions}
+@cache
+def _rows() -> Mapping[str, Row]:
+    entries = catalogue().entries.values()
+    return {
+        reason.code: Row(entry, reason)
+        for entry in entries
+        if entry.group == "eye"
+        for reason in entry.reasons
+    }
 
 
 def conditions() -> Sequence[str]:
@@ -252,7 +208,7 @@ def row_of_pressure(pressure: Decimal) -> Row | None:
 
 
 def judge(
-    sender: Urgency,
+    sender: Level,
     *,
     code: str | None,
     readings: Sequence[Reading] = (),
@@ -282,7 +238,8 @@ def judge(
                 "Nothing to do; both urgencies are on the message.",
             )
         )
-    receiver = deciding.receiver if deciding is not None else rules().without_row
+    other = catalogue().entries[rules().without_row].receivers[0]
+    receiver = deciding.receiver if deciding is not None else other
     if receiver == "general-practice" and why_not_gp is not None:
         receiver = rules().without_gp
         remarks.append(
@@ -318,10 +275,10 @@ _NO_ROW: Final = Remark(
 def _most_urgent(candidates: Iterable[Row | None]) -> Row | None:
     """The first of the most urgent: between equals the condition stands before a pressure."""
     present = [row for row in candidates if row is not None]
-    return min(present, key=lambda row: URGENCIES.index(row.urgency), default=None)
+    return min(present, key=lambda row: LEVELS.index(row.urgency), default=None)
 
 
-def _named(sender: Urgency, deciding: Row | None, *, raised: bool) -> str:
+def _named(sender: Level, deciding: Row | None, *, raised: bool) -> str:
     version = rules().version
     if deciding is None:
         return f"the sender's own urgency, {words(sender)}; {rules().name} {version} has no row"
@@ -333,7 +290,7 @@ def _named(sender: Urgency, deciding: Row | None, *, raised: bool) -> str:
     )
 
 
-def _unconfirmed_pressures(readings: Sequence[Reading], urgency: Urgency) -> list[Remark]:
+def _unconfirmed_pressures(readings: Sequence[Reading], urgency: Level) -> list[Remark]:
     rule = rules().repeat_pressure
     # One eye above the line is reason enough to send at once, whatever the other eye measured.
     if at_least_as_urgent(urgency, rule.none_from) or any(

@@ -10,10 +10,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from fhir_profiles import identifiers
-from fhir_profiles.eye import Urgency
+from fhir_profiles.pathways.parts import Level
 
 # As the doors, FHIR and EeRS spell them; EeRS says emergencyASAP and emergency24Hours.
-_URGENCIES: Final[Mapping[str, Urgency]] = {
+_URGENCIES: Final[Mapping[str, Level]] = {
     "emergency": "stat",
     "same-day": "stat",
     "stat": "stat",
@@ -23,7 +23,7 @@ _URGENCIES: Final[Mapping[str, Urgency]] = {
 }
 
 
-def urgency(value: Any) -> Urgency:
+def urgency(value: Any) -> Level:
     """Return the level that a word stands for, in any spelling; routine if it stands for none."""
     said = word(value)
     return next((it for start, it in _URGENCIES.items() if said.startswith(start)), "routine")

@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
-from fhir_profiles import strict_json, structure
+from fhir_profiles import authored, structure
 from fhir_profiles.codes import BASE
 from fhir_profiles.compiler import r4
 from fhir_profiles.compiler.finding import Finding, Severity
@@ -73,9 +72,7 @@ def ours() -> Profiles:
 
 def own() -> list[Mapping[str, Any]]:
     """Return our own definitions: whatever in `definitions/` has a URL."""
-    folder = files("fhir_profiles") / "definitions"
-    read = (strict_json.loads(one.read_bytes()) for one in sorted(folder.iterdir(), key=str))
-    return [one for one in read if "url" in one]
+    return [one for one in authored.definitions().values() if "url" in one]
 
 
 def _finding(issue: StructureIssue, resource: Any) -> Finding:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from fhir_profiles import strict_json
+from fhir_profiles import authored, strict_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,7 @@ def _definition(resource: Mapping[str, Any]) -> Definition:
 
 
 def _resources() -> Iterator[Mapping[str, Any]]:
-    for one in (files("fhir_profiles") / "definitions").iterdir():
-        resource = strict_json.loads(one.read_bytes())
+    for resource in authored.definitions().values():
         if resource["resourceType"] == "Bundle":
             yield from (entry["resource"] for entry in resource["entry"])
         else:

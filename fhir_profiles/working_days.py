@@ -34,6 +34,13 @@ def is_working(moment: datetime) -> bool:
     return is_working_day(local.date()) and OPENS <= local.time() < CLOSES
 
 
+def start_of(happened: date | datetime) -> datetime:
+    """Return a moment: of a date alone 08:00 in London, when its working day begins."""
+    if isinstance(happened, datetime):
+        return happened
+    return datetime.combine(happened, OPENS, LONDON).astimezone(UTC)
+
+
 def end_of_day(day: date) -> datetime:
     """Return 18:30 in London on this date, a working day or not, as aware UTC."""
     return datetime.combine(day, CLOSES, LONDON).astimezone(UTC)

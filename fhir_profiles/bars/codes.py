@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from fhir_profiles import codes
 from fhir_profiles.bars.incoming import CATEGORIES, NHS
+from fhir_profiles.pathways.catalogue import catalogue
 
 _PROFILES: Final = f"{NHS}StructureDefinition/"
 _CODES: Final = f"{NHS}CodeSystem/"
@@ -31,19 +32,19 @@ APPLICATION: Final = "1.0.0"
 """Bundle.meta.versionId of messages of our own use cases: the version of that application."""
 
 OWN_USE_CASES: Final = codes.system("use-case")
+_REFERRAL: Final = "referral"
 WORKFLOW: Final = {"system": f"{codes.HL7}usage-context-type", "code": "workflow"}
 """The kind of useContext by which a message definition names its service and its use case."""
 
-_OF_PATHWAY: Final = {
-    pathway: code
-    for code, properties in OWN_USE_CASES.properties.items()
-    for pathway in properties["pathways"].split()
+_OF_GROUP: Final = {
+    properties["group"]: code for code, properties in OWN_USE_CASES.properties.items()
 }
 
 
 def use_case(pathway: str) -> str:
-    """Return the code of our own system for a pathway; one of no group is simply a referral."""
-    return _OF_PATHWAY.get(pathway, "referral")
+    """Return the code of our own system for a pathway; one of no such group is just a referral."""
+    entry = catalogue().entries.get(pathway)
+    return _OF_GROUP.get(entry.group, _REFERRAL) if entry is not None else _REFERRAL
 
 
 def category(pathway: str) -> dict[str, Any]:

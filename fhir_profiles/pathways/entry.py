@@ -1,0 +1,88 @@
+"""What an entry of the catalogue may say. Strict: what is not known here stops the start.
+
+Sources stand with the rule that they are for; `local: true` marks what no document at hand
+confirms, which a region may set otherwise.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fhir_profiles.pathways.consultation import Consultation
+from fhir_profiles.pathways.parts import (
+    SLUG,
+    Clocks,
+    Coded,
+    Group,
+    Level,
+    Party,
+    Pillar,
+    Sourced,
+)
+
+
+class Reason(Coded, Sourced):
+    """Why a patient is referred. It may ask for more urgency than the pathway does, for one of its
+    other receivers, and for clocks of its own."""
+
+    snomed: str | None = Field(None, pattern=r"^[0-9]{6,18}$")
+    urgency: Level | None = None
+    receiver: str | None = None
+    emergency: bool = False
+    clocks: Clocks = Field(default_factory=dict)
+
+
+class RedFlag(Coded, Sourced):
+    """What must not wait for a message: where it leads at once."""
+
+    leads_to: Literal["999", "emergency-department", "same-day-call"]
+
+
+class Entry(Sourced):
+    """One pathway: who may refer whom to whom, with what, how soon, and who hears of what."""
+
+    id: str = Field(pattern=SLUG)
+    name: str = Field(min_length=1)
+    version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")
+    group: Group
+    senders: tuple[Pillar, ...] = Field(min_length=1)
+    self_referral: bool = False
+    receivers: tuple[str, ...] = Field(min_length=1)
+    subspecialty: str = ""
+    urgency: Level = "routine"
+    suspected_cancer: bool = False
+    minimum: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = Field(min_length=1)
+    red_flags: tuple[RedFlag, ...] = ()
+    clocks: Mapping[Level, Clocks] = Field(default_factory=dict)
+    outcomes: tuple[str, ...] = Field(min_length=1)
+    told: Mapping[str, tuple[Party, ...]] = Field(default_factory=dict)
+    consultation: Consultation | None = None
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        for name in ("senders", "receivers", "minimum", "outcomes"):
+            held = getattr(self, name)
+            if len(set(held)) != len(held):
+                raise ValueError(f"`{name}` names something twice")
+        for part in (self.reasons, self.red_flags):
+            codes = [one.code for one in part]
+            if len(set(codes)) != len(codes):
+                raise ValueError(f"a code stands twice among {codes}")
+        elsewhere = {one.receiver for one in self.reasons} - {None, *self.receivers}
+        if elsewhere:
+            raise ValueError(f"a reason's receiver is none of the pathway's: {elsewhere}")
+        return self
+
+    def reason(self, code: str) -> Reason | None:
+        """Return the reason of this code, if it is one of this pathway's."""
+        return next((one for one in self.reasons if one.code == code), None)
+
+
+class Defaults(Sourced):
+    """What holds for every pathway whose entry does not say otherwise."""
+
+    version: str
+    clocks: Mapping[Level, Clocks]
+    told: Mapping[str, tuple[Party, ...]]
