@@ -64,6 +64,7 @@ class Action(StrEnum):
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
     READ_ORGANISATION = "organisation.read"
+    READ_PATHWAYS = "pathways.read"
     READ_RESOURCE = "resource.read"
     SEARCH_RESOURCES = "resources.search"
     CREATE_RESOURCE = "resource.create"
@@ -142,6 +143,7 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
+        Action.READ_PATHWAYS: Rule(_S.DIRECTORY_READ),
         Action.READ_RESOURCE: Rule(_S.FHIR_READ, _EVERYBODY, _PARTIES, "read this resource"),
         # Asked before it is searched; what is found is what may be read: see `readable`.
         Action.SEARCH_RESOURCES: Rule(_S.FHIR_READ),

@@ -71,6 +71,7 @@ class Composing:
     version: int = 1
     pathway: str = ""
     pathway_version: str = ""
+    reason: str = ""
     reference_hmac: str | None = None
     body_hmac: str | None = None
     posted: bytes | None = field(default=None, repr=False)
@@ -194,6 +195,8 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
             new.happened,
             new.now,
             new.clocks,
+            pathway=new.pathway,
+            reason=new.reason,
             is_correction=new.replaces is not None,
         )
         for one in found:

@@ -1,13 +1,15 @@
-"""By when what must have happened to a message, from one table; pure, no clock is read.
+"""By when what must have happened to a message; pure, no clock is read.
 
-Hours are hours of the day and night: a same-day message at six in the evening is not less urgent
-than one at noon. Working days end at 18:30 in London and the day on which a clock starts never
-counts. A deadline that passes stops nothing: it is shown to those who must act.
+How long each thing may take stands in the catalogue of pathways; here stands which messages a clock
+is for, from when it runs and whose turn it is. Hours are hours of the day and night: a same-day
+message at six in the evening is not less urgent than one at noon. Working days end at 18:30 in
+London and the day on which a clock starts never counts. A deadline that passes stops nothing: it is
+shown to those who must act.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -15,18 +17,24 @@ from typing import Final
 from broker.events import Kind, Priority, Role
 from broker.ports import Clinical
 from broker.referral import Relation
-from fhir_profiles.working_days import LONDON, OPENS, london, next_working_day_end
+from fhir_profiles.pathways.catalogue import Due, catalogue
+from fhir_profiles.pathways.parts import Span
+from fhir_profiles.working_days import london, start_of
 
 
 class DeadlineKind(StrEnum):
-    """What must have happened. Pathways add their own (seen, treated …)."""
+    """What must have happened: each a clock of the catalogue, but for the first three."""
 
-    RECEIVED = "received"
     COPY_RECEIVED = "copy-received"
     NOTICE_RECEIVED = "notice-received"
+    TELEPHONE = "telephone"
+    RECEIVED = "received"
     DECIDED = "decided"
     FILED = "filed"
-    TELEPHONE = "telephone"
+    CONTACTED = "contacted"
+    SEEN = "seen"
+    TREATED = "treated"
+    DIAGNOSED = "diagnosed"
 
 
 class Start(StrEnum):
@@ -38,59 +46,43 @@ class Start(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: which messages it is for, and how long they have. Exactly one of hours and days."""
+    """One row: which messages a clock is for. Without a `span` of its own the catalogue has it."""
 
     clock: DeadlineKind
     kinds: frozenset[Kind]
-    role: Role
-    priorities: frozenset[Priority]
-    hours: int = 0
-    working_days: int = 0
+    role: Role = Role.ACTING
+    priorities: frozenset[Priority] = frozenset(Priority)
     start: Start = Start.EVENT
     owner: Relation = Relation.ACTING
-
-    def __str__(self) -> str:
-        if self.hours:
-            span = f"{self.hours} hour" if self.hours == 1 else f"{self.hours} hours"
-            return f"{self.clock} within {span} of {self.start}"
-        if self.working_days == 1:
-            return f"{self.clock} by the end of the next working day after {self.start}"
-        return f"{self.clock} within {self.working_days} working days of {self.start}"
+    span: Span | None = None
 
 
 _K = DeadlineKind
-_ANY: Final = frozenset(Priority)
-_SAME_DAY: Final = frozenset({Priority.STAT})
-_URGENT: Final = frozenset({Priority.URGENT})
-_SOON: Final = frozenset({Priority.ASAP})
-_ROUTINE: Final = frozenset({Priority.ROUTINE})
 _UPDATE: Final = frozenset({Kind.UPDATE})
 _REFERRAL: Final = frozenset({Kind.REFERRAL})
 _SENT: Final = _UPDATE | _REFERRAL
 _ALL: Final = frozenset(Kind)
-_ACTING: Final = Role.ACTING
+_NEXT_DAY: Final = Span.model_validate({"working-days": 1})
+_HOUR: Final = Span.model_validate({"hours": 1})
 
 # A copy has no filed-by clock: nobody has to act on it.
 RULES: Final = (
-    Rule(_K.RECEIVED, _SENT, _ACTING, _SAME_DAY, hours=1),
-    Rule(_K.RECEIVED, _SENT, _ACTING, _URGENT, hours=4),
-    Rule(_K.RECEIVED, _SENT, _ACTING, _SOON, working_days=1),
-    Rule(_K.RECEIVED, _SENT, _ACTING, _ROUTINE, working_days=1),
-    Rule(_K.COPY_RECEIVED, _ALL, Role.COPY, _ANY, working_days=1, owner=Relation.COPY),
-    Rule(_K.NOTICE_RECEIVED, _ALL, Role.NOTICE, _ANY, working_days=1, owner=Relation.NOTICE),
-    Rule(_K.DECIDED, _REFERRAL, _ACTING, _SAME_DAY, hours=4),
-    Rule(_K.DECIDED, _REFERRAL, _ACTING, _URGENT, working_days=1),
-    Rule(_K.DECIDED, _REFERRAL, _ACTING, _SOON, working_days=2),
-    Rule(_K.DECIDED, _REFERRAL, _ACTING, _ROUTINE, working_days=5),
-    Rule(_K.FILED, _UPDATE, _ACTING, _ANY, working_days=5),
+    Rule(_K.RECEIVED, _SENT),
+    Rule(_K.COPY_RECEIVED, _ALL, Role.COPY, owner=Relation.COPY, span=_NEXT_DAY),
+    Rule(_K.NOTICE_RECEIVED, _ALL, Role.NOTICE, owner=Relation.NOTICE, span=_NEXT_DAY),
+    Rule(_K.DECIDED, _REFERRAL),
+    Rule(_K.CONTACTED, _REFERRAL),
+    Rule(_K.SEEN, _REFERRAL),
+    Rule(_K.TREATED, _REFERRAL),
+    Rule(_K.DIAGNOSED, _REFERRAL),
+    Rule(_K.FILED, _UPDATE),
     Rule(
         _K.TELEPHONE,
         _SENT,
-        _ACTING,
-        _SAME_DAY,
-        hours=1,
+        priorities=frozenset({Priority.STAT}),
         start=Start.ACCEPTANCE,
         owner=Relation.SENDER,
+        span=_HOUR,
     ),
 )
 
@@ -137,30 +129,46 @@ def deadlines_for(
     accepted_at: datetime,
     clocks: Iterable[Clinical] = (),
     *,
+    pathway: str = "",
+    reason: str = "",
     is_correction: bool = False,
 ) -> tuple[Deadline, ...]:
     """Return every deadline of one message towards one role; at most one of each kind.
 
-    The pathway's own clocks are the acting receiver's. What is past already is returned too: it is
-    overdue at once, and the answer must say so.
+    `clocks` are what the sender itself asked for, and the acting receiver's. What is past already
+    is returned too: it is overdue at once, and the answer must say so.
     """
     event = started(happened, accepted_at)
-
-    def start(rule: Rule) -> datetime:
-        at_once = rule.start is Start.ACCEPTANCE or (is_correction and rule.clock in _ANEW)
-        return accepted_at if at_once else event
-
-    ours = tuple(
-        Deadline(rule.clock, _due(rule, start(rule)), str(rule), rule.owner)
+    rules = {
+        rule.clock: rule
         for rule in RULES
         if kind in rule.kinds and role is rule.role and priority in rule.priorities
-    )
-    if role is not Role.ACTING:
-        return ours
-    return ours + tuple(
-        Deadline(clock.kind, clock.due.astimezone(UTC), clock.source, Relation.ACTING)
-        for clock in clocks
-    )
+    }
+    starts: dict[str, datetime] = {
+        clock: accepted_at
+        if rule.start is Start.ACCEPTANCE or (is_correction and clock in _ANEW)
+        else event
+        for clock, rule in rules.items()
+    }
+    due = catalogue().due(pathway, priority.value, reason, starts)
+    found: dict[str, Deadline] = {}
+    for clock, rule in rules.items():
+        own = Due(rule.span.due(starts[clock]), rule.span) if rule.span else due.get(clock)
+        if own is not None:
+            found[clock.value] = Deadline(clock, own.at, _said(rule, own.span), rule.owner)
+    for asked in clocks if role is Role.ACTING else ():
+        by = asked.due.astimezone(UTC)
+        found[asked.kind] = Deadline(asked.kind, by, asked.source, Relation.ACTING)
+    return tuple(found.values())
+
+
+def _said(rule: Rule, span: Span) -> str:
+    """Say by which rule, and where that comes from."""
+    within = f"within {span} of {rule.start}"
+    if span.working_days == 1:
+        within = f"by the end of the next working day after {rule.start}"
+    source = f" ({span.source})" if span.source else ""
+    return f"{rule.clock} {within}{source}"
 
 
 def started(happened: datetime | date, accepted_at: datetime) -> datetime:
@@ -169,15 +177,11 @@ def started(happened: datetime | date, accepted_at: datetime) -> datetime:
     A date without a time starts at acceptance if it is today in London, else at 08:00 London on
     that date: the earliest moment of its working day, so that no deadline is ever too late.
     """
-    if isinstance(happened, datetime):
-        moment = happened
-    elif happened == london(accepted_at).date():
-        moment = accepted_at
-    else:
-        moment = datetime.combine(happened, OPENS, LONDON)
+    if not isinstance(happened, datetime) and happened == london(accepted_at).date():
+        return accepted_at.astimezone(UTC)
     # A sender's clock that runs ahead must not buy time.
     try:
-        return min(moment, accepted_at).astimezone(UTC)
+        return min(start_of(happened), accepted_at).astimezone(UTC)
     except OverflowError:  # at the calendar's own ends there is no UTC
         return accepted_at
 
@@ -204,19 +208,3 @@ def in_words(due: datetime) -> str:
     """Say a deadline as a person reads it: `by 18:30 on Monday 23 November`, London time."""
     local = london(due)
     return f"by {local:%H:%M} on {local:%A} {local.day} {local:%B}"
-
-
-def as_table() -> list[tuple[str, ...]]:
-    """Return the rules as rows of words, the headings first."""
-    rows: list[tuple[str, ...]] = [("message", "towards", "priority", "rule", "whose turn")]
-    for rule in RULES:
-        kinds = ", ".join(kind for kind in Kind if kind in rule.kinds)
-        levels = ", ".join(level.words for level in Priority if level in rule.priorities)
-        rows.append((kinds, rule.role, levels, str(rule), rule.owner.words))
-    return rows
-
-
-def _due(rule: Rule, start: datetime) -> datetime:
-    if rule.hours:
-        return start.astimezone(UTC) + timedelta(hours=rule.hours)
-    return next_working_day_end(start, rule.working_days)

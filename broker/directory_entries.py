@@ -64,7 +64,7 @@ def _written(pattern: str, form: str) -> AfterValidator:
 Ods = Annotated[str, AfterValidator(_canonical)]
 Code = Annotated[str, _written("[A-Z0-9]+(-[A-Z0-9]+)*", "a code such as RXX01-SPA")]
 Pillar = Annotated[str, AfterValidator(_known_pillar)]
-Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as eye-casualty")]
+Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as single-point-of-access")]
 Dos = Annotated[str, AfterValidator(_dos)]
 Text = Annotated[str, _written(r"\S(.*\S)?", "one line of text, up to 200 characters")]
 Telephone = Annotated[str, _written(r"(\+44 |0)[0-9]+( [0-9]+)*", "a number such as 0113 496 0201")]

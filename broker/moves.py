@@ -344,7 +344,7 @@ class Mover:
             if isinstance(recheck(place, Kind.NOTICE, self.directory), Endpoint):
                 places[Audience.PRACTICE] = (place, "keeps the patient's record")
         to: dict[str, tuple[Destination, str]] = {}
-        for audience in sorted(referral.told(move, by)):
+        for audience in sorted(referral.told(move, by, row.pathway)):
             if audience in places and places[audience][0].ods != organisation:
                 to.setdefault(places[audience][0].ods, places[audience])
         return list(to.values())
@@ -360,7 +360,7 @@ class Mover:
         """Say that the practice, which should hear of a move, does not: else nobody would know."""
         practice = self.directory.practice(row.practice)
         hears = {organisation, *(destination.ods for destination, _ in to)}
-        if Audience.PRACTICE not in referral.told(move, by):
+        if Audience.PRACTICE not in referral.told(move, by, row.pathway):
             return []
         if practice is None:
             return [

@@ -224,6 +224,7 @@ def _composing(
         version=slot.version,
         pathway=want.pathway,
         pathway_version=want.pathway_version,
+        reason=want.reason_code,
         reference_hmac=origin.reference_hmac,
         body_hmac=origin.body_hmac,
         posted=origin.posted,

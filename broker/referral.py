@@ -14,6 +14,7 @@ from typing import Final
 from broker.errors import Conflict
 from broker.events import Role
 from broker.move_content import CANCELLATION_REASONS, REJECTION_REASONS, Item
+from fhir_profiles.pathways.catalogue import catalogue
 from fhir_profiles.working_days import london
 
 
@@ -63,11 +64,11 @@ RELATIONS: Final = MappingProxyType(
 
 
 class Audience(StrEnum):
-    """Who hears of a move by notice."""
+    """Who hears of a move by notice, as the catalogue of pathways calls them."""
 
     SENDER = "sender"
     RECEIVER = "receiver"
-    PRACTICE = "registered practice"
+    PRACTICE = "practice"
 
 
 class Door(StrEnum):
@@ -137,7 +138,6 @@ class Move:
     sources: frozenset[State]
     to: State | None
     by: frozenset[Relation]
-    tells: frozenset[Audience]
     door: Door = Door.NOT_YET
     carries: tuple[Item, ...] = ()
     guard: Guard | None = None
@@ -158,30 +158,24 @@ _EITHER: Final = _RECEIVER | _SENDER
 _BROKER: Final = frozenset({Relation.BROKER})
 _UNDECIDED: Final = frozenset({_S.RECEIVED, _S.INFORMATION_REQUESTED})
 _WAITING: Final = frozenset({_S.ACCEPTED, _S.BOOKED, _S.DID_NOT_ATTEND, _S.NO_CONTACT})
-_NOBODY: Final[frozenset[Audience]] = frozenset()
-_TO_SENDER: Final = frozenset({Audience.SENDER})
-_TO_RECEIVER: Final = frozenset({Audience.RECEIVER})
-_OUTCOME: Final = frozenset({Audience.SENDER, Audience.PRACTICE})
-_ALL: Final = frozenset(Audience)
 
 # A receipt is level 2: it is shown on the trail, not told. An amendment is itself delivered anew to
-# everyone who got the old version, so it needs no notice.
+# everyone who got the old version, so it needs no notice. Who hears of the others is said by the
+# catalogue of pathways.
 _ROWS: Final = (
     Move(
         "receive",
         frozenset({_S.REQUESTED, _S.REDIRECTED}),
         _S.RECEIVED,
         _RECEIVER,
-        _NOBODY,
         Door.RECEIPT,
     ),
-    Move("accept", _UNDECIDED, _S.ACCEPTED, _RECEIVER, _OUTCOME, Door.MOVE, (_NOTE,)),
+    Move("accept", _UNDECIDED, _S.ACCEPTED, _RECEIVER, Door.MOVE, (_NOTE,)),
     Move(
         "reject",
         _UNDECIDED | _WAITING,
         _S.REJECTED,
         _RECEIVER,
-        _OUTCOME,
         Door.MOVE,
         (
             Item("reason", "why it is rejected", codes=REJECTION_REASONS),
@@ -194,7 +188,6 @@ _ROWS: Final = (
         _WAITING | {_S.IN_PROGRESS},
         _S.COMPLETED,
         _RECEIVER,
-        _OUTCOME,
         Door.MOVE,
         (Item("outcome", "what was found and done"), _ACTIONS),
     ),
@@ -203,17 +196,15 @@ _ROWS: Final = (
         OPEN,
         _S.CANCELLED,
         _SENDER,
-        frozenset({Audience.RECEIVER, Audience.PRACTICE}),
         Door.MOVE,
         (Item("reason", "why it is cancelled", codes=CANCELLATION_REASONS), _NOTE),
     ),
-    Move("amend", OPEN, None, _SENDER, _NOBODY, Door.CORRECTION),
+    Move("amend", OPEN, None, _SENDER, Door.CORRECTION),
     Move(
         "reinstate",
         frozenset({_S.REJECTED}),
         None,
         _RECEIVER,
-        _OUTCOME,
         Door.MOVE,
         (_NOTE,),
         guard=Guard.DECIDER_SAME_DAY,
@@ -224,7 +215,6 @@ _ROWS: Final = (
         frozenset({_S.RECEIVED}),
         _S.INFORMATION_REQUESTED,
         _RECEIVER,
-        _TO_SENDER,
         carries=(Item("question", "what the sender should answer"),),
     ),
     Move(
@@ -232,7 +222,6 @@ _ROWS: Final = (
         frozenset({_S.INFORMATION_REQUESTED}),
         _S.RECEIVED,
         _SENDER,
-        _TO_RECEIVER,
         carries=(Item("answer", "the answer to the receiver's question"),),
     ),
     Move(
@@ -240,7 +229,6 @@ _ROWS: Final = (
         _UNDECIDED | {_S.ACCEPTED},
         _S.REDIRECTED,
         _RECEIVER,
-        _OUTCOME,
         carries=(
             Item("destination", "the organisation or service that takes it on"),
             Item("advice", "why it goes there"),
@@ -251,16 +239,14 @@ _ROWS: Final = (
         _WAITING,
         _S.BOOKED,
         _RECEIVER,
-        _TO_SENDER,
         carries=(Item("starts_at", "when the appointment begins"), _NOTE),
     ),
-    Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, _TO_SENDER, carries=(_NOTE,)),
+    Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, carries=(_NOTE,)),
     Move(
         "did-not-attend",
         frozenset({_S.BOOKED}),
         _S.DID_NOT_ATTEND,
         _RECEIVER,
-        _OUTCOME,
         carries=(_NOTE, _ACTIONS),
     ),
     Move(
@@ -268,12 +254,11 @@ _ROWS: Final = (
         frozenset({_S.RECEIVED, _S.ACCEPTED, _S.BOOKED, _S.DID_NOT_ATTEND}),
         _S.NO_CONTACT,
         _RECEIVER,
-        _OUTCOME,
         carries=(_NOTE, _ACTIONS),
     ),
-    Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, _ALL, carries=(_NOTE,)),
-    Move("deceased", OPEN, _S.DECEASED, _EITHER, _ALL, carries=(_NOTE,)),
-    Move("expire", _UNDECIDED | {_S.REQUESTED, _S.REDIRECTED}, _S.EXPIRED, _BROKER, _ALL),
+    Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, carries=(_NOTE,)),
+    Move("deceased", OPEN, _S.DECEASED, _EITHER, carries=(_NOTE,)),
+    Move("expire", _UNDECIDED | {_S.REQUESTED, _S.REDIRECTED}, _S.EXPIRED, _BROKER),
 )
 
 MOVES: Final[Mapping[str, Move]] = MappingProxyType({move.name: move for move in _ROWS})
@@ -318,13 +303,13 @@ def needs_receivers_eye(state: State) -> bool:
     return stage.taken_on and not stage.is_terminal
 
 
-def told(move: Move, by: Relation) -> frozenset[Audience]:
-    """Return who hears of the move: never the party that made it.
+def told(move: Move, by: Relation, pathway: str) -> frozenset[Audience]:
+    """Return who hears of the move on a pathway: never the party that made it.
 
     Where the practice is itself sender or receiver, the caller must still compare organisations.
     """
     own = {Relation.SENDER: Audience.SENDER, Relation.ACTING: Audience.RECEIVER}.get(by)
-    return move.tells - {own} if own else move.tells
+    return frozenset(map(Audience, catalogue().told(pathway, move.name))) - {own}
 
 
 def as_table() -> list[tuple[str, ...]]:
@@ -342,7 +327,7 @@ def as_table() -> list[tuple[str, ...]]:
                 ", ".join(relation.words for relation in Relation if relation in move.by),
                 ", ".join(carries),
                 move.guard or "",
-                ", ".join(audience for audience in Audience if audience in move.tells),
+                ", ".join(catalogue().defaults.told.get(move.name, ())),
                 move.door,
             )
         )

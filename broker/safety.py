@@ -117,17 +117,13 @@ def _has_gone(connection: Connection, row: Any) -> bool:
 
 
 def _not_done(kind: str) -> str:
-    words = {
+    words: dict[str, str] = {
         DeadlineKind.RECEIVED: "Your message was not confirmed as stored",
         DeadlineKind.COPY_RECEIVED: "The copy of your referral was not confirmed as stored",
         DeadlineKind.DECIDED: "Your referral was not decided on",
         DeadlineKind.FILED: "Your update was neither filed nor rejected",
     }
-    return (
-        words.get(DeadlineKind(kind), "")
-        if kind in set(DeadlineKind)
-        else (f"Nothing says yet that the patient was {kind}")
-    )
+    return words.get(kind) or f"Nothing says yet that the patient was {kind}"
 
 
 def _raise(tx: Tx, prepared: Sequence[tuple[Any, About, Sequence[NewMessage] | None]]) -> None:

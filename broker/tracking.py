@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from broker import deadlines
+from broker import deadlines, referral
 from broker.acknowledging import STAYS_OPEN
 from broker.directory import BARS, Directory
 from broker.events import Destination, Kind, Priority, Recorded, Role
@@ -97,7 +97,8 @@ def _is_told(event: Recorded, role: Relation, message: Any) -> bool:
         return False
     if role in {Relation.SENDER, Relation.ACTING}:
         return True
-    return Audience.PRACTICE in MOVES[event.facts["move"]].tells
+    move = MOVES[event.facts["move"]]
+    return Audience.PRACTICE in referral.told(move, Relation.BROKER, message.pathway)
 
 
 def line(trail: Trail, directory: Directory, now: datetime) -> str:

@@ -184,7 +184,7 @@ def bars_notice(
 
 
 def _pathway(content: bytes) -> str:
-    return "blood-pressure-check" if b"pharmacy-service" in content else "eye-conditions"
+    return "blood-pressure-check" if b"pharmacy-service" in content else "other-ophthalmology"
 
 
 def _asked(content: bytes, facts: Mapping[str, str]) -> Recorded:

@@ -10,20 +10,14 @@ from typing import Any, Final
 from adapters.optometry.request import SIDES, OptometryReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
-from broker.ports import Clinical, Needs, Seek, Want, Withheld
+from broker.ports import Needs, Seek, Want, Withheld
 from fhir_profiles import codes, consent, eye, glance
 from fhir_profiles.blocks import Fault
+from fhir_profiles.pathways.catalogue import service_words
+from fhir_profiles.pathways.parts import words
 
 KEY: Final = "referral"
-SENT: Final = "sent"
 
-RECEIVERS: Final[dict[eye.Receiver, str]] = {
-    "eye-casualty": "eye casualty",
-    "macular": "macular service",
-    "general-practice": "patient's GP practice",
-    "urgent-eye": "urgent eye service",
-    "spa": "hospital's single point of access",
-}
 _EMERGENCY: Final = (
     "Send the patient to the emergency department (A&E) now, or call 999 if they cannot get there "
     "safely; do not wait for an answer."
@@ -85,34 +79,27 @@ def needs(request: OptometryReferral, now: datetime) -> Needs:
 
 
 def _want(request: OptometryReferral, judgement: eye.Judgement) -> Want:
-    table = eye.rules()
     return Want(
         key=KEY,
         kind=Kind.REFERRAL,
-        pathway=table.name,
-        pathway_version=table.version,
+        pathway=judgement.pathway.id,
+        pathway_version=judgement.pathway.version,
         priority=Priority(judgement.urgency),
         seeks=tuple(_seeks(request, judgement)),
         happened=request.date_of_sight_test,
-        clocks=tuple(
-            Clinical(clock.kind, clock.due(request.tested_on), clock.source)
-            for clock in judgement.clocks
-            # Accepted is sent: whether that was in time is known now, and nobody can act on it.
-            if clock.kind != SENT
-        ),
         reason_code=request.condition.known or request.condition.snomed or "",
     )
 
 
 def _late(request: OptometryReferral, judgement: eye.Judgement, now: datetime) -> Iterator[Problem]:
-    for clock in judgement.clocks:
-        if clock.kind == SENT and now > clock.due(request.tested_on):
-            yield Problem(
-                "date_of_sight_test",
-                "sent-late",
-                f"Sent later than the sight test allows ({clock.source}).",
-                "Telephone the receiver; the clocks for being seen and treated run on.",
-            )
+    sent = judgement.due(request.tested_on).get("sent")
+    if sent is not None and now > sent.at:
+        yield Problem(
+            "date_of_sight_test",
+            "sent-late",
+            f"Sent later than the sight test allows ({sent.span.source}).",
+            "Telephone the receiver; the clocks for being seen and treated run on.",
+        )
 
 
 def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[Seek]:
@@ -139,16 +126,16 @@ def _seeks(request: OptometryReferral, judgement: eye.Judgement) -> Iterator[See
         )
 
 
-def _words(receiver: eye.Receiver, subspecialty: str) -> str:
+def _words(receiver: str, subspecialty: str) -> str:
     clinic = codes.system("eye-subspecialty").displays.get(subspecialty)
-    return f"referrals to the {RECEIVERS[receiver]}{f' ({clinic})' if clinic else ''}"
+    return f"referrals to the {service_words(receiver)}{f' ({clinic})' if clinic else ''}"
 
 
 def _advice(judgement: eye.Judgement) -> Iterator[str]:
     # That a same-day message is not enough, and whom to telephone, the broker says for any pillar.
     if judgement.emergency_department:
         yield _EMERGENCY
-    yield f"Urgency: {eye.words(judgement.urgency)}. The rule: {judgement.rule}."
+    yield f"Urgency: {words(judgement.urgency)}. The rule: {judgement.rule}."
 
 
 def _problem(fault: Fault) -> Problem:
@@ -180,7 +167,7 @@ def withheld(raw: Mapping[str, Any]) -> Withheld | None:
     judgement = _glance(raw)
     if Priority(judgement.urgency).is_urgent:
         told = _NOBODY_TOLD.format(
-            urgency=eye.words(judgement.urgency), receiver=RECEIVERS[judgement.receiver]
+            urgency=words(judgement.urgency), receiver=service_words(judgement.receiver)
         )
         sentences.insert(0, f"{told} {_EMERGENCY}" if judgement.emergency_department else told)
     return Withheld(
@@ -200,7 +187,7 @@ def danger(raw: Mapping[str, Any]) -> str | None:
     judgement = _glance(raw)
     if not Priority(judgement.urgency).is_urgent:
         return None
-    said = _TELEPHONE.format(receiver=RECEIVERS[judgement.receiver])
+    said = _TELEPHONE.format(receiver=service_words(judgement.receiver))
     return f"{said} {_EMERGENCY}" if judgement.emergency_department else said
 
 

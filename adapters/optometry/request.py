@@ -21,7 +21,8 @@ from fhir_profiles.blocks import (
     Organisation,
     rule,
 )
-from fhir_profiles.eye import Reading, Tonometer, Urgency, of_snomed
+from fhir_profiles.eye import Reading, Tonometer, of_snomed
+from fhir_profiles.pathways.parts import Level
 from fhir_profiles.values import (
     Flagged,
     Line,
@@ -36,7 +37,7 @@ from fhir_profiles.values import (
 from fhir_profiles.working_days import london
 
 # The words of the native doors, each with the level that it stands for.
-LEVELS: Final[dict[str, Urgency]] = {
+LEVELS: Final[dict[str, Level]] = {
     "same-day": "stat",
     "urgent": "urgent",
     "within-7-days": "asap",
@@ -289,7 +290,7 @@ class OptometryReferral(Block):
     """Anything else that the receiver should know."""
 
     @property
-    def level(self) -> Urgency:
+    def level(self) -> Level:
         """The urgency that the sender asks for, as a level of the rules."""
         return LEVELS[self.urgency]
 

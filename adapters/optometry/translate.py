@@ -17,7 +17,7 @@ from fhir.resources.R4B.patient import Patient
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
 from adapters.optometry.findings import EYES, observations
-from adapters.optometry.needs import KEY, RECEIVERS, judged
+from adapters.optometry.needs import KEY, judged
 from adapters.optometry.request import Medicine, OptometryReferral
 from broker.events import Role
 from broker.ports import Context, Draft, Party
@@ -25,6 +25,7 @@ from fhir_profiles import clinical, codes, eye, focus, make, resources
 from fhir_profiles.bars.incoming import CATEGORIES
 from fhir_profiles.blocks import Organisation
 from fhir_profiles.bundle import Entries
+from fhir_profiles.pathways.catalogue import service_words
 
 EXT_URGENCY: Final = f"{codes.BASE}StructureDefinition/urgency"
 EXT_CLOCK: Final = f"{codes.BASE}StructureDefinition/clock"
@@ -159,7 +160,7 @@ class _Translation:
             update={
                 "extension": list(self._extensions()),
                 "priority__ext": reason,
-                "performerType": make.CodeableConcept(text=RECEIVERS[judgement.receiver]),
+                "performerType": make.CodeableConcept(text=service_words(judgement.receiver)),
                 "patientInstruction": request.information_for_patient,
             }
         )
@@ -193,13 +194,13 @@ class _Translation:
             both.append(resources.extension("table", valueCode=judgement.table))
         both.append(resources.extension("rule", valueString=judgement.rule))
         yield make.Extension(url=EXT_URGENCY, extension=both)
-        for clock in judgement.clocks:
+        for kind, due in judgement.due(request.tested_on).items():
             yield make.Extension(
                 url=EXT_CLOCK,
                 extension=[
-                    resources.extension("kind", valueCode=clock.kind),
-                    resources.extension("due", valueDateTime=clock.due(request.tested_on)),
-                    resources.extension("source", valueString=clock.source),
+                    resources.extension("kind", valueCode=kind),
+                    resources.extension("due", valueDateTime=due.at),
+                    resources.extension("source", valueString=due.span.source),
                 ],
             )
         if request.gp_action is not None:

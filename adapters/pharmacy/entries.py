@@ -17,7 +17,7 @@ from adapters.pharmacy.rules import Asked
 from broker.ports import Context
 from fhir_profiles import blocks, clinical, codes, focus, make, resources
 from fhir_profiles.bundle import Entries
-from fhir_profiles.pathways import pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
 from fhir_profiles.resources import concept, defined, reference
 
 PREGNANCY: Final = {
@@ -42,7 +42,7 @@ class Message:
         self.request = request
         self.context = context
         self.asked = asked
-        self.pathway = pharmacy().pathways[request.service]
+        self.pathway = pharmacy().consultations[request.service]
         self.entries = Entries(message_id)
         self.seen = request.clinical_time
         self.label = "R" if request.patient.sensitive else None

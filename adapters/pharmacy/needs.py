@@ -6,7 +6,7 @@ from adapters.pharmacy.request import Consultation
 from adapters.pharmacy.rules import Asked, judge
 from broker.events import Kind, Priority, Role, SubjectKind, highest
 from broker.ports import Closes, Needs, Seek, Want
-from fhir_profiles.pathways import pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
 
 UPDATE: Final = "update"
 REFERRAL: Final = "referral"
@@ -15,7 +15,7 @@ REFERRAL: Final = "referral"
 def needs(request: Consultation) -> Needs:
     """Return the update for the registered practice, the referral if it must act, all warnings."""
     catalogue = pharmacy()
-    pathway = catalogue.pathways[request.service]
+    version = catalogue.versions[request.service]
     judgement = judge(request)
     asked = judgement.asked
     practice = request.practice.ods
@@ -30,7 +30,7 @@ def needs(request: Consultation) -> Needs:
         key=UPDATE,
         kind=Kind.UPDATE,
         pathway=request.service,
-        pathway_version=pathway.version,
+        pathway_version=version,
         priority=_how_soon(asked),
         seeks=(seek,),
         happened=request.clinical_time,
@@ -42,7 +42,7 @@ def needs(request: Consultation) -> Needs:
                 key=REFERRAL,
                 kind=Kind.REFERRAL,
                 pathway=request.service,
-                pathway_version=f"{pathway.version}+{catalogue.shared.version}",
+                pathway_version=f"{version}+{catalogue.shared.version}",
                 priority=asked.task,
                 seeks=(seek,),
                 happened=request.clinical_time,

@@ -10,7 +10,8 @@ from broker.errors import Problem
 from broker.events import Kind, Priority, Role
 from broker.ports import Seek, Withheld
 from fhir_profiles import consent, glance
-from fhir_profiles.pathways import Facts, Value, pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
+from fhir_profiles.pathways.rules import Facts, Value
 
 _LONGEST_NAME: Final = 100
 _SOMEBODY: Final = "What was found needs somebody to act; call 999 if life is in danger."
@@ -57,7 +58,7 @@ class _Alarm(Enum):
 def _alarm(raw: Mapping[str, Any]) -> _Alarm | None:
     outcome, service = glance.word(raw.get("outcome")), glance.word(raw.get("service"))
     urgent = Priority(glance.urgency(raw.get("urgency"))).is_urgent or outcome == "gp-same-day"
-    known = service if service in pharmacy().pathways else None
+    known = service if service in pharmacy().consultations else None
     hits = list(pharmacy().escalations(known, _read_facts(raw), list(_read_pressures(raw))))
     if outcome == "emergency" or any(hit.rule.emergency for hit in hits):
         return _Alarm.HOSPITAL

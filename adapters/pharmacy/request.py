@@ -22,7 +22,7 @@ from fhir_profiles.blocks import (
     TracedPatient,
     rule,
 )
-from fhir_profiles.pathways import pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
 from fhir_profiles.values import (
     Flagged,
     GphcNumber,

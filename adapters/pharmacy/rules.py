@@ -13,7 +13,8 @@ from adapters.pharmacy.request import Consultation, Medicine, Pulse
 from broker.errors import Problem
 from broker.events import Priority, highest
 from fhir_profiles import codes
-from fhir_profiles.pathways import Escalation, Fact, Facts, Hit, Rule, pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
+from fhir_profiles.pathways.rules import Escalation, Fact, Facts, Hit, Rule
 from fhir_profiles.working_days import london
 
 URGENCIES: Final = {

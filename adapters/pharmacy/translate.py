@@ -16,7 +16,8 @@ from adapters.pharmacy.rules import judge
 from broker.events import Priority
 from broker.ports import Context, Draft
 from fhir_profiles import codes, focus, make, resources
-from fhir_profiles.pathways import ESCALATIONS, pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
+from fhir_profiles.pathways.rules import ESCALATIONS
 from fhir_profiles.resources import concept, defined, reference
 from fhir_profiles.working_days import london
 
@@ -117,7 +118,7 @@ def _said(heading: str, text: str | None) -> Iterator[tuple[str, str]]:
 
 
 def _ended(request: Consultation) -> Iterator[str]:
-    pathway = pharmacy().pathways[request.service]
+    pathway = pharmacy().consultations[request.service]
     version = f", version {request.pathway_version}" if request.pathway_version else ""
     yield f"{codes.system('pharmacy-service').display(request.service)}{version}."
     # The encounter's class has one word for a telephone and a camera.

@@ -21,6 +21,7 @@ from broker.api import (
     messages,
     native,
     organisations,
+    pathways,
     problems,
     process_message,
     referrals,
@@ -73,7 +74,7 @@ def create_app(settings: Settings, parts: Collection[Part] = EMBEDDED) -> FastAP
     app.include_router(token.router)
     for adapter in adapters.values():
         app.include_router(native.router_for(adapter))
-    for module in (messages, referrals, inbox, organisations):
+    for module in (messages, referrals, inbox, organisations, pathways):
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)
     fhir = [one.router for one in (capability, creation, definitions, process_message, resources)]

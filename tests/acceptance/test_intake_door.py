@@ -10,6 +10,7 @@ import pytest
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from fhir_profiles.pathways.catalogue import catalogue
 from tests.acceptance.place import (
     Body,
     Caller,
@@ -641,3 +642,20 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
         one["connected"] for one in taken(await pharmacy.get("/organisations/G99005"), 200)["takes"]
     ] == [False]
     problem(await pharmacy.get("/organisations/ZZZ99"), 404, "not-found")
+
+
+async def test_what_may_be_sent_to_whom_is_said_beforehand(pharmacy: Caller) -> None:
+    every = taken(await pharmacy.get("/pathways"), 200)["pathways"]
+    assert [one["id"] for one in every] == list(catalogue().entries)
+    ours = taken(await pharmacy.get("/pathways", sender="pharmacy"), 200)["pathways"]
+    assert [one["id"] for one in every if "pharmacy" in one["senders"]] == [
+        one["id"] for one in ours
+    ]
+    assert 0 < len(ours) < len(every)
+    first = ours[0]
+    assert taken(await pharmacy.get(f"/pathways/{first['id']}"), 200) == first
+    problem(await pharmacy.get("/pathways/nothing"), 404, "not-found")
+    (wrong,) = problem(await pharmacy.get("/pathways", sender="dentist"), 422, "invalid")[
+        "problems"
+    ]
+    assert wrong["field"] == "sender" and "dentistry" in wrong["todo"]

@@ -475,6 +475,7 @@ async def test_a_filter_that_cannot_be_read_is_refused_by_name(
         ("/overdue", "lmit", "limit"),
         ("/messages/00000000-0000-4000-8000-000000000000", "state", "Take it out"),
         ("/organisations/G99001", "ods", "Take it out"),
+        ("/pathways", "sendr", "sender"),
     ],
 )
 async def test_a_parameter_that_is_not_known_is_refused_by_name(

@@ -56,6 +56,8 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "/messages/{}/closure"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/FHIR/R4/$process-message"): (Scope.BARS, ""),
     ("GET", "/organisations/{}"): (Scope.DIRECTORY_READ, ""),
+    ("GET", "/pathways"): (Scope.DIRECTORY_READ, ""),
+    ("GET", "/pathways/{}"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/FHIR/R4/ServiceRequest"): (Scope.FHIR_READ, ""),
     ("POST", "/FHIR/R4/ServiceRequest/_search"): (Scope.FHIR_READ, ""),
     ("GET", "/FHIR/R4/ServiceRequest/{}"): (Scope.FHIR_READ, "resource"),

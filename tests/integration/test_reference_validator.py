@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from broker.events import REFERRAL_SUBMITTED
-from fhir_profiles import codes, profiles
+from fhir_profiles import authored, codes, profiles, strict_json
 from fhir_profiles.compiler.library import shared
 from tests import made
 from tests.reference import validator
@@ -30,7 +30,8 @@ STANDS_FOR = {
 
 def definitions() -> dict[str, bytes]:
     """Every file of ours that defines something."""
-    return {path.name: path.read_bytes() for path in sorted(validator.DEFINITIONS.glob("*.json"))}
+    held = authored.definitions().items()
+    return {f"{name}.json": strict_json.dumps(one) for name, one in held}
 
 
 def bundles() -> dict[str, bytes]:
@@ -225,7 +226,7 @@ def by_ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[validato
     """The verdict of the reference validator on each file, by our definitions and FHIR's alone."""
     good = {name: by_ours_alone(one) for name, one in bundles().items()}
     files = definitions() | good | bad()
-    return validator.judge(files, tmp_path_factory.mktemp("judged"), [validator.DEFINITIONS])
+    return validator.judge(files, tmp_path_factory.mktemp("judged"))
 
 
 def test_every_resource_that_we_make_names_its_profile() -> None:
@@ -255,9 +256,8 @@ def by_official(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[vali
     """The verdict on each file by the definitions of UK Core and BaRS."""
     if MISSING:
         pytest.skip("the definitions of UK Core and BaRS are not at hand")
-    folders = [validator.DEFINITIONS, *validator.OFFICIAL]
     folder = tmp_path_factory.mktemp("official")
-    return validator.judge(definitions() | bundles(), folder, folders)
+    return validator.judge(definitions() | bundles(), folder, validator.OFFICIAL)
 
 
 # BaRS demands the words of a list that UK Core, on which it is built, has since replaced.

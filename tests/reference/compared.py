@@ -33,7 +33,7 @@ def compared(good: Sequence[tuple[str, bytes]], made: Sequence[Mutant]) -> list[
     folders = [published.DATA / "ukcore" / name for name in published.DEFINITIONS]
     with tempfile.TemporaryDirectory() as work:
         files = {**dict(good), **spoilt}
-        verdicts = validator.judge(files, Path(work), [validator.DEFINITIONS, *folders])
+        verdicts = validator.judge(files, Path(work), folders)
     return [
         Compared(
             mutant=one,

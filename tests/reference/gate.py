@@ -69,7 +69,7 @@ def _by_the_reference(found: Sequence[Composed]) -> list[str]:
     has_official = not published.MISSING
     named = {f"{place}: {one.where}": one for place, one in enumerate(found)}
     files = {name: claiming(one, is_official=has_official) for name, one in named.items()}
-    folders = [validator.DEFINITIONS, *(validator.OFFICIAL if has_official else ())]
+    folders = validator.OFFICIAL if has_official else ()
     with tempfile.TemporaryDirectory() as work:
         verdicts = validator.judge(files | published.bad(), Path(work), folders)
     return problems(named, verdicts, is_official=has_official)

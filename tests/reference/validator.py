@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fhir_profiles import authored
 from tests.databases import REQUIRED
 
 ROOT = Path(__file__).parents[2]
-DEFINITIONS = ROOT / "fhir_profiles" / "definitions"
 SHARED = ROOT.parent / "shared" / "data" / "ukcore"
 OFFICIAL = [
     SHARED / name
@@ -55,9 +55,10 @@ def jars() -> Path:
 
 
 def judge(
-    files: Mapping[str, bytes], folder: Path, definitions: Sequence[Path]
+    files: Mapping[str, bytes], folder: Path, others: Sequence[Path] = ()
 ) -> dict[str, list[Issue]]:
-    """Return what is wrong with each file; they are laid down in `folder`, which is empty."""
+    """Return what is wrong with each file by our definitions and others; all is laid down in
+    `folder`, which is empty."""
     paths = {folder / f"{place}.json": name for place, name in enumerate(files)}
     for path, name in paths.items():
         path.write_bytes(files[name])
@@ -68,7 +69,8 @@ def judge(
             "-cp",
             f"{jars()}/*",
             ROOT / "tests/reference/Judge.java",
-            *definitions,
+            authored.laid_down(folder / "ours"),
+            *others,
         ],
         input="".join(f"{path}\n" for path in paths),
         capture_output=True,

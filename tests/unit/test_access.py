@@ -45,6 +45,7 @@ OWN = {
     Action.LIST_OVERDUE: "messages:read",
     Action.LIST_INBOX: "inbox:read",
     Action.READ_ORGANISATION: "directory:read",
+    Action.READ_PATHWAYS: "directory:read",
     Action.SEARCH_RESOURCES: "fhir:read",
     Action.CREATE_RESOURCE: "fhir:write",
     Action.PROCESS_MESSAGE: "bars:process-message",

@@ -14,7 +14,7 @@ from fhir_profiles.bars import answer, definitions
 from fhir_profiles.bars.codes import CANCELLED, REQUEST, RESPONSE, use_case
 from fhir_profiles.bars.outgoing import held
 from fhir_profiles.bundle import given_id
-from fhir_profiles.pathways import pharmacy
+from fhir_profiles.pathways.pharmacy import pharmacy
 from tests import made
 from tests.published import DATA, needed
 
@@ -485,8 +485,11 @@ def test_a_notice_whose_referral_is_not_at_hand_is_told_as_everybody_is() -> Non
 
 
 def test_every_pathway_is_of_a_use_case_and_none_is_of_bars_own() -> None:
-    assert {use_case(name) for name in pharmacy().pathways} == {"pharmacy-to-general-practice"}
-    assert use_case("eye-conditions") == "optometry-to-eye-care"
+    found = {use_case(name) for name in pharmacy().consultations}
+    assert found == {"pharmacy-to-general-practice"}
+    assert use_case("cataract") == "optometry-to-eye-care"
+    assert use_case("orthodontics") == "dentistry-to-dental-care"
+    assert use_case("podiatry") == "referral"
     assert use_case("a pathway of tomorrow") == "referral"
 
 

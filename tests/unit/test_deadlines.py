@@ -7,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.deadlines import (
-    RULES,
     Deadline,
     DeadlineKind,
-    as_table,
     deadlines_for,
     in_words,
     is_overdue,
@@ -183,23 +181,37 @@ def test_a_deadline_reads_as_a_person_says_it_in_london_time() -> None:
     assert in_words(MONDAY) == "by 10:00 on Monday 23 November"
 
 
-def test_each_rule_has_hours_or_days_and_the_table_shows_them_all() -> None:
-    assert all(bool(rule.hours) != bool(rule.working_days) for rule in RULES)
-    heading, *rows = as_table()
-    assert len(rows) == len(RULES)
-    assert all(len(row) == len(heading) for row in rows)
-    assert rows[0] == (
-        "update, referral",
-        "acting",
-        "same day",
-        "received within 1 hour of the clinical event",
-        "receiver",
+def test_a_pathway_and_a_reason_bring_clocks_of_their_own_with_their_sources() -> None:
+    found = deadlines_for(
+        Kind.REFERRAL,
+        ACTING,
+        Priority.ASAP,
+        date(2026, 11, 23),
+        MONDAY,
+        pathway="suspected-wet-amd",
+        reason="suspected-wet-amd",
     )
-    assert rows[4][:3] == (
-        "update, referral, notice",
-        "copy",
-        "same day, urgent, within 7 days, routine",
+    assert {one.kind: (in_words(one.due), one.source) for one in found if "(" in one.source} == {
+        "seen": (
+            "by 18:30 on Monday 30 November",
+            "seen within 7 days of the clinical event (RCOphth)",
+        ),
+        "treated": (
+            "by 18:30 on Monday 7 December",
+            "treated within 14 days of the clinical event (RCOphth)",
+        ),
+    }
+
+
+def test_days_are_counted_from_the_london_date_of_the_clinical_event() -> None:
+    late = datetime(2026, 10, 1, 23, 30, tzinfo=UTC)  # 2 October in London
+    accepted = datetime(2026, 10, 2, 9, 0, tzinfo=UTC)
+    kind, pathway = Kind.REFERRAL, "suspected-wet-amd"
+    found = deadlines_for(
+        kind, ACTING, Priority.ASAP, late, accepted, pathway=pathway, reason=pathway
     )
+    (seen,) = [one.due for one in found if one.kind == "seen"]
+    assert seen == datetime(2026, 10, 9, 17, 30, tzinfo=UTC)
 
 
 MOMENTS = st.timedeltas(timedelta(0), timedelta(days=1095)).map(

@@ -3,22 +3,22 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from importlib.resources import files
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from fhir_profiles import codes, eye, identifiers
-from fhir_profiles.eye import EyeRules, Judgement, Reading, Tonometer, Urgency, judge
+from fhir_profiles.eye import EyeRules, Judgement, Reading, Tonometer, judge
+from fhir_profiles.pathways import documents
+from fhir_profiles.pathways.parts import Level, at_least_as_urgent
 
 ZOSTER_SNOMED = "4740000"
 SNOMED_WITHOUT_ROW = "9826008"
 
 
 def of(
-    sender: Urgency,
+    sender: Level,
     code: str | None = "raised-pressure",
     *readings: Reading,
     why_not_gp: str | None = None,
@@ -39,8 +39,9 @@ def remarks(judgement: Judgement) -> list[str]:
 # -- the data ------------------------------------------------------------------------------------
 
 
-def test_every_code_has_one_row_and_every_row_a_code() -> None:
+def test_every_condition_is_a_reason_of_a_pathway_of_the_eye() -> None:
     assert list(eye.conditions()) == list(codes.system("eye-condition").displays)
+    assert {eye.row(code).entry.group for code in eye.conditions()} == {"eye"}
 
 
 def test_the_emergencies_of_the_college_are_same_day() -> None:
@@ -64,13 +65,8 @@ def test_only_suspected_wet_amd_goes_to_the_macular_service() -> None:
 
 
 def test_a_row_with_emergency_department_words_is_marked_local() -> None:
-    assert all(row.local for row in eye.rules().conditions if row.emergency_department)
-
-
-def test_every_row_names_its_source_and_a_local_one_says_what_is_local() -> None:
-    for row in eye.rules().conditions:
-        assert row.source
-        assert ("local" in row.source) == row.local, row.code
+    rows = [eye.row(code).reason for code in eye.conditions()]
+    assert all(reason.local for reason in rows if reason.emergency)
 
 
 def test_a_snomed_code_beside_a_condition_is_valid_and_leads_back_to_it() -> None:
@@ -83,39 +79,17 @@ def test_a_snomed_code_beside_a_condition_is_valid_and_leads_back_to_it() -> Non
     assert eye.of_snomed(SNOMED_WITHOUT_ROW) is None
 
 
-def raw() -> dict[str, Any]:
-    folder = files("fhir_profiles") / "pathways" / "eye-conditions.yaml"
-    table = yaml.safe_load(folder.read_text("utf-8"))
-    assert isinstance(table, dict)
-    return table
-
-
 def broken() -> Iterator[Any]:
-    table = raw()
-    table["conditions"].append(table["conditions"][0])
-    yield pytest.param(table, "two rows", id="a condition twice")
-    table = raw()
-    table["conditions"].pop()
-    yield pytest.param(table, "other-eye-condition", id="a condition without a row")
-    table = raw()
-    table["conditions"][0]["colour"] = "red"
-    yield pytest.param(table, "colour", id="an unknown field")
-    table = raw()
-    table["conditions"][0]["urgency"] = "soon"
-    yield pytest.param(table, "urgency", id="an unknown urgency")
-    table = raw()
-    table["pressure-lines"][0]["code"] = "very-high"
-    yield pytest.param(table, "very-high", id="a pressure line without a row")
-    table = raw()
-    table["pressure-lines"][0]["when"] = {}
-    yield pytest.param(table, "bound", id="a pressure line without a bound")
-    table = raw()
-    table["conditions"][0]["clocks"] = [{"kind": "seen", "source": "nobody"}]
-    yield pytest.param(table, "working-days", id="a clock that counts nothing")
+    line = {"code": "pressure-above-35", "when": {"above": 35}}
+    yield pytest.param({**line, "code": "very-high"}, "very-high", id="without a condition")
+    yield pytest.param({**line, "when": {}}, "bound", id="without a bound")
 
 
-@pytest.mark.parametrize(("table", "named"), list(broken()))
-def test_a_fault_in_the_table_is_refused_and_named(table: dict[str, Any], named: str) -> None:
+@pytest.mark.parametrize(("line", "named"), list(broken()))
+def test_a_pressure_line_that_is_wrong_is_refused_and_named(
+    line: dict[str, Any], named: str
+) -> None:
+    table = {**documents.read("eye.yaml"), "pressure-lines": [line]}
     with pytest.raises(ValidationError, match=named):
         EyeRules.model_validate(table)
 
@@ -126,15 +100,15 @@ def test_a_fault_in_the_table_is_refused_and_named(table: dict[str, Any], named:
 @pytest.mark.parametrize("code", eye.conditions())
 @pytest.mark.parametrize("sender", ["stat", "urgent", "asap", "routine"])
 def test_the_senders_urgency_is_never_lowered_and_the_tables_always_counts(
-    code: str, sender: Urgency
+    code: str, sender: Level
 ) -> None:
     judgement = of(sender, code)
     table = eye.row(code).urgency
     assert judgement.sender == sender
     assert judgement.table == table
     assert judgement.urgency in {sender, table}
-    assert eye.at_least_as_urgent(judgement.urgency, sender)
-    assert eye.at_least_as_urgent(judgement.urgency, table)
+    assert at_least_as_urgent(judgement.urgency, sender)
+    assert at_least_as_urgent(judgement.urgency, table)
 
 
 def test_the_table_raises_the_senders_urgency_and_says_by_which_rule() -> None:
@@ -224,7 +198,7 @@ def test_a_missing_practice_is_no_matter_where_the_gp_is_not_the_receiver() -> N
     ],
 )
 def test_the_lines_above_35_and_at_40_raise_any_condition(
-    pressure: str, urgency: Urgency, receiver: str
+    pressure: str, urgency: Level, receiver: str
 ) -> None:
     judgement = of("routine", "cataract", measured(pressure))
     assert (judgement.urgency, judgement.receiver) == (urgency, receiver)
@@ -287,7 +261,7 @@ def test_every_unconfirmed_pressure_is_named_with_its_own_field() -> None:
     ("sender", "warned"), [("stat", False), ("urgent", False), ("asap", True), ("routine", True)]
 )
 def test_no_repeat_is_asked_of_a_referral_that_is_urgent_or_higher(
-    sender: Urgency, warned: bool
+    sender: Level, warned: bool
 ) -> None:
     judgement = of(sender, "raised-pressure", measured("26"))
     assert ("pressure-not-confirmed" in remarks(judgement)) == warned
@@ -309,8 +283,8 @@ def test_no_repeat_is_asked_of_one_eye_when_the_other_is_above_35() -> None:
 def test_wet_amd_is_sent_in_a_working_day_seen_in_7_days_and_treated_in_14() -> None:
     # A Friday: the next working day is Monday. The clocks go back on 25 October.
     friday = date(2026, 10, 16)
-    due = {clock.kind: clock.due(friday) for clock in of("asap", "suspected-wet-amd").clocks}
-    assert due == {
+    due = of("asap", "suspected-wet-amd").due(friday)
+    assert {clock: one.at for clock, one in due.items()} == {
         "sent": datetime(2026, 10, 19, 17, 30, tzinfo=UTC),
         "seen": datetime(2026, 10, 23, 17, 30, tzinfo=UTC),
         "treated": datetime(2026, 10, 30, 18, 30, tzinfo=UTC),
@@ -318,7 +292,7 @@ def test_wet_amd_is_sent_in_a_working_day_seen_in_7_days_and_treated_in_14() -> 
 
 
 def test_no_other_condition_carries_clocks() -> None:
-    carrying = [code for code in eye.conditions() if eye.row(code).clocks]
+    carrying = [code for code in eye.conditions() if eye.row(code).reason.clocks]
     assert carrying == ["suspected-wet-amd"]
 
 

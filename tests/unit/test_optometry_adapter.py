@@ -283,7 +283,7 @@ def test_a_referral_asks_for_one_message_by_its_table_row() -> None:
     assert (needs.organisation, needs.reference) == ("TPX01", "CV-2026-000101")
     assert (needs.subject, needs.consent) == (SubjectKind.REFERRAL, True)
     assert (want.key, want.kind) == ("referral", Kind.REFERRAL)
-    assert want.pathway == "eye-conditions"
+    assert want.pathway == "suspected-wet-amd"
     assert want.priority is Priority.ASAP
     assert want.required
 
@@ -364,12 +364,9 @@ def test_a_snomed_code_without_a_row_is_warned_of_and_the_senders_urgency_stands
     assert ("condition.snomed", "condition-without-a-rule") in warned(raw)
 
 
-def test_wet_amd_carries_the_clocks_that_still_run() -> None:
-    clocks = {clock.kind: clock.due for clock in needed(body()).wants[0].clocks}
-    assert clocks == {
-        "seen": datetime(2026, 10, 8, 17, 30, tzinfo=UTC),
-        "treated": datetime(2026, 10, 15, 17, 30, tzinfo=UTC),
-    }
+def test_the_condition_is_the_reason_that_the_catalogue_has_clocks_for() -> None:
+    want = needed(body()).wants[0]
+    assert (want.pathway, want.reason_code) == ("suspected-wet-amd", "suspected-wet-amd")
 
 
 def test_wet_amd_sent_after_the_next_working_day_is_warned_of() -> None:
@@ -378,12 +375,6 @@ def test_wet_amd_sent_after_the_next_working_day_is_warned_of() -> None:
     late = datetime(2026, 10, 2, 17, 30, 1, tzinfo=UTC)
     assert "sent-late" not in {code for _, code in warned(body(), in_time)}
     assert ("date_of_sight_test", "sent-late") in warned(body(), late)
-
-
-def test_the_clocks_start_on_the_london_date_of_the_sight_test() -> None:
-    raw = body(date_of_sight_test="2026-10-01T23:30:00Z")
-    needs = needed(raw, datetime(2026, 10, 2, 9, 0, tzinfo=UTC))
-    assert needs.wants[0].clocks[0].due == datetime(2026, 10, 9, 17, 30, tzinfo=UTC)
 
 
 def test_happened_is_the_sight_test_with_its_time_if_it_is_known() -> None:

@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from adapters.pharmacy import request
 from fhir_profiles import blocks, codes, identifiers
-from fhir_profiles.pathways import Condition, Escalation, Facts, Pathway, Rule, Shared, pharmacy
+from fhir_profiles.pathways.consultation import Consultation, Shared
+from fhir_profiles.pathways.pharmacy import pharmacy
+from fhir_profiles.pathways.rules import Condition, Escalation, Facts, Rule
 
 CATALOGUE = pharmacy()
 CALM: Facts = {
@@ -62,15 +64,14 @@ def task(rule_id: str) -> str | None:
 
 
 def test_there_are_exactly_twelve_services() -> None:
-    assert len(CATALOGUE.pathways) == 12
-    assert set(CATALOGUE.pathways) == set(get_args(request.Service))
-    assert set(CATALOGUE.pathways) == set(codes.system("pharmacy-service").displays)
+    assert len(CATALOGUE.consultations) == 12
+    assert set(CATALOGUE.consultations) == set(get_args(request.Service))
+    assert set(CATALOGUE.consultations) == set(codes.system("pharmacy-service").displays)
 
 
 def test_every_rule_names_its_source() -> None:
     rules: list[Rule | Escalation] = [*CATALOGUE.shared.escalations, *CATALOGUE.shared.warnings]
-    for pathway in CATALOGUE.pathways.values():
-        assert pathway.source
+    for pathway in CATALOGUE.consultations.values():
         rules += pathway.rules
     assert all(rule.source for rule in rules)
     assert len({rule.id for rule in CATALOGUE.shared.escalations}) == len(
@@ -87,13 +88,14 @@ def test_what_the_reference_does_not_confirm_is_marked_local() -> None:
         "pressure-low-with-falls",
     }
     assert all(
-        pathway.gateway is None or pathway.gateway.local for pathway in CATALOGUE.pathways.values()
+        pathway.gateway is None or pathway.gateway.local
+        for pathway in CATALOGUE.consultations.values()
     )
 
 
 def test_every_snomed_code_of_the_data_has_a_right_check_digit() -> None:
-    found = [pathway.encounter.code for pathway in CATALOGUE.pathways.values()]
-    found += [it.diagnosis.code for it in CATALOGUE.pathways.values() if it.diagnosis]
+    found = [pathway.encounter.code for pathway in CATALOGUE.consultations.values()]
+    found += [it.diagnosis.code for it in CATALOGUE.consultations.values() if it.diagnosis]
     for name in ("blood-pressure", "observation-kind"):
         for properties in codes.system(name).properties.values():
             found += [value for value in properties.values() if value.isdigit()]
@@ -159,7 +161,7 @@ def test_what_a_body_may_say_is_what_the_definitions_have(names: Any, literal: A
                 "emergency": True,
             },
         ),
-        (Pathway, {"service": "x"}),
+        (Consultation, {"strand": "x"}),
         (Shared, {"version": "x"}),
     ],
 )
@@ -224,7 +226,7 @@ def test_the_ages_of_a_pathway_are_inclusive(
 def test_only_the_urinary_pathway_asks_for_a_sex() -> None:
     assert warned("uncomplicated-uti", sex="male") == ["sex-outside-pathway"]
     assert warned("uncomplicated-uti", sex="not-given") == ["sex-not-given"]
-    for service in set(CATALOGUE.pathways) - {"uncomplicated-uti"}:
+    for service in set(CATALOGUE.consultations) - {"uncomplicated-uti"}:
         assert warned(service, sex="male", age=Decimal(17 if "otitis" in service else 40)) == []
 
 
@@ -271,7 +273,7 @@ def test_each_exclusion_of_a_pathway_draws_its_warning(service: str, exclusions:
 
 
 def test_a_gateway_not_met_or_not_stated_is_warned_of_in_clinical_pathways_only() -> None:
-    for service, pathway in CATALOGUE.pathways.items():
+    for service, pathway in CATALOGUE.consultations.items():
         age = Decimal(17 if "otitis" in service else 40)
         clinical = pathway.strand == "clinical-pathway"
         assert (pathway.gateway is not None) == clinical
@@ -313,7 +315,7 @@ def test_a_combined_pill_needs_a_pressure_and_a_body_mass_index(service: str) ->
 
 
 def test_pregnancy_contradicts_a_contraceptive_that_was_supplied() -> None:
-    for service in CATALOGUE.pathways:
+    for service in CATALOGUE.consultations:
         if service.startswith("contraception"):
             assert warned(service, pregnant=True) == ["exclusion-present"]
             assert warned(service, pregnant=True, supplied=False) == []
@@ -338,7 +340,7 @@ def test_under_both_lines_there_is_no_crisis(systolic: Any, diastolic: Any) -> N
 
 def test_a_crisis_is_for_the_same_day_in_every_service() -> None:
     assert task("pressure-crisis") == "stat"
-    for service in CATALOGUE.pathways:
+    for service in CATALOGUE.consultations:
         assert escalated(pressure(180, 80), service=service) == ["pressure-crisis"]
 
 
@@ -408,7 +410,7 @@ def test_an_irregular_pulse_counts_once_it_is_confirmed() -> None:
 
 
 def test_a_pressure_that_stopped_a_contraceptive_supply_is_for_within_7_days() -> None:
-    for service in CATALOGUE.pathways:
+    for service in CATALOGUE.consultations:
         found = escalated(service=service, no_supply_reason="raised-blood-pressure")
         contraceptive = service.startswith("contraception")
         assert found == (["pressure-stopped-supply"] if contraceptive else [])

@@ -236,17 +236,18 @@ def test_a_redirected_referral_waits_for_the_new_receivers_receipt() -> None:
 def test_sender_and_practice_hear_of_every_outcome() -> None:
     for move in MOVES.values():
         if move.to is not None and STAGES[move.to].is_terminal:
-            assert Audience.PRACTICE in move.tells, move.name
-            assert Audience.SENDER in move.tells or move.by == {Relation.SENDER}, move.name
+            hears = told(move, Relation.BROKER, "")
+            assert Audience.PRACTICE in hears, move.name
+            assert Audience.SENDER in hears or move.by == {Relation.SENDER}, move.name
 
 
 def test_nobody_is_told_of_its_own_decision() -> None:
     for move in MOVES.values():
         for relation in move.by:
             own = {Relation.SENDER: Audience.SENDER, Relation.ACTING: Audience.RECEIVER}
-            assert own.get(relation) not in told(move, relation)
-    assert told(MOVES["decline"], Relation.SENDER) == {Audience.RECEIVER, Audience.PRACTICE}
-    assert told(MOVES["expire"], Relation.BROKER) == set(Audience)
+            assert own.get(relation) not in told(move, relation, "")
+    assert told(MOVES["decline"], Relation.SENDER, "") == {Audience.RECEIVER, Audience.PRACTICE}
+    assert told(MOVES["expire"], Relation.BROKER, "") == set(Audience)
 
 
 def test_a_rejection_must_carry_a_coded_reason_and_advice() -> None:
@@ -290,7 +291,7 @@ def test_the_table_can_be_drawn_whole() -> None:
     assert rows[2][4:] == (
         "reason, advice, practice_actions?",
         "",
-        "sender, registered practice",
+        "sender, practice",
         "POST /referrals/{id}/{move}",
     )
     assert rows[6] == (
@@ -300,6 +301,6 @@ def test_the_table_can_be_drawn_whole() -> None:
         "receiver",
         "note?",
         "only the organisation that decided, on the same London day",
-        "sender, registered practice",
+        "sender, practice",
         "POST /referrals/{id}/{move}",
     )

@@ -1,0 +1,137 @@
+"""The pages of docs/ that are drawn from what the code reads.
+
+`python -m tests.pages` draws them anew.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, get_args
+
+from fhir_profiles import codes
+from fhir_profiles.pathways.catalogue import ITEMS, OUTCOMES, catalogue, service_words
+from fhir_profiles.pathways.entry import Entry
+from fhir_profiles.pathways.parts import LEVELS, Group, Sourced, words
+
+ROOT: Final = Path(__file__).parents[1]
+LOCAL: Final = "*local*"
+
+
+def pathways() -> str:
+    """Return docs/pathways.md: every entry of the catalogue."""
+    groups = get_args(Group)
+    entries = sorted(catalogue().entries.values(), key=lambda one: groups.index(one.group))
+    parts = [
+        "# Pathways",
+        "Drawn from `fhir_profiles/pathways/` by `python -m tests.pages`; a test holds it true. "
+        "`GET /pathways` publishes the same. What no document at hand confirms is marked "
+        f"{LOCAL}: it is to be agreed where the broker is used. To add one, see CONTRIBUTING.md.",
+        _table(
+            ("pathway", "from", "to", "level at least"),
+            (
+                (
+                    f"[{one.name}](#{_anchor(one.name)})",
+                    _senders(one),
+                    ", ".join(map(service_words, one.receivers)),
+                    words(one.urgency),
+                )
+                for one in entries
+            ),
+        ),
+        "## What holds for all",
+        "By when, unless the pathway says otherwise:",
+        _table(("level", *_DEFAULT_CLOCKS), _usual_clocks()),
+        "Who hears of a move, beside who makes it:",
+        _table(
+            ("move", "who hears of it"),
+            ((move, ", ".join(told)) for move, told in catalogue().defaults.told.items()),
+        ),
+    ]
+    for group in groups:
+        parts.append(f"## {group.capitalize()}")
+        parts += [text for one in entries if one.group == group for text in _entry(one)]
+    return "\n\n".join(parts) + "\n"
+
+
+_DEFAULT_CLOCKS: Final = ("received", "decided", "filed")
+
+
+def _usual_clocks() -> Iterator[tuple[str, ...]]:
+    for level in LEVELS:
+        clocks = catalogue().defaults.clocks[level]
+        yield (words(level), *(f"within {clocks[name]}" for name in _DEFAULT_CLOCKS))
+
+
+def _entry(entry: Entry) -> Iterator[str]:
+    yield f"### {entry.name}"
+    lines = [
+        f"`{entry.id}` {entry.version}, {words(entry.urgency)} at least. {_source(entry)}",
+        f"From {_senders(entry)} to {', '.join(map(service_words, entry.receivers))}.",
+        f"Holds at least: {_displays(ITEMS, entry.minimum)}.",
+        f"May end as: {_displays(OUTCOMES, entry.outcomes)}.",
+    ]
+    lines += [
+        f"{words(level).capitalize()}: "
+        + "; ".join(f"{name} within {span}{_said(span)}" for name, span in clocks.items())
+        + "."
+        for level, clocks in entry.clocks.items()
+    ]
+    lines += [
+        f"Of `{move}` hear: {', '.join(told) or 'nobody'}." for move, told in entry.told.items()
+    ]
+    yield "\n".join(f"- {line}" for line in lines)
+    yield _table(
+        ("reason", "code", "level", "to", "by when", "source"),
+        (
+            (
+                one.words + (" (999 or A&E)" if one.emergency else ""),
+                f"`{one.code}`",
+                words(one.urgency or entry.urgency),
+                service_words(one.receiver or entry.receivers[0]),
+                "; ".join(f"{name} within {span}" for name, span in one.clocks.items()),
+                _source(one),
+            )
+            for one in entry.reasons
+        ),
+    )
+    if entry.red_flags:
+        yield _table(
+            ("red flag", "code", "leads to", "source"),
+            ((one.words, f"`{one.code}`", one.leads_to, _source(one)) for one in entry.red_flags),
+        )
+
+
+def _senders(entry: Entry) -> str:
+    return ", ".join([*entry.senders, *(["the patient"] if entry.self_referral else [])])
+
+
+def _anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+
+
+def _displays(system: str, named: Sequence[str]) -> str:
+    displays = codes.system(system).displays
+    return "; ".join(displays[one] for one in named)
+
+
+def _said(part: Sourced) -> str:
+    said = ", ".join(filter(None, (part.source, LOCAL if part.local else "")))
+    return f" ({said})" if said else ""
+
+
+def _source(part: Sourced) -> str:
+    return " ".join(filter(None, (part.source, LOCAL if part.local else "")))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(one.replace('|', '/') for one in line)} |" for line in lines)
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {"docs/pathways.md": pathways}
+
+
+if __name__ == "__main__":
+    for path, drawn in PAGES.items():
+        (ROOT / path).write_text(drawn(), encoding="utf-8")
