@@ -24,7 +24,7 @@ from benchmarks import rig
 from broker import profile_packages
 from broker.events import Role
 from broker.ports import Context, Party
-from fhir_profiles import focus, strict_json
+from fhir_profiles import authored, focus, strict_json
 from fhir_profiles.message import Site
 from fhir_profiles.profiles import Profiles
 
@@ -32,7 +32,6 @@ NAME: Final = "validation"
 AIM: Final = 0.4
 FASTER: Final = 40
 ROOT: Final = Path(__file__).parents[1]
-OWN: Final = ROOT / "fhir_profiles" / "definitions"
 OFFICIAL: Final = ROOT.parent / "shared" / "data" / "ukcore"
 FOLDERS: Final = ("ukcore-pkg-0.23.0-json-snapshots", "ukcore-staging-xml", "bars-xml")
 NOW: Final = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -117,6 +116,7 @@ def _judged(
         [ROOT / "scripts/reference-validator"], capture_output=True, text=True, check=True
     )
     with tempfile.TemporaryDirectory() as place:
+        ours = authored.laid_down(Path(place) / "ours")
         paths = {Path(place) / f"{number}.json": name for number, name in enumerate(held)}
         for path, name in paths.items():
             path.write_bytes(held[name])
@@ -124,7 +124,7 @@ def _judged(
         ran = subprocess.run(  # noqa: S603 - the validator that the script fetched
             [
                 *("java", "-Xmx700m", "-cp", f"{found.stdout.strip()}/*"),
-                *(ROOT / "tests/reference/Judge.java", *folders, OWN),
+                *(ROOT / "tests/reference/Judge.java", *folders, ours),
             ],
             input="\n".join(lines) + "\n",
             capture_output=True,
