@@ -60,11 +60,9 @@ class Block(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        found = dict.fromkeys(cls.rules)
-        found.update(
-            (name, None) for name, member in vars(cls).items() if getattr(member, "is_rule", False)
-        )
-        cls.rules = tuple(found)
+        found = [rule for base in reversed(cls.__mro__) for rule in vars(base).get("rules", ())]
+        found += [name for name, it in vars(cls).items() if getattr(it, "is_rule", False)]
+        cls.rules = tuple(dict.fromkeys(found))
 
     @model_validator(mode="wrap")
     @classmethod

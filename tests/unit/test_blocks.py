@@ -448,3 +448,26 @@ def test_the_schema_of_a_patient_is_a_page_that_can_be_read() -> None:
 def test_grace_is_five_minutes() -> None:
     just = (NOW + timedelta(minutes=5)).isoformat()
     assert read(Times, {"at": just})
+
+
+def test_a_block_that_is_made_of_several_keeps_the_rules_of_each() -> None:
+    class Left(Block):
+        left: int = 0
+
+        @rule
+        def _of_left(self, _: datetime) -> Iterator[Finding]:
+            yield Finding(("left",), "left", "Left.")
+
+    class Right(Block):
+        right: int = 0
+
+        @rule
+        def _of_right(self, _: datetime) -> Iterator[Finding]:
+            yield Finding(("right",), "right", "Right.")
+
+    class Both(Left, Right):
+        both: int = 0
+
+    with pytest.raises(ValidationError) as raised:
+        Both.model_validate({}, context={"now": datetime.now(UTC)})
+    assert {fault.code for fault in to_problems(raised.value, Both)} == {"left", "right"}
