@@ -205,13 +205,13 @@ def readable() -> tuple[frozenset[Relation], frozenset[Relation]]:
 
 
 def submit_scope(door: str) -> str:
-    """Return the scope that a pillar's door asks for."""
-    return f"{door}:submit"
+    """Return the scope that a door asks for: one for all of a pillar's (`pharmacy.referrals`)."""
+    return f"{door.partition('.')[0]}:submit"
 
 
 def scopes(doors: Iterable[str]) -> list[str]:
     """Return every scope that a client may be given, with these doors."""
-    return sorted([*Scope, *(submit_scope(door) for door in doors)])
+    return sorted({*Scope, *(submit_scope(door) for door in doors)})
 
 
 def as_table() -> list[tuple[str, ...]]:

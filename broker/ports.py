@@ -201,8 +201,9 @@ class Translator(Protocol):
 class Adapter(Translator, Protocol):
     """Pure translation between one pillar's own words and FHIR. The same input, the same bytes.
 
-    `door` is the path it is posted to, `examples` complete bodies by name, which the OpenAPI page
-    shows and the tests post unmodified.
+    `name` is its pillar's, with a word after a dot where the pillar has several doors
+    (`pharmacy.referrals`). `door` is the path it is posted to, `examples` complete bodies by name,
+    which the OpenAPI page shows and the tests post unmodified.
     """
 
     @property

@@ -4,15 +4,16 @@ Each is a `Block` (see `rules`): validate with `context={"now": aware datetime}`
 turns what is raised into sentences in the sender's own words.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from fhir_profiles import codes, identifiers
 from fhir_profiles.faults import Fault, to_problems
+from fhir_profiles.pathways.parts import Level
 from fhir_profiles.rules import Block, Finding, rule
 from fhir_profiles.values import (
     BirthDate,
@@ -33,6 +34,7 @@ from fhir_profiles.values import (
 )
 
 __all__ = [
+    "URGENCIES",
     "Address",
     "Allergy",
     "AnyPatient",
@@ -47,7 +49,10 @@ __all__ = [
     "Patient",
     "PersonName",
     "Pharmacist",
+    "Provider",
+    "TakenMedicine",
     "TracedPatient",
+    "Urgency",
     "rule",
     "to_problems",
 ]
@@ -71,6 +76,16 @@ Contact = Literal[
 Ethnicity = Literal[
     "A", "B", "C", "D", "E", "F", "G", "H", "J", "K", "L", "M", "N", "P", "R", "S", "Z", "99"
 ]
+
+
+Urgency = Literal["same-day", "urgent", "within-7-days", "routine"]
+# The words of the native doors, each with the level that it stands for.
+URGENCIES: Final[Mapping[Urgency, Level]] = {
+    "same-day": "stat",
+    "urgent": "urgent",
+    "within-7-days": "asap",
+    "routine": "routine",
+}
 
 
 class PersonName(Block):
@@ -113,6 +128,17 @@ class Organisation(Block):
     """Its name, as the sender knows it."""
     telephone: Line | None = Field(default=None, examples=["0113 496 0100"])
     """Its telephone number, as the sender knows it."""
+
+
+class Provider(Block):
+    """The provider that the referral is to go to, instead of the one that routing would find."""
+
+    ods: OdsCode = Field(examples=["RXX01"])
+    """ODS code of the provider."""
+    service: Line | None = Field(default=None, examples=["RXX01-SPA"])
+    """The service there, by its code in the directory, if it has several."""
+    chosen_by_patient: Flagged = False
+    """Whether the patient chose it."""
 
 
 class Patient(Block):
@@ -271,6 +297,17 @@ class Allergy(Block):
     """What the patient does not tolerate."""
     reaction: Line | None = Field(default=None, examples=["Rash"])
     """What happened."""
+
+
+class TakenMedicine(Block):
+    """A medicine that the patient takes."""
+
+    name: Line = Field(examples=["Tamsulosin 400 microgram capsules"])
+    """The medicine, as the patient or the label names it."""
+    dmd_code: SnomedCode | None = None
+    """Its dm+d code, as text, if it is known."""
+    dose: Line | None = Field(default=None, examples=["One in the morning"])
+    """How the patient takes it."""
 
 
 ObservationKind = Literal[

@@ -3,8 +3,9 @@
 Built like the parties of `resources`, of the same pieces.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
 
 from fhir.resources.R4B.allergyintolerance import AllergyIntolerance
 from fhir.resources.R4B.codeableconcept import CodeableConcept
@@ -13,6 +14,7 @@ from fhir.resources.R4B.condition import Condition
 from fhir.resources.R4B.encounter import Encounter, EncounterParticipant
 from fhir.resources.R4B.flag import Flag
 from fhir.resources.R4B.identifier import Identifier
+from fhir.resources.R4B.medicationstatement import MedicationStatement
 from fhir.resources.R4B.observation import Observation, ObservationComponent
 from fhir.resources.R4B.quantity import Quantity
 
@@ -27,6 +29,13 @@ from fhir_profiles.resources import (
     quantity,
     reference,
 )
+
+# data/bars/england-medicines/outpatient-prescriber-ophthalmology.json and
+# data/bars/ukcore-examples-json/UKCore-MedicationRequest-EyeDrops-Example.json
+EYES: Final[Mapping[str, CodeableConcept]] = {
+    "right": concept(codes.SNOMED, "18944008", "Right eye"),
+    "left": concept(codes.SNOMED, "8966001", "Left eye structure"),
+}
 
 
 def participant(who: str, words: str | None = None) -> EncounterParticipant:
@@ -163,6 +172,45 @@ def condition(
     )
 
 
+def taken(
+    block: blocks.TakenMedicine, patient: str, said_by: str, asserted: When
+) -> MedicationStatement:
+    """Return a medicine that the patient takes."""
+    return make.MedicationStatement(
+        meta=meta("UKCore-MedicationStatement"),
+        status="active",
+        medicationCodeableConcept=coded(
+            blocks.Coded.model_construct(text=block.name, code=block.dmd_code), codes.DMD
+        ),
+        subject=reference(patient),
+        dateAsserted=moment(asserted),
+        informationSource=reference(said_by),
+        dosage=[make.Dosage(text=block.dose)] if block.dose else None,
+    )
+
+
+def clinic_pressure(
+    systolic: Decimal, diastolic: Decimal, *, patient: str, performer: str, taken: When
+) -> Observation:
+    """Return a blood pressure in mmHg, as it was taken in a clinic."""
+    methods = codes.system("blood-pressure")
+    terms = methods.properties["clinic"]
+    parts = (
+        (terms["systolic"], "Systolic blood pressure", systolic),
+        (terms["diastolic"], "Diastolic blood pressure", diastolic),
+    )
+    return observation(
+        code=concept(codes.SNOMED, terms["panel"], None, methods.display("clinic")),
+        patient=patient,
+        performer=performer,
+        taken=taken,
+        components=[
+            component(concept(codes.SNOMED, term, None, words), quantity(value, "mm[Hg]"))
+            for term, words, value in parts
+        ],
+    )
+
+
 def allergy(
     block: blocks.Allergy, patient: str, recorder: str, recorded: When
 ) -> AllergyIntolerance:
@@ -182,6 +230,16 @@ def allergy(
         if reaction
         else None,
     )
+
+
+def flags_of(block: blocks.Patient) -> Iterator[tuple[CodeableConcept, str]]:
+    """Yield what is to be known of a patient before anything else, each with its category."""
+    if block.safeguarding is not None:
+        yield make.CodeableConcept(text=block.safeguarding), "safety"
+    for words in block.flags:
+        yield make.CodeableConcept(text=words), "admin"
+    for words in block.needs:
+        yield make.CodeableConcept(text=words), "contact"
 
 
 def flag(code: CodeableConcept, patient: str, author: str, start: When, category: str) -> Flag:

@@ -25,12 +25,16 @@ EXT_NHS_NUMBER_STATUS: Final = f"{UK_CORE}Extension-UKCore-NHSNumberVerification
 EXT_CONTACT_PREFERENCE: Final = f"{UK_CORE}Extension-UKCore-ContactPreference"
 EXT_ETHNIC_CATEGORY: Final = f"{UK_CORE}Extension-UKCore-EthnicCategory"
 EXT_INTERPRETER: Final = "http://hl7.org/fhir/StructureDefinition/patient-interpreterRequired"
+EXT_NO_NHS_NUMBER: Final = f"{UK_CORE}Extension-UKCore-NHSNumberUnavailableReason"
+NO_NHS_NUMBER: Final = f"{UK_CORE_CODES}UKCore-NHSNumberUnavailableReason"
 PREFERRED_CONTACT: Final = f"{UK_CORE_CODES}UKCore-PreferredContactMethod"
 # UK Core's own list is retired and lacks the pharmacy's technician and assistant.
 JOB_ROLE: Final = "https://fhir.nhs.uk/STU3/CodeSystem/CareConnect-SDSJobRoleName-1"
 SUPPLY_TYPE: Final = f"{UK_CORE_CODES}UKCore-MedicationSupplyType"
 
 # Ours. A heading's code stands on the payload that it heads; a warning's on the note that tells it.
+EXT_URGENCY: Final = f"{BASE}StructureDefinition/urgency"
+EXT_PROVIDER: Final = f"{BASE}StructureDefinition/provider"
 EXT_HEADING: Final = f"{BASE}StructureDefinition/heading"
 EXT_WARNING: Final = f"{BASE}StructureDefinition/warning"
 EXT_REPLACES: Final = f"{BASE}StructureDefinition/replaces"

@@ -20,7 +20,7 @@ from fhir.resources.R4B.period import Period
 from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
-from fhir_profiles import codes, make
+from fhir_profiles import blocks, codes, make
 from fhir_profiles.bundle import Entries, lend, organizations
 from fhir_profiles.message import Site
 from fhir_profiles.resources import (
@@ -143,6 +143,24 @@ def service_request(
         bodySite=list(sites) or None,
         note=list(notes) or None,
     )
+
+
+def urgencies(sender: str, table: str | None, rule: str) -> Extension:
+    """Return how urgent a sender asked for and our table says, and which rule decided."""
+    both = [extension("sender", valueCode=sender)]
+    if table is not None:
+        both.append(extension("table", valueCode=table))
+    both.append(extension("rule", valueString=rule))
+    return make.Extension(url=codes.EXT_URGENCY, extension=both)
+
+
+def provider(named: blocks.Provider) -> Extension:
+    """Return whom the sender or the patient named, instead of whom routing would find."""
+    parts = [extension("ods", valueString=named.ods)]
+    if named.service is not None:
+        parts.append(extension("service", valueString=named.service))
+    parts.append(extension("chosen-by-patient", valueBoolean=named.chosen_by_patient))
+    return make.Extension(url=codes.EXT_PROVIDER, extension=parts)
 
 
 @dataclass(frozen=True, slots=True)

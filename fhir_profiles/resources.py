@@ -197,6 +197,8 @@ def _communication(block: blocks.Patient) -> list[PatientCommunication] | None:
 
 def _patient_extensions(block: blocks.Patient) -> list[Extension]:
     found = []
+    if block.nhs_number is None:
+        found.append(_number_not_known())
     if block.ethnicity is not None:
         found.append(_ethnic_category(block.ethnicity))
     if block.preferred_contact is not None:
@@ -204,6 +206,12 @@ def _patient_extensions(block: blocks.Patient) -> list[Extension]:
     if block.interpreter_required is not None:
         found.append(extension(codes.EXT_INTERPRETER, valueBoolean=block.interpreter_required))
     return found
+
+
+@cache
+def _number_not_known() -> Extension:
+    words = concept(codes.NO_NHS_NUMBER, "nhs-number-not-known", "NHS number not known")
+    return extension(codes.EXT_NO_NHS_NUMBER, valueCodeableConcept=words)
 
 
 @cache

@@ -226,6 +226,28 @@ GphcNumber = Annotated[
         )
     ),
 ]
+GmcNumber = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.gmc_number,
+            "gmc-number-invalid",
+            "This is not a GMC number: it must have 7 digits.",
+            "Send the number under which the doctor is registered.",
+        )
+    ),
+]
+GdcNumber = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.gdc_number,
+            "gdc-number-invalid",
+            "This is not a GDC registration number.",
+            "Send the number under which the clinician is registered.",
+        )
+    ),
+]
 GocNumber = Annotated[
     str,
     AfterValidator(

@@ -24,13 +24,6 @@ from adapters.optometry.request import (
 )
 from fhir_profiles import clinical, codes, make, resources
 
-# data/bars/england-medicines/outpatient-prescriber-ophthalmology.json and
-# data/bars/ukcore-examples-json/UKCore-MedicationRequest-EyeDrops-Example.json
-EYES: Final[dict[Side, CodeableConcept]] = {
-    "right": resources.concept(codes.SNOMED, "18944008", "Right eye"),
-    "left": resources.concept(codes.SNOMED, "8966001", "Left eye structure"),
-}
-
 _WORDED: Final = (
     ("visual-acuity", "acuity"),
     ("unaided-vision", "unaided_vision"),
@@ -102,7 +95,7 @@ class _Maker:
             taken=taken or self._tested,
             value=value,
             category="exam",
-            site=EYES[side] if side else None,
+            site=clinical.EYES[side] if side else None,
             method=method,
             components=components,
         )

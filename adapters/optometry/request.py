@@ -13,12 +13,16 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from fhir_profiles import codes
 from fhir_profiles.blocks import (
+    URGENCIES,
     Allergy,
     AnyPatient,
     Block,
     Finding,
     Optometrist,
     Organisation,
+    Provider,
+    TakenMedicine,
+    Urgency,
     rule,
 )
 from fhir_profiles.eye import Reading, Tonometer, of_snomed
@@ -27,7 +31,6 @@ from fhir_profiles.values import (
     Flagged,
     Line,
     Number,
-    OdsCode,
     PastDate,
     SnomedCode,
     Text,
@@ -36,13 +39,6 @@ from fhir_profiles.values import (
 )
 from fhir_profiles.working_days import london
 
-# The words of the native doors, each with the level that it stands for.
-LEVELS: Final[dict[str, Level]] = {
-    "same-day": "stat",
-    "urgent": "urgent",
-    "within-7-days": "asap",
-    "routine": "routine",
-}
 Side = Literal["right", "left"]
 SIDES: Final[tuple[Side, ...]] = ("right", "left")
 
@@ -205,28 +201,6 @@ class EyeFindings(Block):
     """Anything else that was found in this eye."""
 
 
-class Medicine(Block):
-    """A medicine that the patient takes."""
-
-    name: Line = Field(examples=["Tamsulosin 400 microgram capsules"])
-    """The medicine, as the patient or the label names it."""
-    dmd_code: SnomedCode | None = None
-    """Its dm+d code, as text, if it is known."""
-    dose: Line | None = Field(default=None, examples=["One in the morning"])
-    """How the patient takes it."""
-
-
-class Provider(Block):
-    """The provider that the referral is to go to, instead of the one that routing would find."""
-
-    ods: OdsCode = Field(examples=["RXX01"])
-    """ODS code of the provider."""
-    service: Line | None = Field(default=None, examples=["RXX01-SPA"])
-    """The service there, by its code in the directory, if it has several."""
-    chosen_by_patient: Flagged = False
-    """Whether the patient chose it."""
-
-
 class OptometryReferral(Block):
     """A patient referred by an optometrist after a sight test.
 
@@ -247,7 +221,7 @@ class OptometryReferral(Block):
     """The optical practice that refers: the organisation of your token."""
     date_of_sight_test: When = Field(examples=["2026-10-01"])
     """When the eyes were tested: a date, or a time with its offset. The clocks start here."""
-    urgency: Literal["same-day", "urgent", "within-7-days", "routine"] = Field(examples=["routine"])
+    urgency: Urgency = Field(examples=["routine"])
     """How soon you ask for. The table of eye conditions may raise it, and never lowers it."""
     subspecialty: Subspecialty | None = Field(default=None, examples=["cataract"])
     """The clinic that is wanted, if one is."""
@@ -273,7 +247,7 @@ class OptometryReferral(Block):
     """Symptoms, and for how long."""
     history: Text | None = Field(default=None, examples=["Type 2 diabetes since 2019"])
     """Ocular, medical and family history."""
-    medicines: tuple[Medicine, ...] = Field(default=(), max_length=100)
+    medicines: tuple[TakenMedicine, ...] = Field(default=(), max_length=100)
     """Medicines that the patient takes."""
     allergies: tuple[Allergy, ...] = Field(default=(), max_length=50)
     """Allergies and intolerances."""
@@ -292,7 +266,7 @@ class OptometryReferral(Block):
     @property
     def level(self) -> Level:
         """The urgency that the sender asks for, as a level of the rules."""
-        return LEVELS[self.urgency]
+        return URGENCIES[self.urgency]
 
     @property
     def tested_on(self) -> date:

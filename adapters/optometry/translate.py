@@ -16,9 +16,9 @@ from fhir.resources.R4B.organization import Organization
 from fhir.resources.R4B.patient import Patient
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
-from adapters.optometry.findings import EYES, observations
+from adapters.optometry.findings import observations
 from adapters.optometry.needs import KEY, judged
-from adapters.optometry.request import Medicine, OptometryReferral
+from adapters.optometry.request import OptometryReferral
 from broker.events import Role
 from broker.ports import Context, Draft, Party
 from fhir_profiles import clinical, codes, eye, focus, make, resources
@@ -27,13 +27,10 @@ from fhir_profiles.blocks import Organisation
 from fhir_profiles.bundle import Entries
 from fhir_profiles.pathways.catalogue import service_words
 
-EXT_URGENCY: Final = f"{codes.BASE}StructureDefinition/urgency"
 EXT_CLOCK: Final = f"{codes.BASE}StructureDefinition/clock"
 EXT_GP_ACTION: Final = f"{codes.BASE}StructureDefinition/gp-action"
-EXT_PROVIDER: Final = f"{codes.BASE}StructureDefinition/provider"
 EXT_SOURCE: Final = f"{codes.UK_CORE}Extension-UKCore-SourceOfServiceRequest"
 EXT_PRIORITY_REASON: Final = f"{codes.UK_CORE}Extension-UKCore-PriorityReason"
-EXT_NO_NHS_NUMBER: Final = f"{codes.UK_CORE}Extension-UKCore-NHSNumberUnavailableReason"
 
 # Each of these is confirmed by the project's references (UK Core value sets and code systems).
 _OPTOMETRIST: Final = make.CodeableConcept(
@@ -44,11 +41,6 @@ _OPTOMETRIST: Final = make.CodeableConcept(
 )
 _OPTOMETRY_SERVICE: Final = resources.concept(codes.SNOMED, "310105000", "Optometry service")
 _BY_OPTICIAN: Final = resources.concept(codes.SNOMED, "185368000", "Referred by optician")
-_NUMBER_NOT_KNOWN: Final = resources.concept(
-    f"{codes.UK_CORE_CODES}UKCore-NHSNumberUnavailableReason",
-    "nhs-number-not-known",
-    "NHS number not known",
-)
 _TRANSFER: Final = resources.concept(
     CATEGORIES,
     "referral",
@@ -113,7 +105,7 @@ class _Translation:
                     patient=self._patient,
                     recorder=self._performer,
                     recorded=request.date_of_sight_test,
-                    site=EYES[side],
+                    site=clinical.EYES[side],
                     # An optometrist refers what somebody else is to confirm.
                     suspected=True,
                 ),
@@ -151,7 +143,7 @@ class _Translation:
             reasons=[self._condition()],
             reason_references=conditions,
             supporting=found,
-            sites=[EYES[side] for side in request.eyes],
+            sites=[clinical.EYES[side] for side in request.eyes],
             notes=list(self._notes()),
             label="R" if request.patient.sensitive else None,
         )
@@ -189,11 +181,7 @@ class _Translation:
     def _extensions(self) -> Iterator[Extension]:
         request, judgement = self._request, self._judgement
         yield resources.extension(EXT_SOURCE, valueCodeableConcept=_BY_OPTICIAN)
-        both = [resources.extension("sender", valueCode=judgement.sender)]
-        if judgement.table is not None:
-            both.append(resources.extension("table", valueCode=judgement.table))
-        both.append(resources.extension("rule", valueString=judgement.rule))
-        yield make.Extension(url=EXT_URGENCY, extension=both)
+        yield focus.urgencies(judgement.sender, judgement.table, judgement.rule)
         for kind, due in judgement.due(request.tested_on).items():
             yield make.Extension(
                 url=EXT_CLOCK,
@@ -207,14 +195,7 @@ class _Translation:
             action = resources.defined("eye-gp-action", request.gp_action)
             yield resources.extension(EXT_GP_ACTION, valueCodeableConcept=action)
         if request.provider is not None:
-            named = request.provider
-            parts = [resources.extension("ods", valueString=named.ods)]
-            if named.service is not None:
-                parts.append(resources.extension("service", valueString=named.service))
-            parts.append(
-                resources.extension("chosen-by-patient", valueBoolean=named.chosen_by_patient)
-            )
-            yield make.Extension(url=EXT_PROVIDER, extension=parts)
+            yield focus.provider(request.provider)
 
     def _notes(self) -> Iterator[Annotation]:
         for words in (self._request.reason, self._request.additional_information, _AGREES):
@@ -227,13 +208,9 @@ class _Translation:
 
     def _patient_resource(self) -> Patient:
         practice = self._context.practice
-        built = resources.patient(
+        return resources.patient(
             self._request.patient, self._organization(practice.ods) if practice else None
         )
-        if self._request.patient.nhs_number is not None:
-            return built
-        reason = resources.extension(EXT_NO_NHS_NUMBER, valueCodeableConcept=_NUMBER_NOT_KNOWN)
-        return built.model_copy(update={"extension": [*(built.extension or ()), reason]})
 
     def _told(self) -> Sequence[tuple[Party, Role]]:
         return self._context.destinations[KEY]
@@ -257,22 +234,12 @@ class _Translation:
 
     def _medicines(self) -> Iterator[tuple[str, MedicationStatement]]:
         for at, medicine in enumerate(self._request.medicines):
-            yield f"medicine {at}", self._medicine(medicine)
-
-    def _medicine(self, medicine: Medicine) -> MedicationStatement:
-        code = medicine.dmd_code
-        return make.MedicationStatement(
-            meta=resources.meta("UKCore-MedicationStatement"),
-            status="active",
-            medicationCodeableConcept=make.CodeableConcept(
-                coding=[make.Coding(system=codes.DMD, code=code)] if code else None,
-                text=medicine.name,
-            ),
-            subject=resources.reference(self._patient),
-            dateAsserted=resources.moment(self._request.date_of_sight_test),
-            informationSource=resources.reference(self._performer),
-            dosage=[make.Dosage(text=medicine.dose)] if medicine.dose else None,
-        )
+            yield (
+                f"medicine {at}",
+                clinical.taken(
+                    medicine, self._patient, self._performer, self._request.date_of_sight_test
+                ),
+            )
 
     def _allergies(self) -> Iterator[tuple[str, AllergyIntolerance]]:
         for at, allergy in enumerate(self._request.allergies):
@@ -287,12 +254,7 @@ class _Translation:
         patient = self._request.patient
         if any(warning.code == _UNVERIFIED for warning in patient.warnings()):
             yield resources.defined("warning", _UNVERIFIED), "admin"
-        if patient.safeguarding is not None:
-            yield make.CodeableConcept(text=patient.safeguarding), "safety"
-        for words in patient.flags:
-            yield make.CodeableConcept(text=words), "admin"
-        for words in patient.needs:
-            yield make.CodeableConcept(text=words), "contact"
+        yield from clinical.flags_of(patient)
 
 
 def _organization(party: Party, said: Organisation | None = None) -> Organization:

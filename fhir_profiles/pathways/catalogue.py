@@ -74,6 +74,11 @@ def catalogue() -> Catalogue:
     return Catalogue(entries, reasons, Defaults.model_validate(documents.read("defaults.yaml")))
 
 
+def system_of(reason: str) -> str:
+    """Return the name of the code system that a reason stands in."""
+    return "eye-condition" if reason in codes.system("eye-condition") else "referral-reason"
+
+
 def service_words(receiver: str) -> str:
     """Return what a type of service is called, as it stands in a sentence."""
     display = codes.system(RECEIVERS).display(receiver)

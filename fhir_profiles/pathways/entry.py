@@ -49,7 +49,8 @@ class Entry(Sourced):
     senders: tuple[Pillar, ...] = Field(min_length=1)
     self_referral: bool = False
     receivers: tuple[str, ...] = Field(min_length=1)
-    subspecialty: str = ""
+    clinic_by_reason: bool = False
+    """Whether each reason is a subspecialty, whose own clinic is sought."""
     urgency: Level = "routine"
     suspected_cancer: bool = False
     minimum: tuple[str, ...] = ()

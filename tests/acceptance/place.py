@@ -31,6 +31,7 @@ from sqlalchemy import Connection, text, update
 
 from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from broker import registry
 from broker.access import scopes
 from broker.api.app import create_app
 from broker.assertion import ASSERTION_TYPE, signed_assertion
@@ -57,9 +58,22 @@ BASE = "http://broker.test"
 FHIR = "application/fhir+json"
 BROKER = "https://fhir.nhs.uk/Id/ers-dos-service-id|1"
 PATIENCE = 10.0
-EVERYTHING = tuple(scopes(("optometry", "pharmacy")))
+EVERYTHING = tuple(scopes(registry.doors()))
 CALLERS = (
-    *("FPH01", "FPH02", "TPX01", "TPX02", "RXX01", "RYY01"),
+    *(
+        "FPH01",
+        "FPH02",
+        "TPX01",
+        "TPX02",
+        "RXX01",
+        "RYY01",
+        "RXZ01",
+        "V99001",
+        "V99002",
+        "RYC01",
+        "Y99011",
+        "X99012",
+    ),
     *("G99001", "G99002", "G99003", "G99004", "G99005"),
 )
 _RENEW_AFTER = 200.0

@@ -11,6 +11,11 @@ from tests.acceptance.place import Body, Caller, Place, first, reading, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+REFER = (
+    *("general-practice", "pharmacy", "dentistry", "community"),
+    *("secondary-care", "urgent-care"),
+)
+
 
 async def page_of(place: Place) -> Body:
     page: Body = (await place.http.get("/openapi.json")).json()
@@ -71,6 +76,8 @@ async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) 
     assert versioned == {
         ("put", "/pharmacy/consultations/{identity}"),
         ("put", "/optometry/referrals/{identity}"),
+        ("put", "/self-referrals/{identity}"),
+        *(("put", f"/{pillar}/referrals/{{identity}}") for pillar in REFER),
         ("post", "/referrals/{referral}/{move}"),
     }
 

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from starlette.routing import Mount
 
+from broker import registry
 from broker.access import OPEN_ROUTES, TABLE, Scope, submit_scope
 from broker.api.fhir.types import CLASSES
 from broker.errors import ANSWERS
@@ -35,9 +36,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 # The page at /docs and all that it loads, from the wheel.
 DOCS_ASSETS = ("/docs/start.js", "/docs/assets")
 NOWHERE = "00000000-0000-7000-8000-000000000000"
+REFERRALS = {
+    name: one for name, one in registry.load().adapters.items() if name.endswith(".referrals")
+}
 GOOD: dict[str, Any] = {
     "/pharmacy/consultations": consultation(),
     "/optometry/referrals": referral(),
+    **{one.door: next(iter(one.examples.values())) for one in REFERRALS.values()},
 }
 
 # What each route needs, by hand: its scope, and which object its path names.
@@ -70,6 +75,14 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("PUT", "/pharmacy/consultations/{}"): (submit_scope("pharmacy"), "message"),
     ("POST", "/optometry/referrals"): (submit_scope("optometry"), ""),
     ("PUT", "/optometry/referrals/{}"): (submit_scope("optometry"), "message"),
+    **{
+        (method, path): (submit_scope(name), kind)
+        for name, adapter in REFERRALS.items()
+        for method, path, kind in (
+            ("POST", adapter.door, ""),
+            ("PUT", f"{adapter.door}/{{}}", "message"),
+        )
+    },
 }
 OBJECTS = [one for one, (_, kind) in NEEDS.items() if kind]
 

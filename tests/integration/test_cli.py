@@ -394,7 +394,7 @@ class TestTheDirectory:
         assert "Hilltop Surgery" in out and "RXX01-SPA by inbox" in out
         found = loaded.ok("directory", "show", "--json").json
         assert found["version"] == 1
-        assert len(found["entries"]["organisation"]) == 9
+        assert len(found["entries"]["organisation"]) == 15
 
     def test_shows_all_that_is_known_of_one(self, loaded: Shell) -> None:
         assert "On-call ophthalmologist" in loaded.ok("directory", "show", "RXX01").out

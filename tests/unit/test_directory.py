@@ -13,6 +13,7 @@ from broker.directory_file import difference, from_rows, parse, rows
 from broker.errors import Refused
 from broker.events import Destination, Kind
 from broker.ports import Party
+from fhir_profiles.pathways.catalogue import catalogue
 
 EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
 DIRECTORY = parse(EXAMPLE)
@@ -41,14 +42,17 @@ def with_more(*sections: str) -> str:
 def test_the_example_holds_every_party_of_the_demo() -> None:
     assert set(DIRECTORY.organisations) == {
         *("FPH01", "G99001", "G99002", "G99003", "G99004", "G99005"),
-        *("TPX01", "RXX01", "RYY01"),
+        *("TPX01", "RXX01", "RYY01", "RXZ01", "V99001", "V99002", "RYC01", "Y99011", "X99012"),
     }
     assert set(DIRECTORY.icbs) == {"QXX", "QYY"}
-    assert [s.code for s in DIRECTORY.services_of("RXX01")] == [
-        "RXX01-SPA",
-        "RXX01-EYE-CASUALTY",
-        "RXX01-MACULAR",
-    ]
+    offered = {
+        offer.receiver_type
+        for organisation in DIRECTORY.organisations
+        for service in DIRECTORY.services_of(organisation)
+        for offer in service.offers
+    }
+    wanted = {one for entry in catalogue().entries.values() for one in entry.receivers}
+    assert wanted - offered == {"general-practice"}
 
 
 def test_each_place_of_the_example_takes_what_its_part_in_the_demo_needs() -> None:

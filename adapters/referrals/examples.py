@@ -1,0 +1,52 @@
+"""Complete bodies: what a pathway's example says, by who may send it, about one patient."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import yaml
+
+from adapters.referrals.form import Referral
+from fhir_profiles.pathways.catalogue import catalogue
+
+_FOLDER: Final = files("adapters") / "examples" / "referrals"
+_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PATIENT: Final[Mapping[str, Any]] = {
+    "name": {"family": "Example", "given": "Robin", "prefix": "Ms"},
+    "birth_date": "1961-04-02",
+    "sex": "female",
+    "nhs_number": "9990000018",
+    "nhs_number_status": "01",
+    "address": {"lines": ["12 Canal Row", "Leeds"], "postcode": "LS1 4AP"},
+    "telephone": "07700 900123",
+    "preferred_contact": "telephone",
+}
+
+
+def complete(form: type[Referral]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a body of each pathway that a pillar may send, by its id."""
+    return {
+        entry.id: body(form, entry.id)
+        for entry in catalogue().entries.values()
+        if form.may_send(entry)
+    }
+
+
+def body(form: type[Referral], pathway: str) -> dict[str, Any]:
+    """Return a complete body; the pathway's own file says all that is not about who refers."""
+    said = _read(pathway)
+    return {
+        "reference": f"{form.pillar}-{pathway}-0001",
+        "pathway": pathway,
+        "consent": True,
+        "assessed_at": "2026-11-20T10:30:00+00:00",
+        **_read("referrers")[form.pillar],
+        **said,
+        "patient": {**_PATIENT, **said.get("patient", {})},
+    }
+
+
+@cache
+def _read(name: str) -> Any:
+    return yaml.load((_FOLDER / f"{name}.yaml").read_bytes(), Loader=_LOADER)  # noqa: S506

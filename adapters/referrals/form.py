@@ -1,0 +1,383 @@
+"""What every pillar sends when it refers a patient, and the parts that only some need.
+
+A pillar's own form (its module here) is made of these: who refers, in its own words, and those
+parts that its pathways ask for. Which of them a referral must hold says the catalogue
+(`minimum` of the pathway's entry). What is left out is not said; nothing is assumed.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, create_model
+
+from fhir_profiles import codes
+from fhir_profiles.blocks import (
+    URGENCIES,
+    Allergy,
+    AnyPatient,
+    Block,
+    Fault,
+    Finding,
+    Observation,
+    Organisation,
+    PersonName,
+    Provider,
+    TakenMedicine,
+    Urgency,
+    rule,
+)
+from fhir_profiles.consent import Looked, Sender
+from fhir_profiles.pathways.catalogue import ITEMS, catalogue
+from fhir_profiles.pathways.entry import Entry
+from fhir_profiles.pathways.judgement import Judgement, judge
+from fhir_profiles.pathways.parts import words
+from fhir_profiles.values import Flagged, Line, Number, PastDate, SnomedCode, Text, When, refusal
+
+# Where a referral holds an item of the catalogue's `minimum`.
+FIELDS: Final[Mapping[str, str]] = {
+    **{item: item.replace("-", "_") for item in codes.system(ITEMS).displays},
+    "reason": "reason.code",
+    "telephone": "patient.telephone",
+}
+
+
+class Clinician(Block):
+    """Who refers, and what they are."""
+
+    name: PersonName
+    """The clinician's name."""
+    role: Line = Field(examples=["General practitioner"])
+    """What they are."""
+
+    registers: ClassVar[Mapping[str, str]] = {}
+    """The fields that hold a registration, each with its identifier system."""
+
+    @property
+    def registration(self) -> tuple[str, str | None]:
+        """The number under which the clinician is registered, if it was given, and its system."""
+        for field, system in self.registers.items():
+            if getattr(self, field, None) is not None:
+                return system, getattr(self, field)
+        return "", None
+
+
+@cache
+def _looked(field: str) -> type[Looked]:
+    class OfSender(Looked):
+        @property
+        def sender(self) -> Sender:
+            found: Sender = getattr(self, field)
+            return found
+
+    fields: dict[str, Any] = {field: (Sender, ...)}
+    made: type[Looked] = create_model("Looked", __base__=OfSender, **fields)
+    return made
+
+
+class Reason(Block):
+    """Why the patient is referred: a code of the pathway's own reasons."""
+
+    code: Line = Field(examples=["cataract"])
+    """One of the pathway's reasons (`GET /pathways/{pathway}`). It may make the referral more
+    urgent, and decide to which of the pathway's services it goes."""
+    snomed: SnomedCode | None = None
+    """SNOMED CT concept of the condition, as text, if you have one."""
+    text: Line | None = Field(default=None, examples=["Glare at night; reading is hard"])
+    """The condition in your words."""
+
+
+def known_pathway(code: str) -> str:
+    if code not in catalogue().entries:
+        raise refusal(
+            "unknown-pathway",
+            "The catalogue has no such pathway.",
+            "GET /pathways lists them all, and those that you may send.",
+        )
+    return code
+
+
+class Referral(Block):
+    """What all referrals have in common; a pillar adds who refers."""
+
+    pillar: ClassVar[str]
+    sender_field: ClassVar[str]
+
+    reference: Line = Field(examples=["2026-004711"])
+    """Your own reference for this referral: unique within your organisation, for ever."""
+    pathway: Annotated[Line, AfterValidator(known_pathway)] = Field(examples=["specialty-referral"])
+    """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
+    reason: Reason
+    """Why."""
+    patient: AnyPatient
+    """The patient. Without an NHS number, name, birth date, sex, address, postcode and telephone
+    are needed, and the message says that the identity is not verified."""
+    consent: Flagged
+    """Whether the patient agrees to be referred and to have this shared. If not, nothing is sent
+    and nothing clinical is kept."""
+    assessed_at: When = Field(examples=["2026-11-20T10:30:00+00:00"])
+    """When the patient was assessed: a date, or a time with its offset. The clocks start here."""
+    urgency: Urgency = Field(examples=["routine"])
+    """How soon you ask for. The pathway may raise it, and never lowers it."""
+    red_flags: tuple[Line, ...] = Field(default=(), max_length=20)
+    """Red flags of the pathway that the patient has, by code. Each makes the referral same-day at
+    least, and the answer says what must not wait for it."""
+    symptoms: Text | None = Field(default=None, examples=["Distortion for 5 days"])
+    """Symptoms, and for how long."""
+    findings: Text | None = None
+    """What was found on examination."""
+    history: Text | None = Field(default=None, examples=["Type 2 diabetes since 2019"])
+    """Relevant history."""
+    medicines: tuple[TakenMedicine, ...] | None = Field(default=None, max_length=100)
+    """Medicines that the patient takes; an empty list says that there are none."""
+    allergies: tuple[Allergy, ...] | None = Field(default=None, max_length=50)
+    """Allergies and intolerances; an empty list says that there are none known."""
+    observations: tuple[Observation, ...] = Field(default=(), max_length=100)
+    """What was measured or seen."""
+    question: Text | None = None
+    """What is asked of the receiver."""
+    patient_informed: Flagged | None = None
+    """Whether the patient knows what is suspected."""
+    provider: Provider | None = None
+    """The provider to send it to, if you or the patient name one."""
+    information_for_patient: Text | None = Field(default=None, examples=["Call 111 if it worsens"])
+    """What the patient was told to do meanwhile."""
+    additional_information: Text | None = None
+    """Anything else that the receiver should know."""
+
+    # -- what a pillar says ----------------------------------------------------------------------
+
+    @property
+    def organisation(self) -> Organisation:
+        """Who refers: the organisation of the token."""
+        found: Organisation = getattr(self, self.sender_field)
+        return found
+
+    @property
+    def referrer(self) -> Clinician | None:
+        """The clinician who refers; None where no clinician does."""
+        found: Clinician | None = getattr(self, "clinician", None)
+        return found
+
+    @classmethod
+    def may_send(cls, entry: Entry) -> bool:
+        """Whether the catalogue lets this pillar refer on a pathway."""
+        return cls.pillar in entry.senders
+
+    @classmethod
+    def looked(cls) -> type[Looked]:
+        """Return what is still looked at where the patient refused."""
+        return _looked(cls.sender_field)
+
+    @property
+    def registered_practice(self) -> Organisation | None:
+        """The patient's practice, where it is known."""
+        found: Organisation | None = getattr(self, "practice", None)
+        return found
+
+    # -- what the catalogue makes of it ----------------------------------------------------------
+
+    def entry(self) -> Entry:
+        """Return what the catalogue says of its pathway."""
+        return catalogue().entries[self.pathway]
+
+    @property
+    def judgement(self) -> Judgement:
+        """How soon and to whom, by the catalogue."""
+        practice = self.registered_practice
+        return judge(
+            self.entry(),
+            reason=self.reason.code,
+            asked=URGENCIES[self.urgency],
+            red_flags=self.red_flags,
+            practice_may_act=practice is not None and practice.ods != self.organisation.ods,
+        )
+
+    def warnings(self) -> Iterator[Fault]:
+        """Yield what the sender is told of the referral itself; codes of the system `warning`."""
+        judgement = self.judgement
+        if judgement.urgency != judgement.asked:
+            yield Fault(
+                "urgency",
+                "urgency-raised",
+                f"Asked for as {words(judgement.asked)}; goes as {words(judgement.urgency)} by "
+                f"the rule {judgement.rule}.",
+                "Nothing to do; both urgencies are on the message.",
+            )
+
+    def holds(self, item: str) -> bool:
+        """Whether it says anything of an item of the catalogue's `minimum`."""
+        found: Any = self
+        for name in FIELDS[item].split("."):
+            found = getattr(found, name, None)
+        return found is not None
+
+    # -- rules -----------------------------------------------------------------------------------
+
+    @rule
+    def _may_be_sent(self, _: datetime) -> Iterator[Finding]:
+        if not self.may_send(self.entry()):
+            yield Finding(
+                ("pathway",),
+                "not-a-sender",
+                f"{self.entry().name} is not for {self.pillar.replace('-', ' ')} to refer to.",
+                "GET /pathways says which pathways you may send.",
+            )
+
+    @rule
+    def _has_its_reason(self, _: datetime) -> Iterator[Finding]:
+        if self.entry().reason(self.reason.code) is None:
+            known = ", ".join(one.code for one in self.entry().reasons)
+            yield Finding(
+                ("reason", "code"),
+                "not-in-list",
+                f"This is not a reason of the pathway {self.pathway}.",
+                f"Send one of: {known}.",
+            )
+
+    @rule
+    def _has_its_red_flags(self, _: datetime) -> Iterator[Finding]:
+        known = [one.code for one in self.entry().red_flags]
+        for at, code in enumerate(self.red_flags):
+            if code not in known:
+                yield Finding(
+                    ("red_flags", at),
+                    "not-in-list",
+                    f"This is not a red flag of the pathway {self.pathway}.",
+                    f"Send one of: {', '.join(known)}." if known else "Leave it out: it has none.",
+                )
+
+    @rule
+    def _holds_what_it_must(self, _: datetime) -> Iterator[Finding]:
+        for item in self.entry().minimum:
+            if not self.holds(item):
+                display = codes.system(ITEMS).display(item)
+                yield Finding(
+                    tuple(FIELDS[item].split(".")),
+                    "missing",
+                    f"{self.entry().name} cannot be decided on without this: {display}.",
+                    f"Send `{FIELDS[item]}`.",
+                )
+
+
+# -- parts that only some pathways ask for -------------------------------------------------------
+
+
+class Sides(Block):
+    """Something that is said of each eye, as it is written."""
+
+    right: Line | None = Field(default=None, examples=["6/9"])
+    """The right eye."""
+    left: Line | None = Field(default=None, examples=["6/18"])
+    """The left eye."""
+
+
+class OfEyes(Block):
+    """What a referral for the eyes says, by somebody who is no optometrist."""
+
+    eye: Literal["right", "left", "both"] | None = None
+    """Which eye it is about."""
+    acuities: Sides | None = None
+    """Visual acuity with glasses, of each eye, as it is written: 6/9, CF, HM."""
+    pressures: Sides | None = None
+    """Eye pressures in mmHg, if they were taken."""
+    discs: Sides | None = None
+    """How the optic discs look, if they were seen."""
+    fields: Sides | None = None
+    """What the visual fields showed, if they were tested."""
+
+
+class Radiograph(Block):
+    """An image of the teeth, with its date."""
+
+    kind: Literal["periapical", "bitewing", "panoramic", "occlusal", "cone-beam", "other"]
+    """What kind of image."""
+    taken_on: PastDate = Field(examples=["2026-11-02"])
+    """When it was taken."""
+    shows: Line | None = None
+    """What it shows."""
+
+
+class Iotn(Block):
+    """Index of orthodontic treatment need."""
+
+    dental_health: Annotated[int, Field(ge=1, le=5)] = Field(examples=[4])
+    """Grade of the dental health component, 1 to 5."""
+    qualifier: Annotated[Line, Field(pattern=r"^[a-z]$")] | None = Field(
+        default=None, examples=["d"]
+    )
+    """The letter of the dental health component."""
+    aesthetic: Annotated[int, Field(ge=1, le=10)] | None = Field(default=None, examples=[7])
+    """Grade of the aesthetic component, 1 to 10."""
+
+
+class Anaesthesia(Block):
+    """How the patient should be kept without pain, and why not otherwise."""
+
+    kind: Literal["local", "inhalation-sedation", "intravenous-sedation", "general"]
+    """What is asked for."""
+    reason: Line = Field(examples=["Severe anxiety; sedation failed in 2025"])
+    """Why."""
+
+
+class OfTeeth(Block):
+    """What a referral for teeth and mouth says."""
+
+    tooth_or_area: Line | None = Field(default=None, examples=["LR8"])
+    """Which tooth (UR1 to LL8), or which area of the mouth."""
+    dental_level: Literal[1, 2, 3] | None = None
+    """Level of care that the work needs."""
+    radiographs: tuple[Radiograph, ...] | None = Field(default=None, max_length=20)
+    """Dated images; an empty list says that there are none."""
+    medical_history: Text | None = None
+    """Medical history, as far as it bears on treatment."""
+    asa_grade: Annotated[int, Field(ge=1, le=5)] | None = None
+    """Grade of the American Society of Anesthesiologists, 1 to 5."""
+    anaesthesia: Anaesthesia | None = None
+    """What kind of anaesthesia is asked for, if the patient needs more than local."""
+    iotn: Iotn | None = None
+    """Index of orthodontic treatment need."""
+
+
+class Pressed(Block):
+    """A blood pressure in mmHg."""
+
+    systolic: Annotated[Number, Field(ge=30, le=350)] = Field(examples=[152])
+    """Systolic."""
+    diastolic: Annotated[Number, Field(ge=10, le=250)] = Field(examples=[94])
+    """Diastolic."""
+
+
+class Wound(Block):
+    """A wound that is to be cared for."""
+
+    site: Line = Field(examples=["Left lower leg"])
+    """Where it is."""
+    since: PastDate | None = None
+    """Since when."""
+    size: Line | None = Field(default=None, examples=["3 cm by 2 cm"])
+    """How large it is."""
+    looks: Text | None = Field(default=None, examples=["Clean, granulating"])
+    """How it looks, and how it is dressed."""
+
+
+class OfBody(Block):
+    """What community services ask for."""
+
+    blood_pressure: Pressed | None = None
+    """The last clinic blood pressure."""
+    body_mass_index: Annotated[Number, Field(ge=5, le=150)] | None = Field(
+        default=None, examples=[34.2]
+    )
+    """Body mass index in kg/m²."""
+    hba1c: Annotated[Number, Field(ge=10, le=250)] | None = Field(default=None, examples=[44])
+    """The last HbA1c, in mmol/mol."""
+    wound: Wound | None = None
+    """The wound."""
+
+
+def pathways_of(pillar: str) -> WithJsonSchema:
+    """Return the schema of `pathway` at a pillar's door: those that it may send."""
+    ids = [one.id for one in catalogue().entries.values() if pillar in one.senders]
+    return WithJsonSchema({"type": "string", "enum": ids})

@@ -1,0 +1,103 @@
+"""The pillars' forms of a referral: what their pathways ask for can be said, and comes across."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pytest
+
+from adapters.referrals.form import FIELDS, Referral
+from broker import registry
+from broker.ports import Adapter
+from fhir_profiles.blocks import Patient
+from fhir_profiles.pathways.catalogue import catalogue
+from fhir_profiles.pathways.judgement import judge
+
+NOW: Final = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ADAPTERS: Final[list[Adapter]] = [
+    one for name, one in registry.load().adapters.items() if name.endswith(".referrals")
+]
+every_form = pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda one: one.name)
+
+
+def test_every_pillar_of_the_catalogue_but_optometry_has_a_form() -> None:
+    pillars = {sender for one in catalogue().entries.values() for sender in one.senders}
+    forms = {form(adapter).pillar for adapter in ADAPTERS}
+    assert forms == pillars - {"optometry"} | {"patients"}
+
+
+def form(adapter: Adapter) -> type[Referral]:
+    assert issubclass(adapter.accepts, Referral)
+    return adapter.accepts
+
+
+@every_form
+def test_what_a_pathway_must_hold_has_a_field_in_every_form_that_may_send_it(
+    adapter: Adapter,
+) -> None:
+    for pathway in adapter.examples:
+        for item in catalogue().entries[pathway].minimum:
+            first = FIELDS[item].partition(".")[0]
+            assert first in form(adapter).model_fields, (pathway, item)
+
+
+@every_form
+def test_there_is_an_example_of_every_pathway_that_may_be_sent(adapter: Adapter) -> None:
+    entries = catalogue().entries.values()
+    assert list(adapter.examples) == [one.id for one in entries if form(adapter).may_send(one)]
+
+
+@every_form
+def test_a_body_of_which_nothing_can_be_read_is_looked_at_and_nothing_raises(
+    adapter: Adapter,
+) -> None:
+    bodies: list[dict[str, Any]] = [
+        *({}, {"pathway": 1}, {"pathway": "podiatry", "red_flags": 7, "reason": "x"}),
+        {"pathway": "podiatry", "red_flags": [None, "limb-in-danger"], "practice": []},
+        {"urgency": "Same day", "patient": [1]},
+    ]
+    said = [adapter.danger(body) for body in bodies]
+    assert [one is not None for one in said] == [False, False, False, True, True]
+    sought = [adapter.sought(body) for body in bodies]
+    assert [one is not None for one in sought] == [False, False, True, True, False]
+
+
+def test_the_more_urgent_of_the_sender_and_the_catalogue_counts_and_the_rule_says_which() -> None:
+    entry = catalogue().entries["podiatry"]
+    by_sender = judge(entry, reason="foot-problem", asked="urgent")
+    assert (by_sender.urgency, by_sender.table) == ("urgent", entry.urgency)
+    assert by_sender.rule.startswith("the sender's own urgency, urgent; podiatry")
+    by_flag = judge(entry, reason="foot-problem", asked="routine", red_flags=["limb-in-danger"])
+    assert (by_flag.urgency, by_flag.emergency, by_flag.calls_999) == ("stat", True, False)
+    assert entry.red_flags[0].words in by_flag.rule
+
+
+def test_the_practice_does_not_get_its_own_referral_back() -> None:
+    entry = next(
+        one
+        for one in catalogue().entries.values()
+        if any(reason.receiver == "general-practice" for reason in one.reasons)
+    )
+    reason = next(one for one in entry.reasons if one.receiver == "general-practice")
+    sent = {
+        may: judge(entry, reason=reason.code, asked="routine", practice_may_act=may).receiver
+        for may in (True, False)
+    }
+    assert sent[True] == "general-practice"
+    assert sent[False] in set(entry.receivers) - {"general-practice"}
+
+
+def test_every_reason_of_a_pathway_that_goes_by_reason_is_a_clinic_of_its_own() -> None:
+    entry = catalogue().entries["specialty-referral"]
+    assert judge(entry, reason="cardiology", asked="routine").subspecialty == "cardiology"
+    other = catalogue().entries["podiatry"]
+    assert judge(other, reason="foot-problem", asked="routine").subspecialty == ""
+
+
+def test_a_telephone_number_is_asked_of_the_patients_block() -> None:
+    first, second = FIELDS["telephone"].split(".")
+    assert (first, second in Patient.model_fields) == ("patient", True)
+
+
+def test_an_optometrist_may_send_what_the_optometrists_own_door_takes() -> None:
+    for entry in catalogue().entries.values():
+        assert "optometry" not in entry.senders or entry.group == "eye", entry.id
