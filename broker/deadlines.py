@@ -30,6 +30,7 @@ class DeadlineKind(StrEnum):
     TELEPHONE = "telephone"
     RECEIVED = "received"
     DECIDED = "decided"
+    ANSWERED = "answered"
     FILED = "filed"
     CONTACTED = "contacted"
     SEEN = "seen"
@@ -92,6 +93,7 @@ DUTIES: Final[dict[str, str]] = {
     _K.COPY_RECEIVED: "confirm that the copy is stored",
     _K.NOTICE_RECEIVED: "confirm that the notice is stored",
     _K.DECIDED: "decide on it",
+    _K.ANSWERED: "answer the receiver's question",
     _K.FILED: "file or reject it",
     _K.TELEPHONE: "telephone and record the call",
 }
@@ -204,7 +206,26 @@ def duty(kind: str, who: str, due: datetime) -> str:
     return f"The patient must be {kind} by {who} {in_words(due)}."
 
 
+def to_answer(pathway: str, level: Priority, asked_at: datetime) -> Deadline:
+    """Return by when a referral's sender must have answered what its receiver asked."""
+    starts = {DeadlineKind.ANSWERED.value: asked_at}
+    (due,) = catalogue().due(pathway, level.value, "", starts).values()
+    said = f"answered within {due.span} of the question"
+    return Deadline(DeadlineKind.ANSWERED, due.at, said, Relation.SENDER)
+
+
+def may_wait(pathway: str, level: Priority) -> bool:
+    """Whether the clock of a decision may wait for an answer: not if urgent or suspected cancer."""
+    entry = catalogue().entries.get(pathway)
+    return not level.is_urgent and not (entry is not None and entry.suspected_cancer)
+
+
+def at_in_words(moment: datetime) -> str:
+    """Say a time as a person reads it: `10:30 on Monday 30 November`, London time."""
+    local = london(moment)
+    return f"{local:%H:%M} on {local:%A} {local.day} {local:%B}"
+
+
 def in_words(due: datetime) -> str:
     """Say a deadline as a person reads it: `by 18:30 on Monday 23 November`, London time."""
-    local = london(due)
-    return f"by {local:%H:%M} on {local:%A} {local.day} {local:%B}"
+    return f"by {at_in_words(due)}"

@@ -5,6 +5,7 @@ The code lists are this project's own; their displays are what a person reads.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -41,12 +42,22 @@ CANCELLATION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that a move carries: free text, or one code of a list."""
+    """One thing that a move carries: free text, one code of a list, or a time with its offset."""
 
     name: str
     words: str
     required: bool = True
     codes: Mapping[str, str] | None = None
+    is_time: bool = False
+
+
+def moment(text: str) -> datetime | None:
+    """Return a time with its offset; None where the text is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def check(carries: Sequence[Item], content: Mapping[str, object]) -> list[Problem]:
@@ -74,6 +85,9 @@ def _wrong(item: Item, value: object) -> Problem | None:
         return missing if item.required else None
     if not isinstance(value, str) or not value.strip():
         return Problem(item.name, "invalid", f"{item.name} must be a text, not blank.", todo)
+    if item.is_time and moment(value) is None:
+        detail = f"{item.name} is not a time with its offset."
+        return Problem(item.name, "invalid", detail, "Send it like 2026-11-30T10:30:00+00:00.")
     if item.codes is not None and value not in item.codes:
         return Problem(item.name, "unknown-code", f"{item.name} has no such code.", todo)
     if len(value) > MAX_TEXT:

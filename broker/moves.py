@@ -12,6 +12,7 @@ from typing import Any, Final
 from broker import deadlines, notices, referral, telling
 from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
+from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Gone, Stale
 from broker.events import (
@@ -22,6 +23,7 @@ from broker.events import (
     Priority,
     caused_id,
     digest,
+    uuid7,
 )
 from broker.ports import Endpoint
 from broker.referral import Audience, Move, Relation, State
@@ -34,8 +36,16 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import codes, strict_json
 
 SAID: Final = "move"
+_WAITS: Final = "waits-for-answer"
 # While a referral stands so, its receiver has yet to decide on it.
-UNDECIDED: Final = frozenset({State.REQUESTED, State.RECEIVED})
+UNDECIDED: Final = frozenset(
+    {State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED, State.REDIRECTED}
+)
+# What has happened to the patient where a referral stands so.
+_HAPPENED: Final[Mapping[State, tuple[DeadlineKind, ...]]] = {
+    State.BOOKED: (DeadlineKind.CONTACTED,),
+    State.IN_PROGRESS: (DeadlineKind.CONTACTED, DeadlineKind.SEEN),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +188,13 @@ class Ready:
 
     def _deadlines(self, tx: Tx) -> None:
         before = self.found.row
+        if before.state == State.INFORMATION_REQUESTED:
+            work.resume(tx, before.message_id, DeadlineKind.DECIDED, _WAITS, self.now)
+            if self.state is State.RECEIVED:
+                work.clear(tx, before.message_id, DeadlineKind.ANSWERED, at=self.now)
+            else:  # decided without an answer
+                why = self.state.value
+                work.lapse(tx, before.message_id, why, DeadlineKind.ANSWERED, at=self.now)
         if self.move.goes_back:
             work.reopen(tx, before.message_id, before.last_move_at)
         elif self.state is State.CANCELLED:
@@ -185,15 +202,43 @@ class Ready:
         elif referral.STAGES[self.state].is_terminal:
             # Its copy may still be on its way. What was waited for after a decision has happened
             # where the referral is completed; where it ended otherwise, it never will.
-            copy = {deadlines.DeadlineKind.COPY_RECEIVED}
+            copy = {DeadlineKind.COPY_RECEIVED}
             if self.state is not State.COMPLETED:
-                met = (deadlines.DeadlineKind.RECEIVED, deadlines.DeadlineKind.DECIDED)
+                met = (DeadlineKind.RECEIVED, DeadlineKind.DECIDED)
                 work.clear(tx, before.message_id, *met, at=self.now)
                 work.lapse(tx, before.message_id, self.state.value, but=copy, at=self.now)
             else:
                 work.clear(tx, before.message_id, but=copy, at=self.now)
-        elif self.state not in UNDECIDED:
-            work.clear(tx, before.message_id, deadlines.DeadlineKind.DECIDED, at=self.now)
+        elif self.state is State.INFORMATION_REQUESTED:
+            self._ask(tx)
+        if self.state not in UNDECIDED and not referral.STAGES[self.state].is_terminal:
+            happened = (DeadlineKind.DECIDED, *_HAPPENED.get(self.state, ()))
+            work.clear(tx, before.message_id, *happened, at=self.now)
+
+    def _ask(self, tx: Tx) -> None:
+        """The sender's own clock runs until it answers. Only the clock of the decision may wait for
+        it, and none that is urgent: the patient's condition does not."""
+        row = self.found.row
+        level = Priority(row.priority)
+        due = deadlines.to_answer(row.pathway, level, self.now)
+        work.put_deadlines(
+            tx,
+            [
+                {
+                    "id": uuid7(),
+                    "message_id": row.message_id,
+                    "kind": due.kind,
+                    "version": row.version,
+                    "owner": row.sender,
+                    "source": due.source,
+                    "due_at": due.due,
+                    "cleared_at": None,
+                    "raised_at": None,
+                }
+            ],
+        )
+        if deadlines.may_wait(row.pathway, level):
+            work.pause(tx, row.message_id, DeadlineKind.DECIDED, _WAITS, self.now)
 
     def _task(self, now: datetime) -> resources.TaskRow:
         """Return the referral's Task as it stands now, under the referral's own id and version."""
@@ -398,6 +443,9 @@ def _words(move: Move, content: Mapping[str, Any]) -> tuple[str | None, str | No
             continue
         if item.codes is not None:
             reason = item.codes[value]
+        elif item.is_time:
+            at = deadlines.at_in_words(datetime.fromisoformat(value))
+            said.append(f"{item.name.replace('_', ' ').capitalize()} {at}")
         elif item.name == "practice_actions":
             said.append(f"For the practice: {value}")
         else:

@@ -215,6 +215,7 @@ _ROWS: Final = (
         frozenset({_S.RECEIVED}),
         _S.INFORMATION_REQUESTED,
         _RECEIVER,
+        Door.MOVE,
         carries=(Item("question", "what the sender should answer"),),
     ),
     Move(
@@ -222,6 +223,7 @@ _ROWS: Final = (
         frozenset({_S.INFORMATION_REQUESTED}),
         _S.RECEIVED,
         _SENDER,
+        Door.MOVE,
         carries=(Item("answer", "the answer to the receiver's question"),),
     ),
     Move(
@@ -239,14 +241,21 @@ _ROWS: Final = (
         _WAITING,
         _S.BOOKED,
         _RECEIVER,
-        carries=(Item("starts_at", "when the appointment begins"), _NOTE),
+        Door.MOVE,
+        carries=(
+            Item("starts_at", "when the appointment begins, with its offset", is_time=True),
+            Item("place", "where it is"),
+            Item("instructions", "what the patient is to do or bring", required=False),
+            _NOTE,
+        ),
     ),
-    Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, carries=(_NOTE,)),
+    Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, Door.MOVE, (_NOTE,)),
     Move(
         "did-not-attend",
         frozenset({_S.BOOKED}),
         _S.DID_NOT_ATTEND,
         _RECEIVER,
+        Door.MOVE,
         carries=(_NOTE, _ACTIONS),
     ),
     Move(
@@ -254,10 +263,11 @@ _ROWS: Final = (
         frozenset({_S.RECEIVED, _S.ACCEPTED, _S.BOOKED, _S.DID_NOT_ATTEND}),
         _S.NO_CONTACT,
         _RECEIVER,
+        Door.MOVE,
         carries=(_NOTE, _ACTIONS),
     ),
-    Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, carries=(_NOTE,)),
-    Move("deceased", OPEN, _S.DECEASED, _EITHER, carries=(_NOTE,)),
+    Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, Door.MOVE, (_NOTE,)),
+    Move("deceased", OPEN, _S.DECEASED, _EITHER, Door.MOVE, (_NOTE,)),
     Move("expire", _UNDECIDED | {_S.REQUESTED, _S.REDIRECTED}, _S.EXPIRED, _BROKER),
 )
 

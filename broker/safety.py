@@ -121,6 +121,7 @@ def _not_done(kind: str) -> str:
         DeadlineKind.RECEIVED: "Your message was not confirmed as stored",
         DeadlineKind.COPY_RECEIVED: "The copy of your referral was not confirmed as stored",
         DeadlineKind.DECIDED: "Your referral was not decided on",
+        DeadlineKind.ANSWERED: "The question about your referral was not answered",
         DeadlineKind.FILED: "Your update was neither filed nor rejected",
     }
     return words.get(kind) or f"Nothing says yet that the patient was {kind}"

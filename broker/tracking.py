@@ -12,13 +12,14 @@ from broker import deadlines, referral
 from broker.acknowledging import STAYS_OPEN
 from broker.directory import BARS, Directory
 from broker.events import Destination, Kind, Priority, Recorded, Role
-from broker.moves import UNDECIDED
 from broker.referral import MOVES, STAGES, Audience, Relation, State
 from broker.retracting import CLOSURES
 from broker.store import deliveries
 from broker.trails import NO_WORDS, Trail, relation
 from fhir_profiles import codes
 
+# Here the trail of its deliveries says more of a referral than its state does.
+_UNTOUCHED: Final = frozenset({State.REQUESTED, State.RECEIVED})
 # Of what was withheld these are not known: nothing was read of it but whose it is.
 UNSAID: Final = frozenset(
     {"priority", "priority_in_words", "clinical_at", "pathway", "identity_verified"}
@@ -139,7 +140,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     message = trail.message
     acting = [row for row in trail.deliveries if row.role == Role.ACTING]
     names = ", ".join(directory.name_now(Destination(row.ods, row.service)) for row in acting)
-    if trail.referral is not None and trail.referral.state not in UNDECIDED:
+    if trail.referral is not None and trail.referral.state not in _UNTOUCHED:
         by = trail.moves[-1].facts.get("by") if trail.moves else None
         moved = f", by {directory.name(Destination(by))}" if by else ""
         return f"{STAGES[State(trail.referral.state)].words.capitalize()}{moved}."
@@ -176,7 +177,7 @@ def _receivers_line(trail: Trail, shown: Sequence[Any]) -> str:
     said = [_receivers_part(trail, shown)]
     if trail.message.status in {"withdrawn", "replaced"}:
         said.insert(0, "It stands no longer: its sender has withdrawn or replaced it.")
-    elif trail.referral is not None and trail.referral.state not in UNDECIDED:
+    elif trail.referral is not None and trail.referral.state not in _UNTOUCHED:
         said.insert(0, f"The referral is {STAGES[State(trail.referral.state)].words}.")
     return " ".join(said)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
+from broker.referral import STAGES, as_table
 from fhir_profiles import codes
 from fhir_profiles.pathways.catalogue import ITEMS, OUTCOMES, catalogue, service_words
 from fhir_profiles.pathways.entry import Entry
@@ -53,7 +54,7 @@ def pathways() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_DEFAULT_CLOCKS: Final = ("received", "decided", "filed")
+_DEFAULT_CLOCKS: Final = ("received", "decided", "answered", "filed")
 
 
 def _usual_clocks() -> Iterator[tuple[str, ...]]:
@@ -129,7 +130,42 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(one.replace('|', '/') for one in line)} |" for line in lines)
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"docs/pathways.md": pathways}
+def referrals() -> str:
+    """Return docs/referrals.md: the states of a referral, and every move between them."""
+    stages = [
+        (
+            f"`{state}`",
+            stage.words,
+            stage.waits_for.words if stage.waits_for is not None else "nobody: it is over",
+        )
+        for state, stage in STAGES.items()
+    ]
+    head, *rows = as_table()
+    parts = [
+        "# The life of a referral",
+        "Drawn from `broker/referral.py` by `python -m tests.pages`; a test holds it true. "
+        "`GET /referrals/{id}` says where one stands and which moves the caller may make now; "
+        "`POST /referrals/{id}/{move}` makes one, with the ETag that was read as `If-Match`. Every "
+        "move is an event, delivered in order to each who is told of it; who that is a "
+        "[pathway](pathways.md) may say otherwise.",
+        "## States",
+        _table(("state", "in words", "waits for"), stages),
+        "## Moves",
+        _table(head, rows),
+        "## Clocks",
+        "A decision meets the clock of the decision, a booking that of the first contact, the "
+        "start that of being seen. A question opens a clock of its own for who must answer it: "
+        "meanwhile the clock of the decision waits, and runs on with the answer for as long as it "
+        "had left. It waits for nothing that is urgent or a suspected cancer; the clocks of being "
+        "seen, treated and diagnosed never wait.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "docs/pathways.md": pathways,
+    "docs/referrals.md": referrals,
+}
 
 
 if __name__ == "__main__":

@@ -98,11 +98,16 @@ def clear(
 
 
 def lapse(
-    tx: Tx, message_id: str, why: str, *, but: Collection[str] = (), at: datetime | None = None
+    tx: Tx,
+    message_id: str,
+    why: str,
+    *kinds: str,
+    but: Collection[str] = (),
+    at: datetime | None = None,
 ) -> None:
-    """Let what is not met of a message's deadlines (`but` of these kinds) run no longer, without a
-    claim that it was met."""
-    _stop(tx, message_id, (), but, at, lapsed=why)
+    """Let what is not met of a message's deadlines of these kinds (of all kinds `but` some, if none
+    is named) run no longer, without a claim that it was met."""
+    _stop(tx, message_id, kinds, but, at, lapsed=why)
 
 
 def _stop(
@@ -120,6 +125,40 @@ def _stop(
     tx.execute(_STOP, {"ids": ids, "cleared_at": at or tx.now, "lapsed": lapsed})
     closed = {"closed_at": tx.now, "closed_reason": lapsed or "met-late"}
     tx.execute(_CLOSE_OF_STOPPED, {"ids": ids, **closed})
+
+
+def pause(tx: Tx, message_id: str, kind: str, why: str, at: datetime) -> None:
+    """Stop a clock of a message that has not passed yet; `resume` lets it run on."""
+    tx.execute(
+        update(t.deadline)
+        .where(
+            and_(
+                dl.message_id == message_id,
+                dl.kind == kind,
+                dl.cleared_at.is_(None),
+                dl.raised_at.is_(None),
+                dl.due_at > at,
+            )
+        )
+        .values(cleared_at=at, lapsed=why)
+    )
+
+
+def resume(tx: Tx, message_id: str, kind: str, why: str, at: datetime) -> None:
+    """Let a clock that was paused run on, for as long as it had left."""
+    paused = tx.connection.execute(
+        select(t.deadline).where(
+            and_(dl.message_id == message_id, dl.kind == kind, dl.lapsed == why)
+        )
+    ).all()
+    for row in paused:
+        tx.execute(
+            update(t.deadline)
+            .where(dl.id == row.id)
+            .values(cleared_at=None, lapsed=None, due_at=at + (row.due_at - row.cleared_at))
+        )
+    if paused:
+        tx.wake(DEADLINES)
 
 
 def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:

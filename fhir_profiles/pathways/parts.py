@@ -18,7 +18,17 @@ Pillar = Literal[
     "urgent-care",
 ]
 Level = Literal["stat", "urgent", "asap", "routine"]
-Clock = Literal["received", "decided", "filed", "sent", "contacted", "seen", "treated", "diagnosed"]
+Clock = Literal[
+    "received",
+    "decided",
+    "answered",
+    "filed",
+    "sent",
+    "contacted",
+    "seen",
+    "treated",
+    "diagnosed",
+]
 Party = Literal["sender", "receiver", "practice"]
 Group = Literal["pharmacy", "eye", "dental", "hospital", "community"]
 # From the most urgent to the least.

@@ -53,13 +53,18 @@ async def test_the_receivers_receipt_moves_it_from_requested_to_received(
     at = message["referral"]
     await hospital.arrived(message["id"])
     before = taken(await hospital.get(at), 200)
-    assert (before["state"], moves_of(before)) == ("requested", {"receive"})
+    assert before["state"] == "requested"
+    assert moves_of(before) == {"receive", "decline", "deceased"}
     await hospital.take(message["id"])
     answer = await hospital.get(at)
     after = taken(answer, 200)
     assert after["state"] == "received" and answer.headers["etag"] == f'W/"{after["version"]}"'
-    assert moves_of(after) == {"accept", "reject"}
-    assert moves_of(taken(await optometrist.get(at), 200)) == {"cancel", "amend"}
+    assert moves_of(after) == {
+        *("accept", "reject", "request-information", "no-contact", "decline", "deceased")
+    }
+    assert moves_of(taken(await optometrist.get(at), 200)) == {
+        *("cancel", "amend", "decline", "deceased")
+    }
 
 
 async def test_each_allowed_move_names_the_door_that_it_is_made_at(
@@ -113,7 +118,7 @@ async def test_a_move_without_if_match_is_428_a_stale_one_412_a_forbidden_one_40
 
 async def test_a_move_that_is_not_there_is_404(optometrist: Caller, hospital: Caller) -> None:
     at = (await received(optometrist, hospital))["referral"]
-    for name in ("book", "receive", "amend", "vanish"):
+    for name in ("redirect", "receive", "amend", "vanish"):
         problem(await hospital.move(at, name), 404, "not-found")
 
 

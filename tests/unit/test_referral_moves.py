@@ -38,6 +38,7 @@ FHIR_TASK_STATUSES = {
     "completed",
     "entered-in-error",
 }
+SAID_BY_EITHER = ["decline", "deceased"]
 
 
 def names(state: State, relation: Relation, context: Context = PLAIN) -> list[str]:
@@ -90,21 +91,16 @@ def test_a_rejected_referral_waits_for_its_sender() -> None:
 
 
 def test_the_doors_open_now_are_exactly_these() -> None:
-    assert {m.name for m in MOVES.values() if m.door is Door.MOVE} == {
-        "accept",
-        "reject",
-        "complete",
-        "cancel",
-        "reinstate",
-    }
+    shut = {m.name for m in MOVES.values() if not m.is_open}
+    assert shut == {"redirect", "expire"}
     assert MOVES["receive"].door is Door.RECEIPT
     assert MOVES["amend"].door is Door.CORRECTION
-    assert sum(move.is_open for move in MOVES.values()) == 7
+    assert sum(move.door is Door.MOVE for move in MOVES.values()) == len(MOVES) - 4
 
 
 def test_the_acting_receivers_receipt_makes_requested_received() -> None:
     assert apply(State.REQUESTED, MOVES["receive"], Relation.ACTING, PLAIN) is State.RECEIVED
-    assert names(State.REQUESTED, Relation.ACTING) == ["receive"]
+    assert names(State.REQUESTED, Relation.ACTING) == ["receive", *SAID_BY_EITHER]
     with pytest.raises(Conflict, match=r"Only the receiver may receive"):
         apply(State.REQUESTED, MOVES["receive"], Relation.COPY, PLAIN)
 
@@ -114,19 +110,25 @@ def test_a_decision_before_the_receipt_is_refused_and_told_what_comes_first() ->
         apply(State.REQUESTED, MOVES["accept"], Relation.ACTING, PLAIN)
     assert caught.value.detail == (
         "This referral is requested: accept is not possible. "
-        "Allowed now: receive (PUT /inbox/{delivery}/receipt)."
+        "Allowed now: receive (PUT /inbox/{delivery}/receipt), decline, deceased."
     )
 
 
 def test_a_received_referral_may_be_accepted_or_rejected_by_its_receiver_only() -> None:
-    assert names(State.RECEIVED, Relation.ACTING) == ["accept", "reject"]
-    assert names(State.RECEIVED, Relation.SENDER) == ["cancel", "amend"]
+    assert names(State.RECEIVED, Relation.ACTING) == [
+        *("accept", "reject", "request-information", "no-contact"),
+        *SAID_BY_EITHER,
+    ]
+    assert names(State.RECEIVED, Relation.SENDER) == ["cancel", "amend", *SAID_BY_EITHER]
     for nobody in (Relation.COPY, Relation.NOTICE, Relation.NONE, Relation.BROKER):
         assert names(State.RECEIVED, nobody) == []
 
 
 def test_accepted_may_still_become_rejected_or_be_completed() -> None:
-    assert names(State.ACCEPTED, Relation.ACTING) == ["reject", "complete"]
+    assert names(State.ACCEPTED, Relation.ACTING) == [
+        *("reject", "complete", "book", "start", "no-contact"),
+        *SAID_BY_EITHER,
+    ]
     assert apply(State.ACCEPTED, MOVES["reject"], Relation.ACTING, PLAIN) is State.REJECTED
 
 
