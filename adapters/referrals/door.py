@@ -44,7 +44,7 @@ class Referrals:
         return needs.withheld(raw, self.accepts)
 
     def danger(self, raw: Mapping[str, Any]) -> str | None:
-        return needs.danger(raw)
+        return needs.danger(raw, self.accepts)
 
     def sought(self, raw: Mapping[str, Any]) -> Seek | None:
-        return needs.sought(raw)
+        return needs.sought(raw, self.accepts)

@@ -98,6 +98,12 @@ def known_pathway(code: str) -> str:
     return code
 
 
+def may_act(practice: str | None, sender: str | None, provider: str | None) -> bool:
+    """Whether the patient's practice can be who acts: it is known, does not refer the patient
+    itself, and nobody else is named."""
+    return practice is not None and practice != sender and provider in {None, practice}
+
+
 class Referral(Block):
     """What all referrals have in common; a pillar adds who refers."""
 
@@ -185,13 +191,17 @@ class Referral(Block):
     @property
     def judgement(self) -> Judgement:
         """How soon and to whom, by the catalogue."""
-        practice = self.registered_practice
+        practice, provider = self.registered_practice, self.provider
         return judge(
             self.entry(),
             reason=self.reason.code,
             asked=URGENCIES[self.urgency],
             red_flags=self.red_flags,
-            practice_may_act=practice is not None and practice.ods != self.organisation.ods,
+            practice_may_act=may_act(
+                practice.ods if practice is not None else None,
+                self.organisation.ods,
+                provider.ods if provider is not None else None,
+            ),
         )
 
     def warnings(self) -> Iterator[Fault]:
@@ -271,6 +281,11 @@ class Sides(Block):
     """The right eye."""
     left: Line | None = Field(default=None, examples=["6/18"])
     """The left eye."""
+
+    @rule
+    def _says_something(self, _: datetime) -> Iterator[Finding]:
+        if self.right is None and self.left is None:
+            yield Finding(("right",), "missing", "Nothing is said of either eye.", "Send one.")
 
 
 class OfEyes(Block):

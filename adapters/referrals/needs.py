@@ -7,7 +7,7 @@ a body that is not taken.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from adapters.referrals.form import Referral
+from adapters.referrals.form import Referral, may_act
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Needs, Seek, Want, Withheld
@@ -114,7 +114,7 @@ def withheld(raw: Mapping[str, Any], form: type[Referral]) -> Withheld | None:
     if refusal is None:
         return None
     sentences = [_NOT_SENT]
-    judgement = _glance(raw)
+    judgement = _glance(raw, form)
     if judgement is not None and Priority(judgement.urgency).is_urgent:
         told = _NOBODY_TOLD.format(
             urgency=words(judgement.urgency), receiver=service_words(judgement.receiver)
@@ -129,26 +129,24 @@ def withheld(raw: Mapping[str, Any], form: type[Referral]) -> Withheld | None:
     )
 
 
-def danger(raw: Mapping[str, Any]) -> str | None:
+def danger(raw: Mapping[str, Any], form: type[Referral]) -> str | None:
     """Say whom to telephone about a body that is refused, if it speaks of something urgent.
 
     Reads what it can of any body and never raises.
     """
-    judgement = _glance(raw)
+    judgement = _glance(raw, form)
     if judgement is None:
         is_urgent = Priority(glance.urgency(raw.get("urgency"))).is_urgent
-        return (
-            "Telephone the service that you refer to; out of hours, NHS 111." if is_urgent else None
-        )
+        return _TELEPHONE.format(receiver="service that you refer to") if is_urgent else None
     if not Priority(judgement.urgency).is_urgent:
         return None
     said = _TELEPHONE.format(receiver=service_words(judgement.receiver))
     return " ".join((said, *_at_once(judgement)))
 
 
-def sought(raw: Mapping[str, Any]) -> Seek | None:
+def sought(raw: Mapping[str, Any], form: type[Referral]) -> Seek | None:
     """Return who would act on a body, as far as it can be read of it. Never raises."""
-    judgement = _glance(raw)
+    judgement = _glance(raw, form)
     if judgement is None:
         return None
     address = glance.block(glance.block(raw.get("patient")).get("address"))
@@ -166,7 +164,7 @@ def sought(raw: Mapping[str, Any]) -> Seek | None:
     )
 
 
-def _glance(raw: Mapping[str, Any]) -> Judgement | None:
+def _glance(raw: Mapping[str, Any], form: type[Referral]) -> Judgement | None:
     """Judge a body of which nothing is known to be right; None without a pathway."""
     entry = catalogue().entries.get(glance.word(raw.get("pathway")))
     if entry is None:
@@ -177,5 +175,9 @@ def _glance(raw: Mapping[str, Any]) -> Judgement | None:
         reason=glance.word(glance.block(raw.get("reason")).get("code")),
         asked=glance.urgency(raw.get("urgency")),
         red_flags=[glance.word(one) for one in flags] if isinstance(flags, list | tuple) else (),
-        practice_may_act=glance.ods(raw.get("practice")) is not None,
+        practice_may_act=may_act(
+            glance.ods(raw.get("practice")),
+            glance.ods(raw.get(form.sender_field)),
+            glance.ods(raw.get("provider")),
+        ),
     )

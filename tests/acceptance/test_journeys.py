@@ -16,7 +16,7 @@ from sandbox.partner import Partner
 from sandbox.world import World
 from tests import composed
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 PRACTICES = ("G99001", "G99002")  # one collects from its inbox, one is called by webhook
 VIA = {"G99001": "inbox", "G99002": "webhook"}

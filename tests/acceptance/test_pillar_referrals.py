@@ -141,3 +141,27 @@ async def test_a_referral_is_corrected_by_its_pillars_own_door(place: Place) -> 
     body["iotn"]["dental_health"] = 5
     made = taken(await dentist.put(f"{door}/{message['id']}", body, if_match=version), 200)
     assert made["replaces"] == message["id"]
+
+
+async def test_the_practice_gets_a_copy_of_what_another_provider_is_named_for(place: Place) -> None:
+    """Also where the catalogue would have asked the practice itself to act."""
+    entry, reason = next(
+        (entry, reason)
+        for entry in catalogue().entries.values()
+        for reason in entry.reasons
+        if reason.receiver == "general-practice" and "pharmacy" in entry.senders
+    )
+    named = {"ods": "RXX01", "service": "RXX01-EYE-CASUALTY"}
+    for provider, told in ((None, {"G99001"}), (named, {"RXX01", "G99001"})):
+        body = example("pharmacy", entry.id, reason={"code": reason.code}, provider=provider)
+        answer = taken(await place.of("FPH01").post(DOORS["pharmacy"].door, body))
+        (message,) = answer["messages"]
+        assert {one["organisation"] for one in message["destinations"]} == told
+
+
+async def test_what_is_said_of_neither_eye_is_not_said(place: Place) -> None:
+    body = example("general-practice", "cataract", acuities={})
+    refused = problem(
+        await place.of("G99001").post(DOORS["general-practice"].door, body), 422, "invalid"
+    )
+    assert [one["field"] for one in refused["problems"]] == ["acuities.right"]

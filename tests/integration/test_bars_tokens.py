@@ -33,6 +33,8 @@ from tests.integration.bars_calls import (
 )
 from tests.integration.test_outbound import Peer, answer
 
+pytestmark = pytest.mark.slow
+
 KEY = ECKey.generate_key("P-384")
 CLIENT = "referral-broker"
 

@@ -29,6 +29,8 @@ from broker.store import tables as t
 from consumers.record_update import RecordUpdate
 from tests.shell import DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
 
+pytestmark = pytest.mark.slow
+
 PATIENT = ("Okafor", "Adaeze", "9990000018", "LS1 4AP", "Canal Row", "07700 900123", "1984-02-29")
 MISSING = "0190f1a2-0000-7000-8000-000000000000"
 SHORT_RSA = """-----BEGIN PUBLIC KEY-----

@@ -29,6 +29,8 @@ from broker.outbound import LARGEST_ANSWER, Http, read_receipt, retry_after
 from broker.ports import Delivery, Endpoint, Receipt
 from broker.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 BODY = '{"resourceType":"Bundle","note":"Zoë, 1.50 µg — as it came"}'.encode()
 SECRETS = [b"first secret of twenty-four", b"second secret, older by far"]
 BASE = "https://broker.example.nhs.uk"

@@ -101,3 +101,16 @@ def test_a_telephone_number_is_asked_of_the_patients_block() -> None:
 def test_an_optometrist_may_send_what_the_optometrists_own_door_takes() -> None:
     for entry in catalogue().entries.values():
         assert "optometry" not in entry.senders or entry.group == "eye", entry.id
+
+
+def test_a_practice_that_refers_is_never_told_to_telephone_itself() -> None:
+    adapter = next(one for one in ADAPTERS if one.name == "general-practice.referrals")
+    for entry in catalogue().entries.values():
+        for reason in entry.reasons:
+            body = {
+                "pathway": entry.id,
+                "reason": {"code": reason.code},
+                "practice": {"ods": "G99001"},
+            }
+            sought = adapter.sought(body)
+            assert sought is not None and sought.receiver_type != "general-practice", body
