@@ -49,6 +49,7 @@ class CodeSystem:
     url: str
     displays: Mapping[str, str]
     properties: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    version: str = ""
 
     def display(self, code: str) -> str:
         """Return the words of a code. Raises KeyError for a code that the system does not have."""
@@ -92,6 +93,7 @@ def _code_system(resource: Mapping[str, Any]) -> CodeSystem:
         raise ValueError(f"{resource['url']} defines a code twice")
     return CodeSystem(
         url=resource["url"],
+        version=resource.get("version", ""),
         displays=displays,
         properties={
             concept["code"]: {

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from adapters.referrals.form import FIELDS, Referral
+from adapters.pillars.referrals.form import FIELDS, Referral
 from broker import registry
 from broker.ports import Adapter
 from fhir_profiles.blocks import Patient

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from adapters.referrals.door import Referrals
-from adapters.referrals.form import OfEyes, Referral, known_pathway
+from adapters.pillars.parts import OfEyes
+from adapters.pillars.referrals.door import Referrals
+from adapters.pillars.referrals.form import Referral, known_pathway
 from broker.ports import Adapter
 from fhir_profiles.blocks import Fault, Finding, Organisation, rule
 from fhir_profiles.pathways.catalogue import catalogue
@@ -73,4 +74,4 @@ class SelfReferral(OfEyes, Referral):
                     )
 
 
-ADAPTER: Final[Adapter] = Referrals(SelfReferral, "/self-referrals")
+REFERRALS: Final[Adapter] = Referrals(SelfReferral, "/self-referrals")

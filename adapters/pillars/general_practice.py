@@ -5,16 +5,14 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
-from adapters.referrals.door import Referrals
-from adapters.referrals.form import (
-    Clinician,
-    OfBody,
-    OfEyes,
-    OfTeeth,
+from adapters.pillars.parts import OfBody, OfEyes, OfTeeth
+from adapters.pillars.referrals.door import Referrals
+from adapters.pillars.referrals.form import (
     Referral,
     known_pathway,
     pathways_of,
 )
+from adapters.pillars.who import Clinician, Who
 from broker.ports import Adapter
 from fhir_profiles import codes
 from fhir_profiles.blocks import Organisation
@@ -30,18 +28,12 @@ class GeneralPractitioner(Clinician):
     registers: ClassVar[Mapping[str, str]] = {"gmc_number": codes.identifier_system("gmc-number")}
 
 
-class GeneralPracticeReferral(OfEyes, OfTeeth, OfBody, Referral):
-    """A patient referred by their general practice.
-
-    Goes to the named provider, else to the service that the pathway and its reason ask for. The
-    more urgent of what you ask for and what the pathway asks for counts.
-    """
+class OfGeneralPractice(Who):
+    """Who speaks for the pillar."""
 
     pillar: ClassVar[str] = "general-practice"
     sender_field: ClassVar[str] = "practice"
 
-    pathway: Annotated[Line, AfterValidator(known_pathway), pathways_of("general-practice")]
-    """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
     practice: Organisation
     """The practice that refers, with which the patient is registered: the organisation of your
     token."""
@@ -49,4 +41,15 @@ class GeneralPracticeReferral(OfEyes, OfTeeth, OfBody, Referral):
     """Who refers."""
 
 
-ADAPTER: Final[Adapter] = Referrals(GeneralPracticeReferral)
+class GeneralPracticeReferral(OfGeneralPractice, OfEyes, OfTeeth, OfBody, Referral):
+    """A patient referred by their general practice.
+
+    Goes to the named provider, else to the service that the pathway and its reason ask for. The
+    more urgent of what you ask for and what the pathway asks for counts.
+    """
+
+    pathway: Annotated[Line, AfterValidator(known_pathway), pathways_of("general-practice")]
+    """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
+
+
+REFERRALS: Final[Adapter] = Referrals(GeneralPracticeReferral)

@@ -5,15 +5,16 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
-from adapters.referrals.door import Referrals
-from adapters.referrals.form import (
-    Clinician,
-    OfBody,
-    OfTeeth,
+from adapters.pillars.parts import OfBody, OfTeeth
+from adapters.pillars.referrals.door import Referrals
+from adapters.pillars.referrals.form import (
     Referral,
     known_pathway,
     pathways_of,
 )
+from adapters.pillars.updates.door import Updates
+from adapters.pillars.updates.form import Update
+from adapters.pillars.who import Clinician, Who
 from broker.ports import Adapter
 from fhir_profiles import codes
 from fhir_profiles.blocks import Organisation
@@ -39,19 +40,12 @@ class CommunityClinician(Clinician):
     }
 
 
-class CommunityReferral(OfTeeth, OfBody, Referral):
-    """A patient referred by a community service.
-
-    Goes to the named provider, else to the service that the pathway and its reason ask for; the
-    patient's GP practice, if it is known, gets a copy. The more urgent of what you ask for and what
-    the pathway asks for counts.
-    """
+class OfCommunity(Who):
+    """Who speaks for the pillar."""
 
     pillar: ClassVar[str] = "community"
     sender_field: ClassVar[str] = "community_service"
 
-    pathway: Annotated[Line, AfterValidator(known_pathway), pathways_of("community")]
-    """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
     community_service: Organisation
     """The community service that refers: the organisation of your token."""
     practice: Organisation | None = None
@@ -60,4 +54,28 @@ class CommunityReferral(OfTeeth, OfBody, Referral):
     """Who refers."""
 
 
-ADAPTER: Final[Adapter] = Referrals(CommunityReferral)
+class CommunityReferral(OfCommunity, OfTeeth, OfBody, Referral):
+    """A patient referred by a community service.
+
+    Goes to the named provider, else to the service that the pathway and its reason ask for; the
+    patient's GP practice, if it is known, gets a copy. The more urgent of what you ask for and what
+    the pathway asks for counts.
+    """
+
+    pathway: Annotated[Line, AfterValidator(known_pathway), pathways_of("community")]
+    """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
+
+
+class CommunityUpdate(OfCommunity, Update):
+    """What a community service tells the practice.
+
+    It goes to the registered practice, for the record. What is asked of the practice, by you or by
+    what was measured, is a referral of its own that no routine queue delays.
+    """
+
+    practice: Organisation
+    """The patient's registered GP practice, whose record it is for."""
+
+
+REFERRALS: Final[Adapter] = Referrals(CommunityReferral)
+UPDATES: Final[Adapter] = Updates(CommunityUpdate)

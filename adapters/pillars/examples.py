@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import yaml
 
-from adapters.referrals.form import Referral
+from adapters.pillars.referrals.form import Referral
+from adapters.pillars.who import Who
 from fhir_profiles.pathways.catalogue import catalogue
 
-_FOLDER: Final = files("adapters") / "examples" / "referrals"
+_FOLDER: Final = files("adapters") / "examples"
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PATIENT: Final[Mapping[str, Any]] = {
     "name": {"family": "Example", "given": "Robin", "prefix": "Ms"},
@@ -35,7 +36,7 @@ def complete(form: type[Referral]) -> Mapping[str, Mapping[str, Any]]:
 
 def body(form: type[Referral], pathway: str) -> dict[str, Any]:
     """Return a complete body; the pathway's own file says all that is not about who refers."""
-    said = _read(pathway)
+    said = _read(f"referrals/{pathway}")
     return {
         "reference": f"{form.pillar}-{pathway}-0001",
         "pathway": pathway,
@@ -50,3 +51,19 @@ def body(form: type[Referral], pathway: str) -> dict[str, Any]:
 @cache
 def _read(name: str) -> Any:
     return yaml.load((_FOLDER / f"{name}.yaml").read_bytes(), Loader=_LOADER)  # noqa: S506
+
+
+def updates(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a body of each topic of an update, by its code."""
+    return {
+        topic: {
+            "reference": f"{form.pillar}-{topic}-0001",
+            "topic": topic,
+            "consent": True,
+            "seen_at": "2026-11-20T10:30:00+00:00",
+            **_read("referrers")[form.pillar],
+            **said,
+            "patient": _PATIENT,
+        }
+        for topic, said in _read("updates").items()
+    }

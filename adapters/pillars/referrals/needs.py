@@ -7,7 +7,7 @@ a body that is not taken.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from adapters.referrals.form import Referral, may_act
+from adapters.pillars.referrals.form import Referral, may_act
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Needs, Seek, Want, Withheld
@@ -37,7 +37,7 @@ _NOBODY_TOLD: Final = (
 def needs(request: Referral) -> Needs:
     """Return the one referral that is asked for: to whom, how soon, and what there is to say."""
     judgement = request.judgement
-    patient, practice = request.patient, request.registered_practice
+    patient, practice = request.patient, request.practice
     return Needs(
         organisation=request.organisation.ods,
         reference=request.reference,
@@ -68,7 +68,7 @@ def _want(request: Referral, judgement: Judgement) -> Want:
 
 
 def _seeks(request: Referral, judgement: Judgement) -> Iterator[Seek]:
-    practice, provider = request.registered_practice, request.provider
+    practice, provider = request.practice, request.provider
     yield Seek(
         role=Role.ACTING,
         receiver_type=judgement.receiver,

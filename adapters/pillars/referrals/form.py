@@ -7,11 +7,11 @@ parts that its pathways ask for. Which of them a referral must hold says the cat
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, WithJsonSchema, create_model
+from pydantic import AfterValidator, Field, WithJsonSchema
 
+from adapters.pillars.who import Who
 from fhir_profiles import codes
 from fhir_profiles.blocks import (
     URGENCIES,
@@ -21,19 +21,16 @@ from fhir_profiles.blocks import (
     Fault,
     Finding,
     Observation,
-    Organisation,
-    PersonName,
     Provider,
     TakenMedicine,
     Urgency,
     rule,
 )
-from fhir_profiles.consent import Looked, Sender
 from fhir_profiles.pathways.catalogue import ITEMS, catalogue
 from fhir_profiles.pathways.entry import Entry
 from fhir_profiles.pathways.judgement import Judgement, judge
 from fhir_profiles.pathways.parts import words
-from fhir_profiles.values import Flagged, Line, Number, PastDate, SnomedCode, Text, When, refusal
+from fhir_profiles.values import Flagged, Line, SnomedCode, Text, When, refusal
 
 # Where a referral holds an item of the catalogue's `minimum`.
 FIELDS: Final[Mapping[str, str]] = {
@@ -41,39 +38,6 @@ FIELDS: Final[Mapping[str, str]] = {
     "reason": "reason.code",
     "telephone": "patient.telephone",
 }
-
-
-class Clinician(Block):
-    """Who refers, and what they are."""
-
-    name: PersonName
-    """The clinician's name."""
-    role: Line = Field(examples=["General practitioner"])
-    """What they are."""
-
-    registers: ClassVar[Mapping[str, str]] = {}
-    """The fields that hold a registration, each with its identifier system."""
-
-    @property
-    def registration(self) -> tuple[str, str | None]:
-        """The number under which the clinician is registered, if it was given, and its system."""
-        for field, system in self.registers.items():
-            if getattr(self, field, None) is not None:
-                return system, getattr(self, field)
-        return "", None
-
-
-@cache
-def _looked(field: str) -> type[Looked]:
-    class OfSender(Looked):
-        @property
-        def sender(self) -> Sender:
-            found: Sender = getattr(self, field)
-            return found
-
-    fields: dict[str, Any] = {field: (Sender, ...)}
-    made: type[Looked] = create_model("Looked", __base__=OfSender, **fields)
-    return made
 
 
 class Reason(Block):
@@ -104,11 +68,8 @@ def may_act(practice: str | None, sender: str | None, provider: str | None) -> b
     return practice is not None and practice != sender and provider in {None, practice}
 
 
-class Referral(Block):
+class Referral(Who):
     """What all referrals have in common; a pillar adds who refers."""
-
-    pillar: ClassVar[str]
-    sender_field: ClassVar[str]
 
     reference: Line = Field(examples=["2026-004711"])
     """Your own reference for this referral: unique within your organisation, for ever."""
@@ -152,35 +113,10 @@ class Referral(Block):
     additional_information: Text | None = None
     """Anything else that the receiver should know."""
 
-    # -- what a pillar says ----------------------------------------------------------------------
-
-    @property
-    def organisation(self) -> Organisation:
-        """Who refers: the organisation of the token."""
-        found: Organisation = getattr(self, self.sender_field)
-        return found
-
-    @property
-    def referrer(self) -> Clinician | None:
-        """The clinician who refers; None where no clinician does."""
-        found: Clinician | None = getattr(self, "clinician", None)
-        return found
-
     @classmethod
     def may_send(cls, entry: Entry) -> bool:
         """Whether the catalogue lets this pillar refer on a pathway."""
         return cls.pillar in entry.senders
-
-    @classmethod
-    def looked(cls) -> type[Looked]:
-        """Return what is still looked at where the patient refused."""
-        return _looked(cls.sender_field)
-
-    @property
-    def registered_practice(self) -> Organisation | None:
-        """The patient's practice, where it is known."""
-        found: Organisation | None = getattr(self, "practice", None)
-        return found
 
     # -- what the catalogue makes of it ----------------------------------------------------------
 
@@ -191,7 +127,7 @@ class Referral(Block):
     @property
     def judgement(self) -> Judgement:
         """How soon and to whom, by the catalogue."""
-        practice, provider = self.registered_practice, self.provider
+        practice, provider = self.practice, self.provider
         return judge(
             self.entry(),
             reason=self.reason.code,
@@ -269,127 +205,6 @@ class Referral(Block):
                     f"{self.entry().name} cannot be decided on without this: {display}.",
                     f"Send `{FIELDS[item]}`.",
                 )
-
-
-# -- parts that only some pathways ask for -------------------------------------------------------
-
-
-class Sides(Block):
-    """Something that is said of each eye, as it is written."""
-
-    right: Line | None = Field(default=None, examples=["6/9"])
-    """The right eye."""
-    left: Line | None = Field(default=None, examples=["6/18"])
-    """The left eye."""
-
-    @rule
-    def _says_something(self, _: datetime) -> Iterator[Finding]:
-        if self.right is None and self.left is None:
-            yield Finding(("right",), "missing", "Nothing is said of either eye.", "Send one.")
-
-
-class OfEyes(Block):
-    """What a referral for the eyes says, by somebody who is no optometrist."""
-
-    eye: Literal["right", "left", "both"] | None = None
-    """Which eye it is about."""
-    acuities: Sides | None = None
-    """Visual acuity with glasses, of each eye, as it is written: 6/9, CF, HM."""
-    pressures: Sides | None = None
-    """Eye pressures in mmHg, if they were taken."""
-    discs: Sides | None = None
-    """How the optic discs look, if they were seen."""
-    fields: Sides | None = None
-    """What the visual fields showed, if they were tested."""
-
-
-class Radiograph(Block):
-    """An image of the teeth, with its date."""
-
-    kind: Literal["periapical", "bitewing", "panoramic", "occlusal", "cone-beam", "other"]
-    """What kind of image."""
-    taken_on: PastDate = Field(examples=["2026-11-02"])
-    """When it was taken."""
-    shows: Line | None = None
-    """What it shows."""
-
-
-class Iotn(Block):
-    """Index of orthodontic treatment need."""
-
-    dental_health: Annotated[int, Field(ge=1, le=5)] = Field(examples=[4])
-    """Grade of the dental health component, 1 to 5."""
-    qualifier: Annotated[Line, Field(pattern=r"^[a-z]$")] | None = Field(
-        default=None, examples=["d"]
-    )
-    """The letter of the dental health component."""
-    aesthetic: Annotated[int, Field(ge=1, le=10)] | None = Field(default=None, examples=[7])
-    """Grade of the aesthetic component, 1 to 10."""
-
-
-class Anaesthesia(Block):
-    """How the patient should be kept without pain, and why not otherwise."""
-
-    kind: Literal["local", "inhalation-sedation", "intravenous-sedation", "general"]
-    """What is asked for."""
-    reason: Line = Field(examples=["Severe anxiety; sedation failed in 2025"])
-    """Why."""
-
-
-class OfTeeth(Block):
-    """What a referral for teeth and mouth says."""
-
-    tooth_or_area: Line | None = Field(default=None, examples=["LR8"])
-    """Which tooth (UR1 to LL8), or which area of the mouth."""
-    dental_level: Literal[1, 2, 3] | None = None
-    """Level of care that the work needs."""
-    radiographs: tuple[Radiograph, ...] | None = Field(default=None, max_length=20)
-    """Dated images; an empty list says that there are none."""
-    medical_history: Text | None = None
-    """Medical history, as far as it bears on treatment."""
-    asa_grade: Annotated[int, Field(ge=1, le=5)] | None = None
-    """Grade of the American Society of Anesthesiologists, 1 to 5."""
-    anaesthesia: Anaesthesia | None = None
-    """What kind of anaesthesia is asked for, if the patient needs more than local."""
-    iotn: Iotn | None = None
-    """Index of orthodontic treatment need."""
-
-
-class Pressed(Block):
-    """A blood pressure in mmHg."""
-
-    systolic: Annotated[Number, Field(ge=30, le=350)] = Field(examples=[152])
-    """Systolic."""
-    diastolic: Annotated[Number, Field(ge=10, le=250)] = Field(examples=[94])
-    """Diastolic."""
-
-
-class Wound(Block):
-    """A wound that is to be cared for."""
-
-    site: Line = Field(examples=["Left lower leg"])
-    """Where it is."""
-    since: PastDate | None = None
-    """Since when."""
-    size: Line | None = Field(default=None, examples=["3 cm by 2 cm"])
-    """How large it is."""
-    looks: Text | None = Field(default=None, examples=["Clean, granulating"])
-    """How it looks, and how it is dressed."""
-
-
-class OfBody(Block):
-    """What community services ask for."""
-
-    blood_pressure: Pressed | None = None
-    """The last clinic blood pressure."""
-    body_mass_index: Annotated[Number, Field(ge=5, le=150)] | None = Field(
-        default=None, examples=[34.2]
-    )
-    """Body mass index in kg/m²."""
-    hba1c: Annotated[Number, Field(ge=10, le=250)] | None = Field(default=None, examples=[44])
-    """The last HbA1c, in mmol/mol."""
-    wound: Wound | None = None
-    """The wound."""
 
 
 def pathways_of(pillar: str) -> WithJsonSchema:

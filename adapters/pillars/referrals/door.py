@@ -5,10 +5,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from adapters.referrals import needs
-from adapters.referrals.examples import complete
-from adapters.referrals.form import Referral
-from adapters.referrals.translate import translate
+from adapters.pillars.examples import complete
+from adapters.pillars.referrals import needs
+from adapters.pillars.referrals.form import Referral
+from adapters.pillars.referrals.translate import translate
 from broker.ports import Context, Draft, FieldPaths, Needs, Seek, Withheld
 
 

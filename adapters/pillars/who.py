@@ -1,0 +1,71 @@
+"""Who speaks: a pillar's organisation and its clinician, in that pillar's own words."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+from pydantic import Field, create_model
+
+from fhir_profiles.blocks import Block, Organisation, PersonName
+from fhir_profiles.consent import Looked, Sender
+from fhir_profiles.values import Line
+
+
+class Clinician(Block):
+    """Who refers, and what they are."""
+
+    name: PersonName
+    """The clinician's name."""
+    role: Line = Field(examples=["General practitioner"])
+    """What they are."""
+
+    registers: ClassVar[Mapping[str, str]] = {}
+    """The fields that hold a registration, each with its identifier system."""
+
+    @property
+    def registration(self) -> tuple[str, str | None]:
+        """The number under which the clinician is registered, if it was given, and its system."""
+        for field, system in self.registers.items():
+            if getattr(self, field, None) is not None:
+                return system, getattr(self, field)
+        return "", None
+
+
+@cache
+def _looked(field: str) -> type[Looked]:
+    class OfSender(Looked):
+        @property
+        def sender(self) -> Sender:
+            found: Sender = getattr(self, field)
+            return found
+
+    fields: dict[str, Any] = {field: (Sender, ...)}
+    made: type[Looked] = create_model("Looked", __base__=OfSender, **fields)
+    return made
+
+
+class Who(Block):
+    """What a pillar adds to a form: who speaks, and the patient's practice."""
+
+    pillar: ClassVar[str]
+    sender_field: ClassVar[str]
+
+    practice: Organisation | None = None
+    """The patient's registered GP practice, if it is known. It gets a copy."""
+
+    @property
+    def organisation(self) -> Organisation:
+        """Who refers: the organisation of the token."""
+        found: Organisation = getattr(self, self.sender_field)
+        return found
+
+    @property
+    def speaker(self) -> Clinician | None:
+        """The clinician who speaks; None where no clinician does."""
+        found: Clinician | None = getattr(self, "clinician", None)
+        return found
+
+    @classmethod
+    def looked(cls) -> type[Looked]:
+        """Return what is still looked at where the patient refused."""
+        return _looked(cls.sender_field)
