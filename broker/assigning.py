@@ -3,8 +3,8 @@
 What has no place is not sent: its referral has had its course, and the sender is told so.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker import moves, referral
@@ -18,6 +18,7 @@ from broker.events import (
     Kind,
     Priority,
     Role,
+    Route,
 )
 from broker.moves import Found
 from broker.ports import Want
@@ -99,6 +100,31 @@ def assign(
         else:
             slots[want.key] = new_slot(want, planned.needs.subject)
     return Assigned(slots, amended, said)
+
+
+def following(planned: Plan, sent: Sent) -> Plan:
+    """Return a plan in which what was sent on since goes to where it is now."""
+    now_at = {
+        place: Destination(found.row.receiver, found.row.receiver_service)
+        for found in sent.referrals
+        for place in [sent.sent_to.get(found.row.subject_id)]
+        if place is not None
+    }
+    followed = [
+        replace(one, routes=tuple(_followed(one.routes, now_at[_acting(one)])))
+        if one.want.kind is Kind.REFERRAL and _acting(one) in now_at
+        else one
+        for one in planned.planned
+    ]
+    return replace(planned, planned=tuple(followed))
+
+
+def _followed(routes: Iterable[Route], place: Destination) -> Iterator[Route]:
+    for route in routes:
+        if route.role is Role.ACTING:
+            yield Route(place, Role.ACTING, "Its receiver has sent it on to there.")
+        elif route.destination.ods != place.ods:
+            yield route
 
 
 def _amendment(live: Found, called: Collection[str], directory: Directory) -> Slot:

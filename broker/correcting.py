@@ -111,7 +111,7 @@ class Correcting:
         request, needs = understand(asked.adapter, raw, organisation, directory, now, sent.first_at)
         self._check_reference(sent, needs, directory.stands_for(organisation))
         version = self._core.directory.version
-        planned = plan(asked.adapter, raw, needs, directory, now)
+        planned = assigning.following(plan(asked.adapter, raw, needs, directory, now), sent)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
         before = await self._wanted_before(asked.adapter, sent, directory)
         called = await self._core.store.read(lambda c: assigning.called(c, sent))

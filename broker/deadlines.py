@@ -38,6 +38,18 @@ class DeadlineKind(StrEnum):
     DIAGNOSED = "diagnosed"
 
 
+CLINICAL: Final = frozenset(
+    {
+        DeadlineKind.DECIDED,
+        DeadlineKind.CONTACTED,
+        DeadlineKind.SEEN,
+        DeadlineKind.TREATED,
+        DeadlineKind.DIAGNOSED,
+    }
+)
+"""What the patient waits for: these clocks run on wherever a referral goes."""
+
+
 class Start(StrEnum):
     """From when a clock runs."""
 

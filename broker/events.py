@@ -88,6 +88,7 @@ UPDATE_WITHDRAWN: Final = "record.update.withdrawn.v1"
 UPDATE_ACKNOWLEDGED: Final = "record.update.acknowledged.v1"
 REFERRAL_SUBMITTED: Final = "referral.request.submitted.v1"
 REFERRAL_AMENDED: Final = "referral.request.amended.v1"
+REFERRAL_REDIRECTED: Final = "referral.request.redirected.v1"
 REFERRAL_MOVED: Final = "referral.task.moved.v1"
 NOTICE_ISSUED: Final = "notice.message.issued.v1"
 DELIVERY_RECEIVED: Final = "broker.delivery.received.v1"
@@ -100,6 +101,7 @@ ALL_TYPES: Final = frozenset(
         UPDATE_ACKNOWLEDGED,
         REFERRAL_SUBMITTED,
         REFERRAL_AMENDED,
+        REFERRAL_REDIRECTED,
         REFERRAL_MOVED,
         NOTICE_ISSUED,
         DELIVERY_RECEIVED,

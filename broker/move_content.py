@@ -40,6 +40,14 @@ CANCELLATION_REASONS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+PATIENT_AGREES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "yes": "The patient agrees to the other place",
+        "not-asked": "The patient was not asked",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One thing that a move carries: free text, one code of a list, or a time with its offset."""

@@ -36,7 +36,7 @@ from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import codes, strict_json
 
 SAID: Final = "move"
-_WAITS: Final = "waits-for-answer"
+WAITS: Final = "waits-for-answer"
 # While a referral stands so, its receiver has yet to decide on it.
 UNDECIDED: Final = frozenset(
     {State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED, State.REDIRECTED}
@@ -122,6 +122,16 @@ def _sorted(content: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirection:
+    """The version of a referral that goes on to another place, in the stead of the `old` one."""
+
+    message: NewMessage
+    to: Destination
+    old: Any
+    read_first: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """A move that the state machine allows, drawn up and sealed. `write` makes it so."""
 
@@ -139,6 +149,7 @@ class Ready:
     told: Sequence[NewMessage] = field(repr=False)
     practice: str | None
     payloads: Sequence[dict[str, Any]] = field(repr=False)
+    redirection: Redirection | None = None
 
     @property
     def row_after(self) -> Any:
@@ -184,12 +195,16 @@ class Ready:
             )
         )
         self._deadlines(tx)
+        if self.redirection is not None:
+            messages.release_reference(tx, self.redirection.old.id)
+            messages.put(tx, self.redirection.message)
+            messages.retire(tx, self.redirection.old.id, "replaced")
         notices.put(tx, self.told)
 
     def _deadlines(self, tx: Tx) -> None:
         before = self.found.row
         if before.state == State.INFORMATION_REQUESTED:
-            work.resume(tx, before.message_id, DeadlineKind.DECIDED, _WAITS, self.now)
+            work.resume(tx, before.message_id, DeadlineKind.DECIDED, WAITS, self.now)
             if self.state is State.RECEIVED:
                 work.clear(tx, before.message_id, DeadlineKind.ANSWERED, at=self.now)
             else:  # decided without an answer
@@ -238,17 +253,17 @@ class Ready:
             ],
         )
         if deadlines.may_wait(row.pathway, level):
-            work.pause(tx, row.message_id, DeadlineKind.DECIDED, _WAITS, self.now)
+            work.pause(tx, row.message_id, DeadlineKind.DECIDED, WAITS, self.now)
 
     def _task(self, now: datetime) -> resources.TaskRow:
         """Return the referral's Task as it stands now, under the referral's own id and version."""
-        row, message = self.found.row, self.found.about.message
+        row, message = self.row_after, self.found.about.message
         state = codes.system("referral-state")
-        same = {"version": row.version + 1, "type": resources.TASK, "updated_at": now}
+        same = {"version": row.version, "type": resources.TASK, "updated_at": now}
         index = {
             **same,
             "id": row.subject_id,
-            "message_id": message.id,
+            "message_id": row.message_id,
             "event_id": self.event_id,
             "subject_id": row.subject_id,
             "status": state.properties[self.state]["task-status"],
@@ -279,7 +294,7 @@ class Ready:
 
     def _changes(self) -> dict[str, Any]:
         row = self.found.row
-        return {
+        changes = {
             "state": self.state.value,
             "state_before": row.state,
             "last_move": self.move.name,
@@ -289,6 +304,15 @@ class Ready:
             "last_event_id": self.event_id,
             "version": row.version + 1,
         }
+        if self.redirection is None:
+            return changes
+        to = self.redirection.to
+        return changes | {
+            "message_id": self.redirection.message.row["id"],
+            "receiver": to.ods,
+            "receiver_service": to.service,
+            "redirected_to": str(to),
+        }
 
     def _facts(self) -> dict[str, str]:
         facts = {
@@ -297,6 +321,8 @@ class Ready:
             "to": self.state.value,
             "by": self.organisation,
         }
+        if self.redirection is not None:
+            facts["destination"] = str(self.redirection.to)
         return {**facts, "reason": self.reason} if self.reason else facts
 
 
@@ -309,6 +335,13 @@ class Mover:
     source: str
     now: datetime
 
+    def check(self, found: Found, move: Move, organisation: str) -> tuple[Relation, State]:
+        """Return what who moves a referral is to it, and its state after. Raises Conflict."""
+        row = found.row
+        by = relation(row, organisation, self.directory)
+        seen = context(row, organisation, self.directory, self.now)
+        return by, referral.apply(State(row.state), move, by, seen)
+
     def ready(
         self,
         found: Found,
@@ -317,26 +350,25 @@ class Mover:
         organisation: str,
         client: str,
         untold: frozenset[str] = frozenset(),
+        redirection: Redirection | None = None,
     ) -> Ready:
         """Draw a move up. Raises Conflict where the state machine forbids it.
 
         `untold` are organisations that know of it already.
         """
         row = found.row
-        by = relation(row, organisation, self.directory)
-        state = referral.apply(
-            State(row.state), move, by, context(row, organisation, self.directory, self.now)
-        )
+        by, state = self.check(found, move, organisation)
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
         teller = Teller(self.vault, self.directory, self.source, self.now)
+        receiver = row.receiver if redirection is None else redirection.to.ods
         audience = self._audience(row, move, by, organisation)
         to = [one for one in audience if one[0].ods not in untold]
         told = teller.moves(
             found.about,
             cause=event_id,
             state=state.value,
-            receiver=row.receiver,
+            receiver=receiver,
             by=organisation,
             to=to,
             reason=reason,
@@ -347,7 +379,7 @@ class Mover:
             found.about,
             event_id,
             state=state.value,
-            receiver=row.receiver,
+            receiver=receiver,
             reason=reason,
             advice=advice,
         )
@@ -365,7 +397,11 @@ class Mover:
             reason=code if isinstance(code, str) else None,
             told=told,
             practice=row.practice if self.directory.practice(row.practice) else None,
-            read_first=self._unheard(row, move, by, organisation, to),
+            read_first=[
+                *(redirection.read_first if redirection is not None else ()),
+                *self._unheard(row, move, by, organisation, to),
+            ],
+            redirection=redirection,
             payloads=[
                 self._sealed(found.key, event_id, organisation, CONTENT, FHIR_JSON, task.body),
                 self._sealed(found.key, event_id, organisation, SAID, JSON, _sorted(content)),

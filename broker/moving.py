@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from broker import move_content, moves, referral, standing
+from broker import move_content, moves, redirecting, referral, standing
 from broker.access import Caller
 from broker.answers import ROLE, Answer, Claimed
 from broker.core import Core
@@ -94,7 +94,18 @@ class Moving:
         now = datetime.now(UTC)
         directory = await self._core.directory.current()
         mover = Mover(self._core.vault, directory, self._core.source, now)
-        ready = mover.ready(found, move, content, organisation, asked.caller.client_id)
+        redirection = None
+        if move.name == redirecting.MOVE:
+            mover.check(found, move, organisation)
+            before = await self._core.store.read(
+                lambda c: redirecting.read(c, self._core.vault, found)
+            )
+            redirection = redirecting.redirected(
+                mover, found, before, content, asked.caller.client_id
+            )
+        ready = mover.ready(
+            found, move, content, organisation, asked.caller.client_id, redirection=redirection
+        )
         view = standing.view(ready.row_after, organisation, directory, now)
         answer = Answer(200, strict_json.dumps({"read_first": ready.read_first, **view}))
         kept = self._core.answers.seal(found.key, ready.event_id, organisation, answer, now)

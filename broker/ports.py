@@ -70,7 +70,7 @@ class Want:
 
     A want that is not `required` and cannot be routed is left out: the sender is told with
     `if_left_out`, a sentence that begins "No task was sent." and to which routing adds whom to
-    telephone.
+    telephone. What is `chosen_by_patient` goes to no other organisation without their word.
     """
 
     key: str
@@ -84,6 +84,7 @@ class Want:
     if_left_out: str = ""
     clocks: tuple[Clinical, ...] = ()
     reason_code: str = ""
+    chosen_by_patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

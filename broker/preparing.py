@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from broker import deadlines, routing
 from broker.composition import Composing, compose
@@ -31,6 +31,10 @@ from broker.reading import refusal
 from broker.referral import State
 from broker.store.messages import NewMessage
 from broker.vault import Vault
+
+CHOSEN_BY: Final = "chosen-by"
+PATIENT: Final = "patient"
+"""What a referral's event says where the patient chose the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,7 @@ def _composing(
         warnings=[{"code": warning.code, "field": warning.field} for warning in plan.warnings],
         clocks=want.clocks,
         unclocked=slot.unclocked,
-        facts=slot.facts,
+        facts={**slot.facts, **({CHOSEN_BY: PATIENT} if want.chosen_by_patient else {})},
     )
 
 

@@ -265,6 +265,8 @@ def _receive(tx: Tx, row: Any, source: str) -> None:
     found = referrals.get(tx.connection, row.subject_id)
     if found is None or found.state not in referral.MOVES["receive"].sources:
         return
+    if (row.ods, row.service) != (found.receiver, found.receiver_service):
+        return  # of a place that has sent it on
     facts = {
         "move": "receive",
         "from": found.state,

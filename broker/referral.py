@@ -13,7 +13,7 @@ from typing import Final
 
 from broker.errors import Conflict
 from broker.events import Role
-from broker.move_content import CANCELLATION_REASONS, REJECTION_REASONS, Item
+from broker.move_content import CANCELLATION_REASONS, PATIENT_AGREES, REJECTION_REASONS, Item
 from fhir_profiles.pathways.catalogue import catalogue
 from fhir_profiles.working_days import london
 
@@ -231,9 +231,16 @@ _ROWS: Final = (
         _UNDECIDED | {_S.ACCEPTED},
         _S.REDIRECTED,
         _RECEIVER,
+        Door.MOVE,
         carries=(
-            Item("destination", "the organisation or service that takes it on"),
+            Item("destination", "the organisation, or organisation/service, that takes it on"),
             Item("advice", "why it goes there"),
+            Item(
+                "patient_agrees",
+                "whether the patient agrees; must be yes where the patient chose the provider",
+                required=False,
+                codes=PATIENT_AGREES,
+            ),
         ),
     ),
     Move(

@@ -1,15 +1,15 @@
 """A message as it stands, with all that hangs on it; and how a version of it stops standing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from broker import moves, referral, telling
 from broker.errors import Conflict, Stale
-from broker.events import Destination, Kind, Route
+from broker.events import Destination, Kind, Role, Route
 from broker.moves import Found
-from broker.store import ledger, messages, work
+from broker.store import ledger, messages
 from broker.store.tx import Connection, Tx
 from broker.telling import About
 from broker.vault import Vault
@@ -19,7 +19,8 @@ from broker.vault import Vault
 class Sent:
     """A message as it stands: its row, its content, where it went, and what was joined to it.
 
-    `referrals` may still move; `ended` have had their course. Both in the order of their messages.
+    `referrals` may still move, `sent_to` is where their sender sent each that was sent on since, by
+    its subject; `ended` have had their course. Both in the order of their messages.
     `first_at` is when its first version was accepted.
     """
 
@@ -28,6 +29,7 @@ class Sent:
     about: About
     routes: tuple[Route, ...]
     referrals: tuple[Found, ...]
+    sent_to: Mapping[str, Destination]
     ended: tuple[Found, ...]
     first_at: datetime
 
@@ -68,7 +70,18 @@ def read(
     live = tuple(found for found in joined if found.row.state in referral.OPEN)
     ended = tuple(found for found in joined if found.row.state not in referral.OPEN)
     first_at = together[0].accepted_at
-    return Sent(message, subject.version, about, routes, live, ended, first_at)
+    sent_to = {
+        one.row.subject_id: _first_place(connection, one.row.subject_id)
+        for one in live
+        if one.row.redirected_to is not None
+    }
+    return Sent(message, subject.version, about, routes, live, sent_to, ended, first_at)
+
+
+def _first_place(connection: Connection, subject: str) -> Destination:
+    """Return where a referral was sent first; an amendment of its sender goes nowhere else."""
+    first = ledger.events_of(connection, subject)[0]
+    return next(route.destination for route in first.routes if route.role is Role.ACTING)
 
 
 def check_standing(message: Any) -> None:
@@ -93,8 +106,6 @@ def lock(tx: Tx, sent: Sent) -> None:
 
 
 def retire(tx: Tx, old: Any, status: str) -> None:
-    """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
-    messages.set_status(tx, old.id, status)
-    work.lapse(tx, old.id, status)
-    work.leave_lists(tx, status, old.id)
+    """Let a version stand no longer, and count that as a change of its subject."""
+    messages.retire(tx, old.id, status)
     tx.bump(old.subject_id)

@@ -10,6 +10,7 @@ from broker.events import (
     NOTICE_ISSUED,
     REFERRAL_AMENDED,
     REFERRAL_MOVED,
+    REFERRAL_REDIRECTED,
     REFERRAL_SUBMITTED,
     UPDATE_ACKNOWLEDGED,
     UPDATE_SUBMITTED,
@@ -38,9 +39,9 @@ class Topic:
 
 
 TOPICS: Final = (
-    Topic(SERVICE_REQUEST, "Referrals as they are sent and amended."),
+    Topic(SERVICE_REQUEST, "Referrals as they are sent, amended and redirected."),
     Topic(COMMUNICATION, "Updates for the record, withdrawals and notices."),
-    Topic(TASK, "Moves of referrals: received, accepted, rejected, completed, cancelled."),
+    Topic(TASK, "Moves of referrals: received, accepted, redirected, completed, cancelled."),
     Topic(DELIVERY, "What a destination said: it has stored it, filed it or rejected it."),
     Topic(DEAD_LETTER, "Deliveries that are not attempted any more.", days=90),
 )
@@ -48,6 +49,7 @@ TOPICS: Final = (
 TOPIC_OF: Final[Mapping[str, str]] = {
     REFERRAL_SUBMITTED: SERVICE_REQUEST,
     REFERRAL_AMENDED: SERVICE_REQUEST,
+    REFERRAL_REDIRECTED: SERVICE_REQUEST,
     REFERRAL_MOVED: TASK,
     UPDATE_SUBMITTED: COMMUNICATION,
     UPDATE_WITHDRAWN: COMMUNICATION,

@@ -4,7 +4,7 @@ The sender sees the whole trail; a receiver its own deliveries and the moves tha
 anybody else nothing. No status claims more than was proved.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from fhir_profiles import codes
 # Here the trail of its deliveries says more of a referral than its state does.
 _UNTOUCHED: Final = frozenset({State.REQUESTED, State.RECEIVED})
 # Of what was withheld these are not known: nothing was read of it but whose it is.
+_SENT_ON: Final = "You have sent the referral on to another place."
 UNSAID: Final = frozenset(
     {"priority", "priority_in_words", "clinical_at", "pathway", "identity_verified"}
 )
@@ -39,20 +40,26 @@ def view(
     role = relation(trail, own)
     is_sender = role is Relation.SENDER
     shown = [row for row in trail.deliveries if is_sender or row.ods in own]
+    sent_on = role is Relation.ACTING and sent_on_at(trail, own)
+    moves = [move for move in trail.moves if not sent_on or move.position <= sent_on]
     view: dict[str, Any] = {
         "id": message.id,
         "kind": message.kind,
         "status": message.status,
-        "line": line(trail, directory, now) if is_sender else _receivers_line(trail, shown),
+        "line": line(trail, directory, now)
+        if is_sender
+        else _SENT_ON
+        if sent_on
+        else _receivers_line(trail, shown),
         "priority": message.priority,
         "priority_in_words": Priority(message.priority).words,
         "sender": message.sender,
         "accepted_at": _time(message.accepted_at),
         "version": message.version,
         "deliveries": [_delivery(trail, row, directory, words) for row in shown],
-        "moves": [_move(move, words) for move in trail.moves if _is_told(move, role, message)],
+        "moves": [_move(move, words) for move in moves if _is_told(move, role, message)],
     }
-    if trail.referral is not None:
+    if trail.referral is not None and not sent_on:
         view["referral"] = f"/referrals/{trail.referral.subject_id}"
         view["state"] = trail.referral.state
     if is_sender:
@@ -83,6 +90,17 @@ def view(
             ],
         }
     return _known(message, view)
+
+
+def sent_on_at(trail: Trail, own: Collection[str]) -> int:
+    """Return where in the ledger these sent a referral on that is no longer theirs; else 0.
+
+    What became of it afterwards is not for them.
+    """
+    if trail.referral is None or trail.referral.receiver in own:
+        return 0
+    moved = (one for one in reversed(trail.moves) if one.facts["move"] == "redirect")
+    return next((one.position for one in moved if one.facts.get("by") in own), 0)
 
 
 def _known(message: Any, shown: dict[str, Any]) -> dict[str, Any]:

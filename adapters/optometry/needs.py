@@ -88,6 +88,7 @@ def _want(request: OptometryReferral, judgement: eye.Judgement) -> Want:
         seeks=tuple(_seeks(request, judgement)),
         happened=request.date_of_sight_test,
         reason_code=request.condition.known or request.condition.snomed or "",
+        chosen_by_patient=request.provider is not None and request.provider.chosen_by_patient,
     )
 
 

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
-from broker.events import NOTICE_ISSUED, REFERRAL_SUBMITTED, Destination, Recorded, Role
+from broker.events import (
+    NOTICE_ISSUED,
+    REFERRAL_REDIRECTED,
+    REFERRAL_SUBMITTED,
+    Destination,
+    Recorded,
+    Role,
+)
 from broker.move_content import REJECTION_REASONS
 from broker.ports import Addressed, Bars, Original
 from broker.referral import STAGES, State
@@ -26,6 +33,7 @@ FORM: Final = "form"
 BY_BARS: Final = "bars"
 ADDRESSED: Final = "addressed"
 
+_REQUESTS: Final = frozenset({REFERRAL_SUBMITTED, REFERRAL_REDIRECTED})
 # The one reason of ours that rejected-reasons-bars has a code of its own for.
 _REJECTED_AS: Final = {REJECTION_REASONS["no-capacity"]: "RRNA"}
 
@@ -39,7 +47,7 @@ def message(event: Recorded, content: bytes, to: Addressed) -> bytes | None:
     bars = to.bars
     if bars is None:
         return None
-    if event.type == REFERRAL_SUBMITTED and to.role is Role.ACTING:
+    if event.type in _REQUESTS and to.role is Role.ACTING:
         here = Destination(to.receiver.ods, to.receiver.service)
         if event.facts.get(FORM) == BY_BARS and event.facts.get(ADDRESSED) == str(here):
             return content

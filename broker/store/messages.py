@@ -226,6 +226,13 @@ def release_reference(tx: Tx, message_id: str) -> None:
     tx.execute(update(t.message).where(t.message.c.id == message_id).values(reference_hmac=None))
 
 
+def retire(tx: Tx, message_id: str, status: str) -> None:
+    """Let a version stand no longer: its clocks stop and it leaves its sender's lists."""
+    set_status(tx, message_id, status)
+    work.lapse(tx, message_id, status)
+    work.leave_lists(tx, status, message_id)
+
+
 def replacement_of(connection: Connection, message_id: str) -> Row[Any] | None:
     """Return the version that replaced a message, or None. Its withdrawal is no version of it."""
     return connection.execute(

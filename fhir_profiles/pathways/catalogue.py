@@ -12,6 +12,8 @@ from fhir_profiles.pathways.entry import Defaults, Entry, Reason
 from fhir_profiles.pathways.parts import Clocks, Level, Party, Span
 
 RECEIVERS: Final = "service-type"
+PRACTICE: Final = "general-practice"
+"""Of the types of service, the patient's own practice."""
 OUTCOMES: Final = "referral-outcome"
 ITEMS: Final = "referral-item"
 
@@ -58,6 +60,18 @@ class Catalogue:
         entry = self.entries.get(pathway)
         usual = self.defaults.told.get(move, ())
         return entry.told.get(move, usual) if entry else usual
+
+    def takers(self, entry: Entry) -> tuple[str, ...]:
+        """Return the types of service that a referral on a pathway may be sent on to: its own
+        receivers, then those of its group. A practice only where it is one of its own."""
+        others = [
+            receiver
+            for one in self.entries.values()
+            if one.group == entry.group
+            for receiver in one.receivers
+            if receiver != PRACTICE
+        ]
+        return tuple(dict.fromkeys((*entry.receivers, *others)))
 
 
 @cache

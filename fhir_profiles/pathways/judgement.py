@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
+from fhir_profiles.pathways.catalogue import PRACTICE
 from fhir_profiles.pathways.entry import Entry, Reason, RedFlag
 from fhir_profiles.pathways.parts import LEVELS, Level, words
-
-PRACTICE: Final = "general-practice"
 
 
 @dataclass(frozen=True, slots=True)

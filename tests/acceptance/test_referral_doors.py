@@ -60,7 +60,8 @@ async def test_the_receivers_receipt_moves_it_from_requested_to_received(
     after = taken(answer, 200)
     assert after["state"] == "received" and answer.headers["etag"] == f'W/"{after["version"]}"'
     assert moves_of(after) == {
-        *("accept", "reject", "request-information", "no-contact", "decline", "deceased")
+        *("accept", "reject", "request-information", "redirect"),
+        *("no-contact", "decline", "deceased"),
     }
     assert moves_of(taken(await optometrist.get(at), 200)) == {
         *("cancel", "amend", "decline", "deceased")
@@ -118,7 +119,7 @@ async def test_a_move_without_if_match_is_428_a_stale_one_412_a_forbidden_one_40
 
 async def test_a_move_that_is_not_there_is_404(optometrist: Caller, hospital: Caller) -> None:
     at = (await received(optometrist, hospital))["referral"]
-    for name in ("redirect", "receive", "amend", "vanish"):
+    for name in ("expire", "receive", "amend", "vanish"):
         problem(await hospital.move(at, name), 404, "not-found")
 
 

@@ -92,10 +92,10 @@ def test_a_rejected_referral_waits_for_its_sender() -> None:
 
 def test_the_doors_open_now_are_exactly_these() -> None:
     shut = {m.name for m in MOVES.values() if not m.is_open}
-    assert shut == {"redirect", "expire"}
+    assert shut == {"expire"}
     assert MOVES["receive"].door is Door.RECEIPT
     assert MOVES["amend"].door is Door.CORRECTION
-    assert sum(move.door is Door.MOVE for move in MOVES.values()) == len(MOVES) - 4
+    assert sum(move.door is Door.MOVE for move in MOVES.values()) == len(MOVES) - 3
 
 
 def test_the_acting_receivers_receipt_makes_requested_received() -> None:
@@ -116,7 +116,7 @@ def test_a_decision_before_the_receipt_is_refused_and_told_what_comes_first() ->
 
 def test_a_received_referral_may_be_accepted_or_rejected_by_its_receiver_only() -> None:
     assert names(State.RECEIVED, Relation.ACTING) == [
-        *("accept", "reject", "request-information", "no-contact"),
+        *("accept", "reject", "request-information", "redirect", "no-contact"),
         *SAID_BY_EITHER,
     ]
     assert names(State.RECEIVED, Relation.SENDER) == ["cancel", "amend", *SAID_BY_EITHER]
@@ -126,7 +126,7 @@ def test_a_received_referral_may_be_accepted_or_rejected_by_its_receiver_only() 
 
 def test_accepted_may_still_become_rejected_or_be_completed() -> None:
     assert names(State.ACCEPTED, Relation.ACTING) == [
-        *("reject", "complete", "book", "start", "no-contact"),
+        *("reject", "complete", "redirect", "book", "start", "no-contact"),
         *SAID_BY_EITHER,
     ]
     assert apply(State.ACCEPTED, MOVES["reject"], Relation.ACTING, PLAIN) is State.REJECTED

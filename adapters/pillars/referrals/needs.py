@@ -13,8 +13,8 @@ from broker.events import Destination, Kind, Priority, Role, SubjectKind
 from broker.ports import Needs, Seek, Want, Withheld
 from fhir_profiles import consent, glance
 from fhir_profiles.blocks import Fault
-from fhir_profiles.pathways.catalogue import catalogue, service_words
-from fhir_profiles.pathways.judgement import PRACTICE, Judgement, judge
+from fhir_profiles.pathways.catalogue import PRACTICE, catalogue, service_words
+from fhir_profiles.pathways.judgement import Judgement, judge
 from fhir_profiles.pathways.parts import words
 
 KEY: Final = "referral"
@@ -64,6 +64,7 @@ def _want(request: Referral, judgement: Judgement) -> Want:
         seeks=tuple(_seeks(request, judgement)),
         happened=request.assessed_at,
         reason_code=request.reason.code,
+        chosen_by_patient=request.provider is not None and request.provider.chosen_by_patient,
     )
 
 
