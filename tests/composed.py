@@ -18,7 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from broker import creating
 from broker.composition import CONTENT, FHIR_JSON, POSTED
 from broker.dispatch import SENT
-from broker.events import REFERRAL_AMENDED, REFERRAL_SUBMITTED, UPDATE_SUBMITTED, digest
+from broker.events import (
+    REFERRAL_AMENDED,
+    REFERRAL_REDIRECTED,
+    REFERRAL_SUBMITTED,
+    UPDATE_SUBMITTED,
+    digest,
+)
 from broker.store import messages
 from broker.store import tables as t
 from broker.store.database import sqlite_url
@@ -34,6 +40,7 @@ _CONTENTS: Final = {
     UPDATE_SUBMITTED: "update-content",
     REFERRAL_SUBMITTED: "referral-content",
     REFERRAL_AMENDED: "referral-content",
+    REFERRAL_REDIRECTED: "referral-content",
 }
 
 

@@ -14,6 +14,7 @@ from broker import registry
 from broker.events import (
     NOTICE_ISSUED,
     REFERRAL_AMENDED,
+    REFERRAL_REDIRECTED,
     REFERRAL_SUBMITTED,
     UPDATE_SUBMITTED,
     UPDATE_WITHDRAWN,
@@ -113,6 +114,7 @@ _CARRIES = {
     UPDATE_WITHDRAWN: "notice-message-withdrawn",
     REFERRAL_SUBMITTED: "referral-content",
     REFERRAL_AMENDED: "referral-content",
+    REFERRAL_REDIRECTED: "optometry-cataract-referral",  # as a new one, but for its own words
     NOTICE_ISSUED: "notice-content",
 }
 

@@ -15,6 +15,7 @@ REFER = (
     *("general-practice", "pharmacy", "dentistry", "community"),
     *("secondary-care", "urgent-care"),
 )
+TELL = ("optometry", *(pillar for pillar in REFER if pillar != "general-practice"))
 
 
 async def page_of(place: Place) -> Body:
@@ -78,6 +79,7 @@ async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) 
         ("put", "/optometry/referrals/{identity}"),
         ("put", "/self-referrals/{identity}"),
         *(("put", f"/{pillar}/referrals/{{identity}}") for pillar in REFER),
+        *(("put", f"/{pillar}/updates/{{identity}}") for pillar in TELL),
         ("post", "/referrals/{referral}/{move}"),
     }
 

@@ -36,13 +36,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 # The page at /docs and all that it loads, from the wheel.
 DOCS_ASSETS = ("/docs/start.js", "/docs/assets")
 NOWHERE = "00000000-0000-7000-8000-000000000000"
-REFERRALS = {
-    name: one for name, one in registry.load().adapters.items() if name.endswith(".referrals")
-}
+# The doors of the pillars, each named for its pillar and what is sent there.
+PILLARS = {name: one for name, one in registry.load().adapters.items() if "." in name}
 GOOD: dict[str, Any] = {
     "/pharmacy/consultations": consultation(),
     "/optometry/referrals": referral(),
-    **{one.door: next(iter(one.examples.values())) for one in REFERRALS.values()},
+    **{one.door: next(iter(one.examples.values())) for one in PILLARS.values()},
 }
 
 # What each route needs, by hand: its scope, and which object its path names.
@@ -77,7 +76,7 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("PUT", "/optometry/referrals/{}"): (submit_scope("optometry"), "message"),
     **{
         (method, path): (submit_scope(name), kind)
-        for name, adapter in REFERRALS.items()
+        for name, adapter in PILLARS.items()
         for method, path, kind in (
             ("POST", adapter.door, ""),
             ("PUT", f"{adapter.door}/{{}}", "message"),
