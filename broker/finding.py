@@ -86,6 +86,9 @@ class Finding:
         def read(connection: Connection) -> list[Version]:
             rows = resources.versions(connection, type_, resource_id)
             seen = resources.seen_as(connection, rows[0], codes) if rows else ()
+            if seen and resources.is_standing(resource_id, rows[0]):
+                last = max(one.version for one in seen)
+                rows = [row for row in rows if row.version <= last]
             relation, label = Relation.NONE, "N"
             for one in seen:
                 label = one.label

@@ -109,6 +109,7 @@ def context(row: Any, organisation: str, directory: Directory, now: datetime) ->
         moved_by=mover.ods if mover is not None else row.last_move_by or "",
         moved_at=row.last_move_at,
         before=State(row.state_before) if row.state_before else None,
+        pathway=row.pathway,
     )
 
 
@@ -278,8 +279,9 @@ class Ready:
         }
         viewer = {**same, "resource_id": row.subject_id, "label": message.label}
         viewer["authored_at"] = message.accepted_at
-        parties = {  # of one that is several of these, the closest
+        parties = {  # of one that is several of these, the closest; who sends it on sees this last
             self.practice: Relation.COPY,
+            self.found.row.receiver: Relation.ACTING,
             row.sender: Relation.SENDER,
             row.receiver: Relation.ACTING,
         }

@@ -67,7 +67,7 @@ def redirected(
     """Draw up what the new place gets. Raises Refused where it may not go there."""
     directory, now = mover.directory, mover.now
     row, old = found.row, found.about.message
-    place, receiver_type = _place(content[_FIELD], found, directory, now)
+    place, receiver_type, agreement = _place(content[_FIELD], found, directory, now)
     _check_choice(kept, place, row.receiver, content)
     body = found.about.content
     if body is None:
@@ -124,7 +124,7 @@ def redirected(
         identity_verified=old.identity_verified,
         label=old.label,
         consent=old.consent,
-        agreement=old.agreement,
+        agreement=agreement,
         purpose=old.purpose,
         warnings=old.warnings,
         clocks=clocks,
@@ -143,18 +143,13 @@ def redirected(
 
 def _place(
     named: str, found: Found, directory: Directory, now: datetime
-) -> tuple[Destination, str]:
-    """Return the place, and as which type of service it takes this. Raises Refused."""
-    row = found.row
+) -> tuple[Destination, str, str | None]:
+    """Return the place, as which type of service it takes this, and the agreement in force for it.
+    Raises Refused."""
+    row, purpose = found.row, found.about.message.purpose
     ods, _, service = named.strip().partition("/")
     place = Destination(ods.strip(), service.strip())
-    entry = catalogue().entries.get(row.pathway)
-    if entry is None:
-        raise _refused(
-            "not-redirectable",
-            "This referral's pathway says of no other service that it could go to.",
-            "Reject it, and say in the advice where it should go.",
-        )
+    entry = catalogue().entries[row.pathway]  # the state machine has seen to that
     if place.ods == row.sender:
         raise _refused("is-the-sender", "That is who referred.", "Reject it, with advice.")
     problems: tuple[Problem, ...] = ()
@@ -175,12 +170,12 @@ def _place(
             ),
             happened=now,
         )
-        routed = routing.route(want, row.sender, directory, now, paths=_PATHS)
+        routed = routing.route(want, row.sender, directory, now, purpose=purpose, paths=_PATHS)
         if routed.routes:
             to = routed.routes[0].destination
             if to == Destination(row.receiver, row.receiver_service):
                 raise _refused("is-here", "That is where it is.", "Name another place.")
-            return to, receiver
+            return to, receiver, routed.agreement or None
         problems = problems or routed.problems
     raise Refused.all_of(list(problems))
 

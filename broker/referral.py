@@ -84,6 +84,7 @@ class Guard(StrEnum):
     """A condition on a move beyond state and relation."""
 
     DECIDER_SAME_DAY = "only the organisation that decided, on the same London day"
+    KNOWN_SERVICES = "only on a pathway of the catalogue, which says who else takes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,7 @@ _ROWS: Final = (
                 codes=PATIENT_AGREES,
             ),
         ),
+        guard=Guard.KNOWN_SERVICES,
     ),
     Move(
         "book",
@@ -288,6 +290,7 @@ class Context:
     `organisation` is who moves; `moved_by`, `moved_at` and `before` are of the last move that
     changed the state: who made it, when, and out of which state. Both codes are the open
     organisation's (`Directory.resolve_successor`), so that a successor may undo what it inherits.
+    `pathway` is the referral's.
     """
 
     now: datetime
@@ -295,6 +298,7 @@ class Context:
     moved_by: str = ""
     moved_at: datetime | None = None
     before: State | None = None
+    pathway: str = ""
 
 
 def allowed(state: State, relation: Relation, context: Context) -> tuple[Move, ...]:
@@ -377,6 +381,8 @@ def _why_not(state: State, move: Move, by: Relation, context: Context) -> str:
             return f"Only the organisation that made the decision may {move.name}."
         if context.moved_at is None or not _same_london_day(context.moved_at, context.now):
             return f"The decision may be undone on the same London day only: {move.name} is late."
+    if move.guard is Guard.KNOWN_SERVICES and context.pathway not in catalogue().entries:
+        return f"Nothing says who else takes a referral for this: {move.name} is not possible."
     return ""
 
 

@@ -100,11 +100,12 @@ def is_standing(resource_id: str, row: Row[Any]) -> bool:
 
 
 def seen_as(connection: Connection, row: Row[Any], codes: Collection[str]) -> Sequence[Any]:
-    """Return what these organisations are to what a resource stands in: (relation, label) rows."""
+    """Return what these organisations are to what a resource stands in: (relation, label, version)
+    rows. Of a referral's Task they see none later than that version: of one that they sent on."""
     focus = select(r.id).where(and_(r.message_id == row.message_id, r.authored_at.is_not(None)))
     found = v.resource_id == row.id if is_standing(row.id, row) else v.resource_id.in_(focus)
     return connection.execute(
-        select(v.relation, v.label).where(and_(v.organisation.in_(sorted(codes)), found))
+        select(v.relation, v.label, v.version).where(and_(v.organisation.in_(sorted(codes)), found))
     ).all()
 
 

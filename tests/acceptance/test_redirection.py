@@ -104,6 +104,14 @@ async def test_the_old_place_keeps_sight_of_what_it_received_and_of_no_more(
     assert [one["move"] for one in shown["moves"]] == ["receive", "redirect"]
     (row,) = [one for one in await hospital.inbox() if one["message"] == message["id"]]
     assert (await hospital.get(f"/inbox/{row['id']}")).status_code == 200
+    task = f"/FHIR/R4/Task/{answer['id']}"
+    states = [
+        taken(await caller.get(task), 200)["businessStatus"]["coding"][0]["code"]
+        for caller in (hospital, other, optometrist)
+    ]
+    assert states == ["redirected", "accepted", "accepted"]
+    history = taken(await hospital.get(f"{task}/_history"), 200)
+    assert history["total"] == 1
 
 
 async def test_what_its_sender_amends_or_cancels_goes_to_where_it_is_now(

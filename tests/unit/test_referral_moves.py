@@ -23,7 +23,7 @@ from broker.referral import (
 )
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
-PLAIN = Context(now=NOW, organisation="RXX01")
+PLAIN = Context(now=NOW, organisation="RXX01", pathway="cataract")
 FHIR_TASK_STATUSES = {
     "draft",
     "requested",
@@ -227,6 +227,13 @@ def test_an_answer_brings_the_referral_back_to_its_receiver() -> None:
     state = apply(State.RECEIVED, MOVES["request-information"], Relation.ACTING, PLAIN)
     assert STAGES[state].waits_for is Relation.SENDER
     assert apply(state, MOVES["answer"], Relation.SENDER, PLAIN) is State.RECEIVED
+
+
+def test_what_no_pathway_says_the_services_of_cannot_be_sent_on() -> None:
+    unknown = Context(now=NOW, organisation="RXX01", pathway="something-by-bars")
+    with pytest.raises(Conflict, match="Nothing says who else takes"):
+        apply(State.RECEIVED, MOVES["redirect"], Relation.ACTING, unknown)
+    assert "redirect" not in {m.name for m in allowed(State.RECEIVED, Relation.ACTING, unknown)}
 
 
 def test_a_redirected_referral_waits_for_the_new_receivers_receipt() -> None:
