@@ -47,11 +47,11 @@ class OfCommunity(Who):
     sender_field: ClassVar[str] = "community_service"
 
     community_service: Organisation
-    """The community service that refers: the organisation of your token."""
+    """The community service: the organisation of your token."""
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
     clinician: CommunityClinician
-    """Who refers."""
+    """The clinician."""
 
 
 class CommunityReferral(OfCommunity, OfTeeth, OfBody, Referral):

@@ -37,11 +37,11 @@ class OfDentistry(Who):
     sender_field: ClassVar[str] = "dental_practice"
 
     dental_practice: Organisation
-    """The dental practice that refers: the organisation of your token."""
+    """The dental practice: the organisation of your token."""
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
     clinician: Dentist
-    """Who refers."""
+    """The clinician."""
 
 
 class DentalReferral(OfDentistry, OfTeeth, Referral):

@@ -20,7 +20,7 @@ from fhir_profiles.values import GmcNumber, Line
 
 
 class GeneralPractitioner(Clinician):
-    """Who refers at the practice."""
+    """A clinician of the practice."""
 
     gmc_number: GmcNumber | None = Field(default=None, examples=["7654321"])
     """GMC number, 7 digits, of a doctor."""
@@ -38,7 +38,7 @@ class OfGeneralPractice(Who):
     """The practice that refers, with which the patient is registered: the organisation of your
     token."""
     clinician: GeneralPractitioner
-    """Who refers."""
+    """The clinician."""
 
 
 class GeneralPracticeReferral(OfGeneralPractice, OfEyes, OfTeeth, OfBody, Referral):

@@ -37,11 +37,11 @@ class OfPharmacy(Who):
     sender_field: ClassVar[str] = "pharmacy"
 
     pharmacy: Organisation
-    """The pharmacy that refers: the organisation of your token."""
+    """The pharmacy: the organisation of your token."""
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
     clinician: ReferringPharmacist
-    """Who refers."""
+    """The clinician."""
 
 
 class PharmacyReferral(OfPharmacy, OfEyes, OfBody, Referral):

@@ -37,11 +37,11 @@ class OfHospital(Who):
     sender_field: ClassVar[str] = "hospital"
 
     hospital: Organisation
-    """The hospital that refers: the organisation of your token."""
+    """The hospital: the organisation of your token."""
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
     clinician: HospitalClinician
-    """Who refers."""
+    """The clinician."""
 
 
 class HospitalReferral(OfHospital, OfTeeth, OfBody, Referral):

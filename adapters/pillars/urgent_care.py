@@ -43,11 +43,11 @@ class OfUrgentCare(Who):
     sender_field: ClassVar[str] = "urgent_care_service"
 
     urgent_care_service: Organisation
-    """The urgent care service that refers: the organisation of your token."""
+    """The urgent care service: the organisation of your token."""
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
     clinician: UrgentCareClinician
-    """Who refers."""
+    """The clinician."""
 
 
 class UrgentCareReferral(OfUrgentCare, OfEyes, OfBody, Referral):

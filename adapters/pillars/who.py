@@ -12,7 +12,7 @@ from fhir_profiles.values import Line
 
 
 class Clinician(Block):
-    """Who refers, and what they are."""
+    """A clinician, and what they are."""
 
     name: PersonName
     """The clinician's name."""
@@ -55,7 +55,7 @@ class Who(Block):
 
     @property
     def organisation(self) -> Organisation:
-        """Who refers: the organisation of the token."""
+        """Who speaks: the organisation of the token."""
         found: Organisation = getattr(self, self.sender_field)
         return found
 

@@ -129,6 +129,19 @@ async def test_a_refusal_of_what_is_urgent_says_whom_to_telephone(place: Place) 
     assert refused["detail"].startswith("Nothing was sent. Telephone")
 
 
+async def test_a_crisis_that_is_refused_says_999_and_claims_that_nobody_was_told(
+    place: Place,
+) -> None:
+    crisis: Body = {"blood_pressure": {"systolic": 196, "diastolic": 124}, "acute_symptoms": True}
+    body = example(NURSE, READING, topic="gossip", **crisis)
+    refused = problem(await place.of("RYC01").post(DOORS[NURSE].door, body), 422, "invalid")
+    assert refused["detail"].startswith("Nothing was sent. Call 999")
+    assert "is told" not in refused["detail"]
+    withheld = await tell(place, NURSE, example(NURSE, READING, consent=False, **crisis))
+    assert withheld["read_first"][0].startswith("Call 999")
+    assert withheld["read_first"][1].startswith("Nobody has been told.")
+
+
 async def test_who_does_not_agree_is_kept_nowhere_and_what_is_urgent_is_said(place: Place) -> None:
     for pressure, first in ((196, "Nobody has been told."), (128, "The patient does not agree")):
         body = example(

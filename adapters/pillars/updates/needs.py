@@ -15,6 +15,7 @@ UPDATE: Final = "update"
 TASK: Final = "task"
 _PRACTICE: Final = "general-practice"
 _TELEPHONE: Final = "Telephone the patient's registered practice; out of hours, NHS 111."
+_AT_ONCE: Final = "Call 999, or send the patient to the emergency department (A&E) now."
 _NOT_SENT: Final = "The patient does not agree: nothing was sent, and nothing clinical was kept."
 _NOBODY_TOLD: Final = (
     "Nobody has been told. What was found needs somebody to act; call 999 if life is in danger. "
@@ -94,7 +95,9 @@ def withheld(raw: Mapping[str, Any], form: type[Update]) -> Withheld | None:
         problems=tuple(
             Problem(one.field, one.code, one.detail, one.todo) for one in refusal.faults
         ),
-        read_first=(_NOBODY_TOLD, _NOT_SENT) if urgent else (_NOT_SENT,),
+        read_first=(*((_AT_ONCE,) if found.emergency else ()), _NOBODY_TOLD, _NOT_SENT)
+        if urgent
+        else (_NOT_SENT,),
     )
 
 
@@ -102,7 +105,7 @@ def danger(raw: Mapping[str, Any]) -> str | None:
     """Say whom to telephone about a body that is refused, if it speaks of something urgent."""
     found = _glance(raw)
     if found.emergency:
-        return " ".join((*found.advice, _TELEPHONE))
+        return f"{_AT_ONCE} {_TELEPHONE}"
     return _TELEPHONE if found.task is not None and found.task.is_urgent else None
 
 
