@@ -21,11 +21,10 @@ from broker.events import (
     Route,
     SubjectKind,
     digest,
-    uuid7,
 )
 from broker.ports import Clinical
 from broker.referral import RELATIONS, Relation
-from broker.store import messages, resources
+from broker.store import messages, resources, work
 from broker.store.messages import NewMessage
 from broker.vault import Binding, Vault
 from fhir_profiles import bundle, structure, values
@@ -205,17 +204,9 @@ def deadline_rows(new: Composing) -> list[dict[str, Any]]:
             owner = new.sender if one.owner is Relation.SENDER else told
             rows.setdefault(
                 one.kind,
-                {
-                    "id": uuid7(),
-                    "message_id": new.id,
-                    "kind": one.kind,
-                    "version": new.version,
-                    "owner": owner or acting,
-                    "source": one.source,
-                    "due_at": one.due,
-                    "cleared_at": None,
-                    "raised_at": None,
-                },
+                work.deadline_row(
+                    new.id, new.version, one.kind, owner or acting, one.source, one.due
+                ),
             )
     return list(rows.values())
 

@@ -23,7 +23,6 @@ from broker.events import (
     Priority,
     caused_id,
     digest,
-    uuid7,
 )
 from broker.ports import Endpoint
 from broker.referral import Audience, Move, Relation, State
@@ -240,17 +239,9 @@ class Ready:
         work.put_deadlines(
             tx,
             [
-                {
-                    "id": uuid7(),
-                    "message_id": row.message_id,
-                    "kind": due.kind,
-                    "version": row.version,
-                    "owner": row.sender,
-                    "source": due.source,
-                    "due_at": due.due,
-                    "cleared_at": None,
-                    "raised_at": None,
-                }
+                work.deadline_row(
+                    row.message_id, row.version, due.kind, row.sender, due.source, due.due
+                )
             ],
         )
         if deadlines.may_wait(row.pathway, level):

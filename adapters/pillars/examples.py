@@ -5,14 +5,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-import yaml
-
 from adapters.pillars.referrals.form import Referral
 from adapters.pillars.who import Who
 from fhir_profiles.pathways.catalogue import catalogue
+from fhir_profiles.pathways.documents import parse
 
 _FOLDER: Final = files("adapters") / "examples"
-_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PATIENT: Final[Mapping[str, Any]] = {
     "name": {"family": "Example", "given": "Robin", "prefix": "Ms"},
     "birth_date": "1961-04-02",
@@ -50,7 +48,7 @@ def body(form: type[Referral], pathway: str) -> dict[str, Any]:
 
 @cache
 def _read(name: str) -> Any:
-    return yaml.load((_FOLDER / f"{name}.yaml").read_bytes(), Loader=_LOADER)  # noqa: S506
+    return parse(_FOLDER / f"{name}.yaml")
 
 
 def updates(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:

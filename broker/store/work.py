@@ -48,6 +48,23 @@ _ITEM: Final = select(wi.id, wi.closed_at).where(
 )
 
 
+def deadline_row(
+    message_id: str, version: int, kind: str, owner: str, source: str, due: datetime
+) -> dict[str, Any]:
+    """Return the row of a clock that starts to run."""
+    return {
+        "id": uuid7(),
+        "message_id": message_id,
+        "kind": kind,
+        "version": version,
+        "owner": owner,
+        "source": source,
+        "due_at": due,
+        "cleared_at": None,
+        "raised_at": None,
+    }
+
+
 def put_deadlines(tx: Tx, rows: Sequence[dict[str, Any]]) -> None:
     """Store deadlines."""
     tx.execute(t.into(t.deadline), list(rows))

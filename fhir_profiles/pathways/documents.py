@@ -8,6 +8,7 @@ use has the same words in each.
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
 import yaml
@@ -22,10 +23,15 @@ _PARTS: Final[Mapping[str, tuple[str, bool | None]]] = {
 }
 
 
+def parse(document: Traversable) -> Any:
+    """Return what a YAML file holds."""
+    return yaml.load(document.read_bytes(), Loader=_LOADER)  # noqa: S506  a safe one
+
+
 @cache
 def read(name: str) -> Mapping[str, Any]:
     """Return what a file of `pathways/` holds."""
-    document: Mapping[str, Any] = yaml.load((FOLDER / name).read_bytes(), Loader=_LOADER)  # noqa: S506
+    document: Mapping[str, Any] = parse(FOLDER / name)
     return document
 
 

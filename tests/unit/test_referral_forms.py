@@ -8,7 +8,6 @@ import pytest
 from adapters.pillars.referrals.form import FIELDS, Referral
 from broker import registry
 from broker.ports import Adapter
-from fhir_profiles.blocks import Patient
 from fhir_profiles.pathways.catalogue import catalogue
 from fhir_profiles.pathways.judgement import judge
 
@@ -91,11 +90,6 @@ def test_every_reason_of_a_pathway_that_goes_by_reason_is_a_clinic_of_its_own() 
     assert judge(entry, reason="cardiology", asked="routine").subspecialty == "cardiology"
     other = catalogue().entries["podiatry"]
     assert judge(other, reason="foot-problem", asked="routine").subspecialty == ""
-
-
-def test_a_telephone_number_is_asked_of_the_patients_block() -> None:
-    first, second = FIELDS["telephone"].split(".")
-    assert (first, second in Patient.model_fields) == ("patient", True)
 
 
 def test_an_optometrist_may_send_what_the_optometrists_own_door_takes() -> None:
