@@ -104,7 +104,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-class _Caller:
+class Caller:
     """Calls one server over one connection at a time, a new one where it lay idle for long."""
 
     def __init__(self, port: int) -> None:
@@ -128,7 +128,7 @@ class _Caller:
             self._connection.close()
 
 
-def _expect(status: int, wanted: int, body: bytes) -> None:
+def expect(status: int, wanted: int, body: bytes) -> None:
     if status != wanted:
         raise LoadProblem(f"answered {status} instead of {wanted}: {body[:500]!r}")
 
@@ -158,20 +158,20 @@ def closed_loop(door: Door, run: str, connections: int, warm_up: float, seconds:
 async def _closed_loop(
     door: Door, run: str, connections: int, warm_up: float, seconds: float
 ) -> Closed:
-    opened = [_Caller(door.port) for _ in range(connections)]
+    opened = [Caller(door.port) for _ in range(connections)]
     begins = time.perf_counter() + warm_up
     ends = begins + seconds
     took: list[float] = []
     answers = 0
 
-    async def client(number: int, connection: _Caller) -> None:
+    async def client(number: int, connection: Caller) -> None:
         nonlocal answers
         for count in range(MOST // connections):
             sent = time.perf_counter()
             if sent >= ends:
                 return
             status, body = await connection.call(door.post(f"{run}-{number}-{count}"))
-            _expect(status, door.accepted, body)
+            expect(status, door.accepted, body)
             answered = time.perf_counter()
             answers += 1
             if begins <= answered < ends:
@@ -235,8 +235,8 @@ class _OpenLoop:
 
     async def run(self) -> Opened:
         pace = self._pace
-        connections = [_Caller(self._door.port) for _ in range(pace.connections)]
-        looking = _Caller(self._inbox.port)
+        connections = [Caller(self._door.port) for _ in range(pace.connections)]
+        looking = Caller(self._inbox.port)
         start = time.perf_counter() + 0.1
         self._times = [start + number / pace.per_second for number in range(self._count)]
         try:
@@ -260,16 +260,16 @@ class _OpenLoop:
         for _ in range(self._pace.connections):
             self._turns.put_nowait(None)
 
-    async def _post(self, connection: _Caller) -> None:
+    async def _post(self, connection: Caller) -> None:
         while (number := await self._turns.get()) is not None:
             status, body = await connection.call(self._door.post(f"{self._run}-{number}"))
-            _expect(status, self._door.accepted, body)
+            expect(status, self._door.accepted, body)
             now, message = time.perf_counter(), json.loads(body)["messages"][0]["id"]
             self._answers[number] = now, message
             if message not in self._seen:
                 self._waiting[message] = now
 
-    async def _look(self, connection: _Caller) -> None:
+    async def _look(self, connection: Caller) -> None:
         places, at, back = [""], 0, LOOK_BACK
         gives_up = self._times[-1] + self._pace.patience
         # Of a load before, there may be others in the inbox.
@@ -280,7 +280,7 @@ class _OpenLoop:
             request = self._inbox.get(f"limit={self._pace.page}&after={places[at]}")
             status, body = await connection.call(request)
             now = time.perf_counter()
-            _expect(status, 200, body)
+            expect(status, 200, body)
             self._polls += 1
             page = json.loads(body)
             for row in page["deliveries"]:

@@ -50,13 +50,14 @@ def options(about: str | None) -> argparse.ArgumentParser:
 
 @asynccontextmanager
 async def broker(
-    folder: Path, more: Mapping[str, str], *, role: str = "all"
+    folder: Path, more: Mapping[str, str], *, role: str = "all", has_pillars: bool = False
 ) -> AsyncIterator[World]:
     """Run a broker of its own, one process, as it is in production; no partner is there but us.
     `more` are settings of it."""
     set_up_logging("warning")
     chosen = {"BROKER_ADMIN_PORT": str(free_port()), **more}
-    async with World(folder, settings=chosen, starts_partners=False, roles=(role,)) as world:
+    who = {"starts_partners": False, "has_pillars": has_pillars}
+    async with World(folder, settings=chosen, roles=(role,), **who) as world:
         yield world
 
 
@@ -92,10 +93,10 @@ async def ceiling(wanted_port: int = 0) -> AsyncIterator[tuple[int, int]]:
         await process.wait()
 
 
-async def pharmacy_door(world: World) -> Door:
+async def pharmacy_door(world: World, practice: str = INBOX_PRACTICE) -> Door:
     """Return the door of the pharmacy with a token for it, and a consultation that just ended."""
     headers = {"Authorization": f"Bearer {await _token(world, PHARMACY)}"}
-    body = world.pharmacy.consultation(reference=MARK.decode())
+    body = world.pharmacy.consultation(reference=MARK.decode(), practice=practice)
     posted = json.dumps(body, ensure_ascii=False).encode()
     return Door(world.port, world.pharmacy.door, headers, posted)
 

@@ -41,6 +41,8 @@ class Scope(StrEnum):
     REFERRALS_READ = "referrals:read"
     REFERRALS_WRITE = "referrals:write"
     DIRECTORY_READ = "directory:read"
+    ATTACHMENTS_READ = "attachments:read"
+    ATTACHMENTS_WRITE = "attachments:write"
     FHIR_READ = "fhir:read"
     FHIR_WRITE = "fhir:write"
     BARS = "bars:process-message"
@@ -63,8 +65,11 @@ class Action(StrEnum):
     ACKNOWLEDGE = "inbox.acknowledge"
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
+    UPDATE_TASK = "task.update"
     READ_ORGANISATION = "organisation.read"
     READ_PATHWAYS = "pathways.read"
+    UPLOAD = "attachment.upload"
+    FETCH = "attachment.fetch"
     READ_RESOURCE = "resource.read"
     SEARCH_RESOURCES = "resources.search"
     CREATE_RESOURCE = "resource.create"
@@ -142,8 +147,12 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         ),
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
+        Action.UPDATE_TASK: Rule(_S.FHIR_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
         Action.READ_PATHWAYS: Rule(_S.DIRECTORY_READ),
+        Action.UPLOAD: Rule(_S.ATTACHMENTS_WRITE),
+        # A part of what was delivered, and so theirs to collect like the rest of it.
+        Action.FETCH: Rule(_S.ATTACHMENTS_READ, _RECEIVERS, _RECEIVERS, "fetch this attachment"),
         Action.READ_RESOURCE: Rule(_S.FHIR_READ, _EVERYBODY, _PARTIES, "read this resource"),
         # Asked before it is searched; what is found is what may be read: see `readable`.
         Action.SEARCH_RESOURCES: Rule(_S.FHIR_READ),

@@ -38,4 +38,5 @@ def message(
             reason=reason,
             replaces=replaces,
         ),
+        composing.similar(to),
     )

@@ -129,11 +129,7 @@ class Answers:
         await self._store.write(write)
 
     def _scope(self, organisation: str, key: str | None, family: str) -> Scope:
-        if key is None or not 1 <= len(key) <= LONGEST_KEY or not _is_visible(key):
-            raise KeyRequired(
-                f"Send an {HEADERS[family]} header of 1 to 255 visible ASCII characters: a new one "
-                "for each new message, the same one when you send the same message again."
-            )
+        key = demand_key(key, family)
         key_hmac = self._vault.mac(f"key|{organisation}|{family}", key.encode())
         return Scope(organisation, family, key_hmac)
 
@@ -163,6 +159,16 @@ class Answers:
             f"What this {header} was used for ({used.owner_id}) has since been erased under the "
             "retention rules. It is not taken again."
         )
+
+
+def demand_key(key: str | None, family: str = NATIVE) -> str:
+    """Return a key that may be used. Raises KeyRequired."""
+    if key is None or not 1 <= len(key) <= LONGEST_KEY or not _is_visible(key):
+        raise KeyRequired(
+            f"Send an {HEADERS[family]} header of 1 to 255 visible ASCII characters: a new one "
+            "for each new message, the same one when you send the same message again."
+        )
+    return key
 
 
 def _is_visible(key: str) -> bool:

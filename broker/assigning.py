@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from broker import moves, referral
+from broker import move_clocks, moves, referral, triage
 from broker.deadlines import DeadlineKind
 from broker.directory import BARS, Directory
 from broker.errors import Conflict
@@ -22,12 +22,13 @@ from broker.events import (
 )
 from broker.moves import Found
 from broker.ports import Want
-from broker.preparing import Plan, Planned, Slot, new_slot
+from broker.preparing import Plan, Planned, Slot, asked_as, new_slot
 from broker.referral import State
 from broker.retracting import Retractor
 from broker.sent import Sent
 from broker.store import work
 from broker.store.tx import Connection
+from broker.vault import Vault
 
 CALLED: Final = frozenset({DeadlineKind.TELEPHONE})
 NOTHING: Final = frozenset[DeadlineKind]()
@@ -76,6 +77,7 @@ def assign(
     said: list[str] = []
     for one in planned.planned:
         want = one.want
+        name = asked_as(retractor.vault, old.correlation_id, want.key)
         if want.kind is Kind.UPDATE and old.kind == Kind.UPDATE:
             facts = {"reason": "update", "about": old.id}
             unclocked = CALLED if old.id in called and _acting(one) in sent.places else NOTHING
@@ -83,7 +85,10 @@ def assign(
                 old.subject_id, None, UPDATE_SUBMITTED, old.id, old.version + 1, facts, unclocked
             )
             continue
-        live = next((found for found in sent.referrals if _same_place(found, one)), None)
+        # One post may ask the same place for several things, each a referral of its own.
+        asked = _asked_as(sent, sent.referrals, name)
+        live = next((found for found in asked if _same_place(found, one)), None)
+        ended = next(_asked_as(sent, reversed(sent.ended), name), None)
         if live is not None:
             slots[want.key] = _amendment(live, called, directory)
             amended[want.key] = live
@@ -95,28 +100,43 @@ def assign(
                 )
         elif old.kind == Kind.REFERRAL:
             raise _elsewhere(sent, one, directory)
-        elif sent.ended and _has_had_its_course(sent.ended[-1], want, before.get(want.key)):
-            said.append(retractor.standing(sent.ended[-1], "is not made again"))
+        elif ended is not None and _has_had_its_course(ended, want, before.get(want.key)):
+            said.append(retractor.standing(ended, "is not made again"))
         else:
             slots[want.key] = new_slot(want, planned.needs.subject)
     return Assigned(slots, amended, said)
 
 
-def following(planned: Plan, sent: Sent) -> Plan:
+def following(planned: Plan, sent: Sent, vault: Vault) -> Plan:
     """Return a plan in which what was sent on since goes to where it is now."""
-    now_at = {
-        place: Destination(found.row.receiver, found.row.receiver_service)
-        for found in sent.referrals
-        for place in [sent.sent_to.get(found.row.subject_id)]
-        if place is not None
-    }
-    followed = [
-        replace(one, routes=tuple(_followed(one.routes, now_at[_acting(one)])))
-        if one.want.kind is Kind.REFERRAL and _acting(one) in now_at
-        else one
-        for one in planned.planned
-    ]
+    followed = []
+    for one in planned.planned:
+        name = asked_as(vault, sent.message.correlation_id, one.want.key)
+        sent_on = (
+            Destination(found.row.receiver, found.row.receiver_service)
+            for found in _asked_as(sent, sent.referrals, name)
+            if one.want.kind is Kind.REFERRAL
+            and sent.sent_to.get(found.row.subject_id) == _acting(one)
+        )
+        place = next(sent_on, None)
+        routes = tuple(_followed(one.routes, place)) if place is not None else one.routes
+        followed.append(replace(one, routes=routes))
     return replace(planned, planned=tuple(followed))
+
+
+def taken(planned: Plan, amended: Mapping[str, Found]) -> Plan:
+    """Return a plan in which what amends a referral is as urgent as its receiver takes it."""
+    return replace(
+        planned,
+        planned=tuple(
+            replace(one, want=replace(one.want, priority=now), asked=one.want.priority)
+            if one.want.key in amended
+            and (now := triage.amended(amended[one.want.key].row, one.want.priority).priority)
+            is not one.want.priority
+            else one
+            for one in planned.planned
+        ),
+    )
 
 
 def _followed(routes: Iterable[Route], place: Destination) -> Iterator[Route]:
@@ -136,8 +156,8 @@ def _amendment(live: Found, called: Collection[str], directory: Directory) -> Sl
         referral.Relation.SENDER,
         moves.context(live.row, live.row.sender, directory, last.accepted_at),
     )
-    is_decided = state not in moves.UNDECIDED  # and no acceptance will come again
-    unclocked = frozenset({DeadlineKind.DECIDED}) if is_decided else NOTHING
+    is_decided = state not in move_clocks.UNDECIDED  # and no acceptance will come again
+    unclocked = move_clocks.UNSEEN | {DeadlineKind.DECIDED} if is_decided else NOTHING
     return Slot(
         subject=live.row.subject_id,
         subject_kind=None,
@@ -160,6 +180,11 @@ def _has_had_its_course(ended: Found, want: Want, before: Want | None) -> bool:
         and want.priority.rank >= before.priority.rank
         and referral.STAGES[State(ended.row.state)].waits_for is None
     )
+
+
+def _asked_as(sent: Sent, found: Iterable[Found], name: str) -> Iterator[Found]:
+    """Yield those that were asked for as this; what does not say so was the only one."""
+    return (one for one in found if sent.asked_as[one.row.subject_id] in {name, ""})
 
 
 def _same_place(found: Found, one: Planned) -> bool:

@@ -25,6 +25,7 @@ from broker.events import (
 from broker.ports import Clinical
 from broker.referral import RELATIONS, Relation
 from broker.store import messages, resources, work
+from broker.store.attachments import ContentKey
 from broker.store.messages import NewMessage
 from broker.vault import Binding, Vault
 from fhir_profiles import bundle, structure, values
@@ -42,7 +43,8 @@ class Composing:
 
     `correlation_id` joins what was posted together; `conversation` is what its sender calls the
     whole case (BaRS's X-Correlation-Id), where it said so. `checked` is the content as it was read
-    and checked when it came in; without it, it is of our own making.
+    and checked when it came in; without it, it is of our own making. `attachments` are the keys of
+    what it names.
     """
 
     id: str
@@ -86,6 +88,7 @@ class Composing:
     unclocked: frozenset[DeadlineKind] = frozenset()
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    attachments: Sequence[ContentKey] = ()
 
 
 class Unsound(BrokerError):
@@ -169,6 +172,7 @@ def compose(vault: Vault, new: Composing) -> NewMessage:
         viewers=_viewers(new, found) if found is not None else (),
         identifiers=_identifiers(vault, found) if found is not None else (),
         deadlines=deadline_rows(new),
+        attachments=[one.sealed(vault, key) for one in new.attachments],
     )
 
 

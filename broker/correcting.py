@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from broker import assigning
+from broker import assigning, move_clocks, triage
 from broker.access import Caller
 from broker.answers import ROLE, Answer
+from broker.attachments import enclosing
+from broker.attachments.enclosing import Enclosing
 from broker.audit import Entry
+from broker.closing import closing
 from broker.composition import POSTED
 from broker.core import Core
 from broker.crashpoints import crashpoint
@@ -25,11 +28,11 @@ from broker.events import Destination, Kind
 from broker.moves import Found, Ready
 from broker.moving import check_version
 from broker.ports import Adapter, Needs, Want
-from broker.preparing import Origin, Plan, Prepared, plan, prepare
+from broker.preparing import Origin, Plan, Planned, Prepared, plan, prepare
 from broker.reading import read_object, understand
 from broker.retracting import Retractor
 from broker.sent import Sent, check_standing, lock, read, retire
-from broker.store import messages, referrals
+from broker.store import messages, referrals, triages, work
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
@@ -56,14 +59,16 @@ class _Parts:
     prepared: Prepared
     withdrawals: Sequence[NewMessage]
     cancels: Sequence[Ready]
-    amended: Sequence[tuple[Found, NewMessage]]
+    amended: Sequence[tuple[Found, Planned, NewMessage]]
+    steps: Sequence[Ready]
 
 
 class Correcting:
     """Replaces what was sent by what should have been sent."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, enclosing: Enclosing) -> None:
         self._core = core
+        self._enclosing = enclosing
 
     async def correct(self, asked: Correction) -> Answer:
         """Replace a message; durable on return. The same body again gets the same answer.
@@ -110,8 +115,12 @@ class Correcting:
         directory = await self._core.directory.current()
         request, needs = understand(asked.adapter, raw, organisation, directory, now, sent.first_at)
         self._check_reference(sent, needs, directory.stands_for(organisation))
+        answered = sent.answers.subject_id if sent.answers is not None else None
+        ending = await closing(self._core, needs, asked.caller, directory, now, answered)
+        needs = ending.needs
         version = self._core.directory.version
-        planned = assigning.following(plan(asked.adapter, raw, needs, directory, now), sent)
+        planned = plan(asked.adapter, raw, needs, directory, now)
+        planned = assigning.following(planned, sent, self._core.vault)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
         before = await self._wanted_before(asked.adapter, sent, directory)
         called = await self._core.store.read(lambda c: assigning.called(c, sent))
@@ -120,12 +129,15 @@ class Correcting:
         slots, amended = assigned.slots, assigned.amended
         abandoned = [one for one in sent.referrals if one not in amended.values()]
         cancels, left = retractor.cancellations(abandoned, organisation, client)
+        if needs.closes is None or needs.closes.referral != answered:
+            left += retractor.answered(sent)
         planned = Plan(
             needs,
             tuple(one for one in planned.planned if one.want.key in slots),
             planned.warnings,
             (*assigned.said, *left, *planned.read_first),
         )
+        planned = assigning.taken(planned, amended)
         origin = Origin(
             organisation=organisation,
             client=client,
@@ -138,15 +150,25 @@ class Correcting:
             patient=self._core.vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
             traceparent=asked.traceparent,
         )
+        owners = directory.stands_for(organisation)
+        enclosures = await self._enclosing.look_up(
+            needs.attachments, planned.routes, owners, directory, now
+        )
         prepared = prepare(
-            asked.adapter, request, planned, slots, origin, directory, self._core.vault, now
+            *(asked.adapter, request, planned, slots, origin, directory, self._core.vault, now),
+            enclosures,
         )
         gone = _no_longer_told(sent, planned)
         parts = _Parts(
             prepared,
             [retractor.withdrawal(sent, gone, client, asked.adapter.name)] if gone else [],
             cancels,
-            [(amended[key], new) for key, new in _by_key(planned, prepared) if key in amended],
+            [
+                (amended[one.want.key], one, new)
+                for one, new in zip(planned.planned, prepared.messages, strict=True)
+                if one.want.key in amended
+            ],
+            ending.steps(planned, asked.caller),
         )
         answer = Answer(
             CORRECTED,
@@ -165,6 +187,7 @@ class Correcting:
         def write(tx: Tx) -> None:
             self._core.directory.check(tx, version)
             lock(tx, sent)
+            enclosing.claim(tx, needs.attachments, owners)
             self._write(tx, asked, sent, parts)
             if kept.row is not None:
                 messages.put_payloads(tx, [kept.row])
@@ -226,7 +249,7 @@ class Correcting:
 
     def _write(self, tx: Tx, asked: Correction, sent: Sent, parts: _Parts) -> None:
         old = sent.message
-        for found, _ in parts.amended:
+        for found, _, _ in parts.amended:
             subject = tx.lock_subject(found.row.subject_id)
             if subject is None or subject.version != found.row.version:
                 raise Stale("The referral moved meanwhile. Read it again, then correct.")
@@ -236,11 +259,15 @@ class Correcting:
             cancel.write(tx)
         for new in (*parts.withdrawals, *parts.prepared.messages):
             messages.put(tx, new)
+        for step in parts.steps:
+            step.write(tx)
         for row in parts.prepared.referrals:
             referrals.put(tx, row)
+        for found, _, new in parts.amended:
+            work.carry(tx, found.row.message_id, new.row["id"], move_clocks.OWN)
         retire(tx, old, "replaced")
-        for found, new in parts.amended:
-            _amend(tx, found, new)
+        for found, one, new in parts.amended:
+            _amend(tx, found, one, new)
             if found.about.message.id != old.id:
                 retire(tx, found.about.message, "replaced")
         tx.audit(
@@ -273,18 +300,16 @@ def _no_longer_told(sent: Sent, planned: Plan) -> list[Destination]:
     return [place for place in sent.places if place not in told]
 
 
-def _by_key(planned: Plan, prepared: Prepared) -> list[tuple[str, NewMessage]]:
-    return [
-        (one.want.key, new) for one, new in zip(planned.planned, prepared.messages, strict=True)
-    ]
-
-
-def _amend(tx: Tx, found: Found, new: NewMessage) -> None:
+def _amend(tx: Tx, found: Found, one: Planned, new: NewMessage) -> None:
     """Let the referral's newest message be the one that stands."""
+    before = triage.of(found.row)
+    after = triage.amended(found.row, one.asked or one.want.priority)
     referrals.change(
         tx,
         found.row.subject_id,
         message_id=new.row["id"],
-        priority=new.row["priority"],
+        priority=after.priority.value,
         practice=new.row["practice"],
     )
+    if after.kept != before.kept:
+        triages.put(tx, found.row.subject_id, **after.kept)

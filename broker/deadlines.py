@@ -9,7 +9,7 @@ shown to those who must act.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -23,7 +23,8 @@ from fhir_profiles.working_days import london, start_of
 
 
 class DeadlineKind(StrEnum):
-    """What must have happened: each a clock of the catalogue, but for the first three."""
+    """What must have happened: each a clock of the catalogue, but for the first three and the
+    last, for which whoever asks for it says when."""
 
     COPY_RECEIVED = "copy-received"
     NOTICE_RECEIVED = "notice-received"
@@ -36,6 +37,14 @@ class DeadlineKind(StrEnum):
     SEEN = "seen"
     TREATED = "treated"
     DIAGNOSED = "diagnosed"
+    ARRANGED = "arranged"
+    ATTENDED = "attended"
+    FOLLOWED_UP = "followed-up"
+    CONCLUDED = "concluded"
+    RESOLVED = "resolved"
+    REMINDED = "reminded"
+    CLOSED = "closed"
+    DONE = "done"
 
 
 CLINICAL: Final = frozenset(
@@ -45,6 +54,7 @@ CLINICAL: Final = frozenset(
         DeadlineKind.SEEN,
         DeadlineKind.TREATED,
         DeadlineKind.DIAGNOSED,
+        DeadlineKind.DONE,
     }
 )
 """What the patient waits for: these clocks run on wherever a referral goes."""
@@ -77,6 +87,7 @@ _SENT: Final = _UPDATE | _REFERRAL
 _ALL: Final = frozenset(Kind)
 _NEXT_DAY: Final = Span.model_validate({"working-days": 1})
 _HOUR: Final = Span.model_validate({"hours": 1})
+_REMINDED_BEFORE: Final = timedelta(hours=2)
 
 # A copy has no filed-by clock: nobody has to act on it.
 RULES: Final = (
@@ -108,6 +119,14 @@ DUTIES: Final[dict[str, str]] = {
     _K.ANSWERED: "answer the receiver's question",
     _K.FILED: "file or reject it",
     _K.TELEPHONE: "telephone and record the call",
+    _K.ARRANGED: "book or see the patient",
+    _K.ATTENDED: "say whether the patient came",
+    _K.FOLLOWED_UP: "reach the patient, or end the referral",
+    _K.CONCLUDED: "say what came of it",
+    _K.RESOLVED: "say what is done for the patient instead",
+    _K.REMINDED: "see the patient, or be reminded of it",
+    _K.CLOSED: "see the patient, or the referral closes",
+    _K.DONE: "do what is asked",
 }
 
 # Which clock a receipt meets, by what the message is to whoever gives it.
@@ -218,12 +237,33 @@ def duty(kind: str, who: str, due: datetime) -> str:
     return f"The patient must be {kind} by {who} {in_words(due)}."
 
 
-def to_answer(pathway: str, level: Priority, asked_at: datetime) -> Deadline:
-    """Return by when a referral's sender must have answered what its receiver asked."""
-    starts = {DeadlineKind.ANSWERED.value: asked_at}
-    (due,) = catalogue().due(pathway, level.value, "", starts).values()
-    said = f"answered within {due.span} of the question"
-    return Deadline(DeadlineKind.ANSWERED, due.at, said, Relation.SENDER)
+def standing(
+    kind: DeadlineKind, pathway: str, level: Priority, since: datetime, owner: Relation
+) -> Deadline:
+    """Return by when a referral must have left the state that it is in `since` then."""
+    (due,) = catalogue().due(pathway, level.value, "", {kind.value: since}).values()
+    source = f" ({due.span.source})" if due.span.source else ""
+    return Deadline(kind, due.at, f"{kind} within {due.span}{source}", owner)
+
+
+def unseen(
+    pathway: str, accepted_at: datetime, closes_at: datetime, *, closes_alone: bool
+) -> tuple[Clinical, ...]:
+    """Return the clocks of a referral whose patient makes contact: when its receiver is reminded,
+    who `closes_at` then, and when it closes by itself or, where it may not, is raised."""
+    entry = catalogue().entries.get(pathway)
+    if entry is None or entry.closes_unseen is None:
+        return ()
+    span = entry.closes_unseen
+    due = span.due(accepted_at)
+    kind = DeadlineKind.CLOSED if closes_alone else DeadlineKind.CONTACTED
+    source = f" ({span.source})" if span.source else ""
+    left = closes_at - accepted_at
+    before = min(_REMINDED_BEFORE, left / 2)
+    return (
+        Clinical(kind, due, f"{kind} within {span} of acceptance{source}"),
+        Clinical(DeadlineKind.REMINDED, closes_at - before, "before the place next closes"),
+    )
 
 
 def may_wait(pathway: str, level: Priority) -> bool:

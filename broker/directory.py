@@ -15,7 +15,13 @@ from broker.events import Destination
 from broker.ports import Party
 from fhir_profiles import codes
 from fhir_profiles.systems import Systems
-from fhir_profiles.working_days import is_working
+from fhir_profiles.working_days import (
+    end_of_day,
+    is_working,
+    is_working_day,
+    london,
+    next_working_day_end,
+)
 
 GENERAL_PRACTICE: Final = "general-practice"
 BARS: Final = "bars"
@@ -173,6 +179,16 @@ class Directory:
             if agreement.is_in_force(today) and agreement.covers(named, pathway, purpose):
                 return agreement
         return None
+
+    def closes_after(self, destination: Destination, moment: datetime) -> datetime:
+        """Return when the place next closes; one that does not say so closes as all do."""
+        service = self.service(destination)
+        known = service.closes_after(moment) if service is not None else None
+        if known is not None:
+            return known
+        today = end_of_day(london(moment).date())
+        is_today = is_working_day(london(moment).date()) and today > moment
+        return today if is_today else next_working_day_end(moment, 1)
 
     def whom_to_telephone(self, destination: Destination, now: datetime) -> str:
         """Say whom to telephone about a same-day matter: the place, its successor, or 111."""

@@ -7,7 +7,7 @@ Looked up in `broker.directory`; read from a file by `broker.directory_file`.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -17,10 +17,11 @@ from broker.events import Destination, Kind
 from broker.ports import Endpoint
 from fhir_profiles import codes
 from fhir_profiles.identifiers import dos_service_id, ods_code
-from fhir_profiles.working_days import is_working_day, london
+from fhir_profiles.working_days import LONDON, is_working_day, london
 
 ALL: Final = "all"
 _LONGEST: Final = 200
+_LOOKS_AHEAD: Final = 14
 
 
 class Status(StrEnum):
@@ -151,6 +152,13 @@ class Hours(_Entry):
     bank_holidays: Flag = False
 
 
+def _at(day: date, hour: str) -> datetime:
+    """Return the moment of an hour of a day in London, as aware UTC; 24:00 is the next midnight."""
+    if hour == "24:00":
+        day, hour = day + timedelta(days=1), "00:00"
+    return datetime.combine(day, time.fromisoformat(hour), LONDON).astimezone(UTC)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service(_Entry):
     """A part of an organisation that takes referrals of its own.
@@ -192,6 +200,23 @@ class Service(_Entry):
             and (hours.bank_holidays or not bank_holiday)
             for hours in self.opening_hours
         )
+
+    def closes_after(self, moment: datetime) -> datetime | None:
+        """Return when it next closes, as aware UTC; None where it never opens."""
+        day = london(moment).date()
+        for _ in range(_LOOKS_AHEAD):
+            bank_holiday = day.weekday() < 5 and not is_working_day(day)
+            closing = [
+                _at(day, hours.closes)
+                for hours in self.opening_hours
+                if _WEEKDAYS[day.weekday()] in hours.days
+                and (hours.bank_holidays or not bank_holiday)
+            ]
+            found = max((one for one in closing if one > moment), default=None)
+            if found is not None:
+                return found
+            day += timedelta(days=1)
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from broker import similar
 from broker.audit import Entry
 from broker.bars import originals
 from broker.composition import CONTENT, FHIR_JSON
@@ -35,12 +36,13 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Source:
     """What is needed of one event to make its deliveries; `original` is what a notice tells of,
-    where somebody is told who speaks BaRS."""
+    where somebody is told who speaks BaRS, and `alike` what is to be looked out for."""
 
     event: Recorded
     message: Any
     content: Opened | None
     original: Original | None = None
+    alike: Sequence[similar.Other] = ()
 
 
 @dataclass(slots=True)
@@ -178,14 +180,14 @@ class Dispatch:
         wanted = {event.id: event.message_id for event in found if self._takers(event)}
         contents = self._contents(connection, wanted)
         rows = messages.by_id(connection, filter(None, wanted.values()))
-        return [
-            _Source(
-                event,
-                rows.get(event.message_id or ""),
-                contents.get(event.id),
-            )
-            for event in found
-        ]
+        sources = []
+        for event in found:
+            message, content = rows.get(event.message_id or ""), contents.get(event.id)
+            alike: Sequence[similar.Other] = ()
+            if message is not None and content is not None:
+                alike = similar.before(connection, self._core.vault, event, message, content.body)
+            sources.append(_Source(event, message, content, alike=alike))
+        return sources
 
     def _contents(self, connection: Connection, events: Iterable[str]) -> Mapping[str, Opened]:
         """Open what is to be sent; what cannot be opened is left out, and holds up nothing else."""
@@ -253,6 +255,9 @@ class Dispatch:
                 sender=directory.party(Destination(message.sender)),
                 kind=kind,
                 bars=bars,
+                alike=tuple(
+                    similar.told(source.alike, message.sender, route.destination, directory)
+                ),
             ),
         )
         sent = messages.sealed(

@@ -4,15 +4,18 @@ A request is read, understood, routed, translated and sealed; then one transacti
 messages, events, payloads, referrals, deadlines and audit entries together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 
+from broker import similar
 from broker.access import Caller
 from broker.answers import Answer, Claimed, Kept
+from broker.attachments import enclosing
+from broker.attachments.enclosing import Enclosing
 from broker.audit import Entry
 from broker.closing import closing
 from broker.core import Core
@@ -22,7 +25,7 @@ from broker.directory import Directory
 from broker.errors import Conflict, Problem, Refused, Stale
 from broker.events import Kind, digest, uuid7
 from broker.moves import Ready
-from broker.ports import Adapter, Needs, Translator, Withheld
+from broker.ports import Adapter, Enclosed, Needs, Translator, Withheld
 from broker.preparing import Origin, Prepared, new_slot, plan, prepare
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
@@ -78,8 +81,9 @@ class Taken:
 class Intake:
     """Takes requests in. One per process; any number of processes."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, enclosing: Enclosing) -> None:
         self._core = core
+        self._enclosing = enclosing
 
     async def accept(self, posted: Posted) -> Answer:
         """Take a request in. Durable on return; a repeat gets the same answer again.
@@ -124,15 +128,24 @@ class Intake:
             needs = ending.needs
             version = self._core.directory.version
             translator = submission.translator
-            planned = plan(translator, submission.raw, needs, directory, now)
+            planned = replace(
+                plan(translator, submission.raw, needs, directory, now),
+                aside=await self._known_to_sender(needs, directory, now),
+            )
+            owners = directory.stands_for(needs.organisation)
+            enclosures = await self._enclosing.look_up(
+                needs.attachments, planned.routes, owners, directory, now
+            )
             origin = self._origin(submission, needs, claimed)
             slots = {
                 one.want.key: new_slot(one.want, needs.subject, submission.facts)
                 for one in planned.planned
             }
             prepared = prepare(
-                translator, request, planned, slots, origin, directory, self._core.vault, now
+                *(translator, request, planned, slots, origin, directory, self._core.vault, now),
+                enclosures,
             )
+            steps = ending.steps(planned, caller)
             answer = submission.answer(prepared)
             kept = self._kept(submission, prepared, answer, now)
             crashpoint("intake.sealed")
@@ -142,10 +155,13 @@ class Intake:
                 prepared: Prepared = prepared,
                 kept: Kept = kept,
                 version: int = version,
-                steps: Sequence[Ready] = ending.steps,
+                steps: Sequence[Ready] = steps,
+                named: Sequence[Enclosed] = needs.attachments,
+                owners: Collection[str] = owners,
             ) -> None:
                 self._core.directory.check(tx, version)
                 self._core.answers.keep(tx, claimed, kept)
+                enclosing.claim(tx, named, owners)
                 self._write(tx, submission, prepared)
                 for step in steps:
                     step.write(tx)
@@ -166,6 +182,14 @@ class Intake:
                     organisation=caller.organisation,
                 )
             return Taken(prepared, answer, directory)
+
+    async def _known_to_sender(
+        self, needs: Needs, directory: Directory, now: datetime
+    ) -> tuple[Problem, ...]:
+        vault = self._core.vault
+        return await self._core.store.look_up(
+            lambda connection: similar.known_to_sender(connection, vault, needs, directory, now)
+        )
 
     def _origin(self, submission: Submission, needs: Needs, claimed: Claimed) -> Origin:
         caller, vault = submission.caller, self._core.vault

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -10,6 +11,11 @@ import structlog
 from broker import profile_packages, registry
 from broker.acknowledging import Acknowledging
 from broker.answers import Answers
+from broker.attachments.enclosing import Enclosing
+from broker.attachments.fetching import Fetching
+from broker.attachments.folder import Folder
+from broker.attachments.leftovers import LEFTOVERS_SECONDS, Leftovers
+from broker.attachments.uploading import Uploading
 from broker.auth import Authority
 from broker.bars.receiving import Bars
 from broker.calls import Calls
@@ -55,11 +61,16 @@ class Broker:
         self.outlet = Http(settings, self._webhook_secrets, key=ring.token_keys[-1])
         answers = Answers(store, self.vault)
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
-        self.intake = Intake(core)
+        folder = Folder.within(settings.data_dir)
+        enclosing = Enclosing(store, self.vault, folder, settings.base_url)
+        self.intake = Intake(core, enclosing)
         self.profiles = profile_packages.profiles(settings.data_dir)
         self.bars = Bars(core, self.intake, self.profiles, Target.read(settings.bars_target))
         self.moving = Moving(core)
-        self.correcting = Correcting(core)
+        self.correcting = Correcting(core, enclosing)
+        self.uploading = Uploading(core, folder, timedelta(hours=settings.attachment_hours))
+        self.fetching = Fetching(core, folder)
+        self.leftovers = Leftovers(store, folder, is_alone=settings.is_embedded)
         self.retracting = Retracting(core)
         self.calls = Calls(core)
         self.acknowledging = Acknowledging(core)
@@ -130,6 +141,8 @@ class Broker:
             # With Kafka this is the safety net: what Kafka brings is fanned out at once.
             topic = None if has_kafka else LEDGER
             rounds.append(Round("dispatch", self.dispatch.run_once, topic, poll=poll))
+        if Part.API in parts:
+            rounds.append(Round("attachments", self.leftovers.run_once, poll=LEFTOVERS_SECONDS))
         if Part.WORKER in parts:
             worker, safety = self.worker, self.safety
             rounds.append(Round("worker", worker.run_once, DELIVERIES, worker.next_due, poll))

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from broker.errors import Problem
+from fhir_profiles import codes
 
 MAX_TEXT: Final = 4_000
 
@@ -44,6 +45,16 @@ PATIENT_AGREES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "yes": "The patient agrees to the other place",
         "not-asked": "The patient was not asked",
+    }
+)
+
+
+# What a patient is told who was referred with a suspected cancer.
+DIAGNOSES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        code: display
+        for code, display in codes.system("referral-outcome").displays.items()
+        if codes.system("referral-outcome").properties.get(code, {}).get("is-diagnosis")
     }
 )
 

@@ -3,16 +3,15 @@
 Used by whoever asks for a move: the doors of `broker.moving`, and corrections, which cancel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, Final
 
-from broker import deadlines, notices, referral, telling
+from broker import deadlines, notices, referral, telling, triage
 from broker.audit import Entry
 from broker.composition import CONTENT, FHIR_JSON, JSON, SCHEMA
-from broker.deadlines import DeadlineKind
 from broker.directory import Directory
 from broker.errors import Gone, Stale
 from broker.events import (
@@ -20,31 +19,27 @@ from broker.events import (
     Destination,
     Event,
     Kind,
-    Priority,
     caused_id,
     digest,
 )
+from broker.move_clocks import Step
+from broker.move_content import moment
 from broker.ports import Endpoint
 from broker.referral import Audience, Move, Relation, State
 from broker.routing import recheck
-from broker.store import messages, referrals, resources, work
+from broker.store import messages, referrals, resources, triages
 from broker.store.messages import NewMessage
 from broker.store.tx import Connection, Tx
 from broker.telling import About, Teller
+from broker.triage import Triage
 from broker.vault import Binding, MessageKey, Vault
 from fhir_profiles import codes, strict_json
 
 SAID: Final = "move"
-WAITS: Final = "waits-for-answer"
-# While a referral stands so, its receiver has yet to decide on it.
-UNDECIDED: Final = frozenset(
-    {State.REQUESTED, State.RECEIVED, State.INFORMATION_REQUESTED, State.REDIRECTED}
-)
-# What has happened to the patient where a referral stands so.
-_HAPPENED: Final[Mapping[State, tuple[DeadlineKind, ...]]] = {
-    State.BOOKED: (DeadlineKind.CONTACTED,),
-    State.IN_PROGRESS: (DeadlineKind.CONTACTED, DeadlineKind.SEEN),
-}
+BROKER: Final = "broker"
+"""Who moves what nobody else does: no organisation's code."""
+# What a referral's row says of its triage, in a table of its own.
+TRIAGE: Final = ("priority_asked", "priority_proposed", "diagnosed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +73,16 @@ def find(connection: Connection, vault: Vault, subject: str) -> Found | None:
     return Found(row, about, key)
 
 
-def relation(row: Any, organisation: str, directory: Directory) -> Relation:
-    """Return what an organisation is to a referral; a successor stands for its predecessor.
+def relations(row: Any, organisation: str, directory: Directory) -> tuple[Relation, ...]:
+    """Return all that an organisation is to a referral, the closest first: a trust may refer to a
+    service of its own. A successor stands for its predecessor.
 
     What was given as the practice, and is none, is nothing to it.
     """
-    for ods, found in (
+    if organisation == BROKER:
+        return (Relation.BROKER,)
+    found = []
+    for ods, relation in (
         (row.receiver, Relation.ACTING),
         (row.sender, Relation.SENDER),
         (row.practice if directory.practice(row.practice) else None, Relation.COPY),
@@ -92,8 +91,13 @@ def relation(row: Any, organisation: str, directory: Directory) -> Relation:
             continue
         successor = directory.resolve_successor(ods)
         if organisation == ods or (successor is not None and successor.ods == organisation):
-            return found
-    return Relation.NONE
+            found.append(relation)
+    return tuple(found) or (Relation.NONE,)
+
+
+def relation(row: Any, organisation: str, directory: Directory) -> Relation:
+    """Return what an organisation is to a referral: of several, the closest."""
+    return relations(row, organisation, directory)[0]
 
 
 def context(row: Any, organisation: str, directory: Directory, now: datetime) -> referral.Context:
@@ -109,6 +113,9 @@ def context(row: Any, organisation: str, directory: Directory, now: datetime) ->
         moved_at=row.last_move_at,
         before=State(row.state_before) if row.state_before else None,
         pathway=row.pathway,
+        is_lowered=triage.of(row).is_lowered,
+        is_proposed=row.priority_proposed is not None,
+        is_diagnosed=row.diagnosed_at is not None,
     )
 
 
@@ -149,6 +156,9 @@ class Ready:
     told: Sequence[NewMessage] = field(repr=False)
     practice: str | None
     payloads: Sequence[dict[str, Any]] = field(repr=False)
+    triage: Triage
+    is_diagnosed: bool = False
+    starts_at: datetime | None = None
     redirection: Redirection | None = None
 
     @property
@@ -158,6 +168,20 @@ class Ready:
         before = vars(row) if isinstance(row, SimpleNamespace) else row._asdict()
         return SimpleNamespace(**{**before, **self._changes()})
 
+    @property
+    def clocks(self) -> Step:
+        """What becomes of the referral's clocks."""
+        return Step(
+            row=self.found.row,
+            message=self.found.about.message,
+            move=self.move,
+            state=self.state,
+            taken=self.triage,
+            now=self.now,
+            starts_at=self.starts_at,
+            is_diagnosed=self.is_diagnosed,
+        )
+
     def write(self, tx: Tx) -> None:
         """Write the move and all that follows from it. Raises Stale if another was first."""
         before = self.found.row
@@ -165,8 +189,10 @@ class Ready:
         if subject is None or subject.version != before.version:
             raise Stale("The referral moved while you decided. Read it again, then decide.")
         changes = self._changes()
-        del changes["version"]
+        for name in ("version", *TRIAGE):
+            del changes[name]
         referrals.change(tx, before.subject_id, **changes)
+        self._triage(tx)
         tx.bump(before.subject_id)
         messages.put_payloads(tx, self.payloads)
         resources.put_task(tx, self._task(tx.now))
@@ -180,7 +206,7 @@ class Ready:
                 time=tx.now,
                 dataschema=SCHEMA,
                 causation_id=before.last_event_id,
-                priority=Priority(before.priority),
+                priority=self.triage.priority,
                 facts={**facts, "about": before.message_id},
             )
         )
@@ -194,58 +220,21 @@ class Ready:
                 facts,
             )
         )
-        self._deadlines(tx)
+        self.clocks.write(tx)
         if self.redirection is not None:
             messages.release_reference(tx, self.redirection.old.id)
             messages.put(tx, self.redirection.message)
             messages.retire(tx, self.redirection.old.id, "replaced")
         notices.put(tx, self.told)
 
-    def _deadlines(self, tx: Tx) -> None:
-        before = self.found.row
-        if before.state == State.INFORMATION_REQUESTED:
-            work.resume(tx, before.message_id, DeadlineKind.DECIDED, WAITS, self.now)
-            if self.state is State.RECEIVED:
-                work.clear(tx, before.message_id, DeadlineKind.ANSWERED, at=self.now)
-            else:  # decided without an answer
-                why = self.state.value
-                work.lapse(tx, before.message_id, why, DeadlineKind.ANSWERED, at=self.now)
-        if self.move.goes_back:
-            work.reopen(tx, before.message_id, before.last_move_at)
-        elif self.state is State.CANCELLED:
-            work.lapse(tx, before.message_id, self.state.value)
-        elif referral.STAGES[self.state].is_terminal:
-            # Its copy may still be on its way. What was waited for after a decision has happened
-            # where the referral is completed; where it ended otherwise, it never will.
-            copy = {DeadlineKind.COPY_RECEIVED}
-            if self.state is not State.COMPLETED:
-                met = (DeadlineKind.RECEIVED, DeadlineKind.DECIDED)
-                work.clear(tx, before.message_id, *met, at=self.now)
-                work.lapse(tx, before.message_id, self.state.value, but=copy, at=self.now)
-            else:
-                work.clear(tx, before.message_id, but=copy, at=self.now)
-        elif self.state is State.INFORMATION_REQUESTED:
-            self._ask(tx)
-        if self.state not in UNDECIDED and not referral.STAGES[self.state].is_terminal:
-            happened = (DeadlineKind.DECIDED, *_HAPPENED.get(self.state, ()))
-            work.clear(tx, before.message_id, *happened, at=self.now)
-
-    def _ask(self, tx: Tx) -> None:
-        """The sender's own clock runs until it answers. Only the clock of the decision may wait for
-        it, and none that is urgent: the patient's condition does not."""
-        row = self.found.row
-        level = Priority(row.priority)
-        due = deadlines.to_answer(row.pathway, level, self.now)
-        work.put_deadlines(
-            tx,
-            [
-                work.deadline_row(
-                    row.message_id, row.version, due.kind, row.sender, due.source, due.due
-                )
-            ],
-        )
-        if deadlines.may_wait(row.pathway, level):
-            work.pause(tx, row.message_id, DeadlineKind.DECIDED, WAITS, self.now)
+    def _triage(self, tx: Tx) -> None:
+        """Write how urgent it is taken now: what was composed of it before says what it was."""
+        before, after = self.found.row, self._changes()
+        said = {name: after[name] for name in TRIAGE}
+        if said != {name: getattr(before, name) for name in TRIAGE}:
+            triages.put(tx, before.subject_id, **said)
+        if after["priority"] != before.priority:
+            messages.set_priority(tx, before.message_id, after["priority"])
 
     def _task(self, now: datetime) -> resources.TaskRow:
         """Return the referral's Task as it stands now, under the referral's own id and version."""
@@ -296,6 +285,9 @@ class Ready:
             "last_move_hmac": self.said_hmac,
             "last_event_id": self.event_id,
             "version": row.version + 1,
+            "priority": self.triage.priority.value,
+            **self.triage.kept,
+            "diagnosed_at": self.now if self.is_diagnosed else row.diagnosed_at,
         }
         if self.redirection is None:
             return changes
@@ -316,6 +308,10 @@ class Ready:
         }
         if self.redirection is not None:
             facts["destination"] = str(self.redirection.to)
+        if self.move.name in triage.MOVES:
+            facts["priority"] = self.triage.priority.value
+            if self.triage.proposed:
+                facts["proposed"] = self.triage.proposed.value
         return {**facts, "reason": self.reason} if self.reason else facts
 
 
@@ -331,7 +327,8 @@ class Mover:
     def check(self, found: Found, move: Move, organisation: str) -> tuple[Relation, State]:
         """Return what who moves a referral is to it, and its state after. Raises Conflict."""
         row = found.row
-        by = relation(row, organisation, self.directory)
+        held = relations(row, organisation, self.directory)
+        by = next((one for one in held if one in move.by), held[0])
         seen = context(row, organisation, self.directory, self.now)
         return by, referral.apply(State(row.state), move, by, seen)
 
@@ -351,8 +348,12 @@ class Mover:
         """
         row = found.row
         by, state = self.check(found, move, organisation)
+        taken = triage.after(row, move.name, content)
         event_id = caused_id(row.subject_id, "moving", organisation, move.name, row.version)
         reason, advice = _words(move, content)
+        said = triage.words(triage.of(row), taken) if move.name in triage.MOVES else None
+        if said is not None:
+            advice = f"{said}\n{advice}" if advice else said
         teller = Teller(self.vault, self.directory, self.source, self.now)
         receiver = row.receiver if redirection is None else redirection.to.ods
         audience = self._audience(row, move, by, organisation)
@@ -362,10 +363,11 @@ class Mover:
             cause=event_id,
             state=state.value,
             receiver=receiver,
-            by=organisation,
+            by=organisation if by is not Relation.BROKER else row.receiver,
             to=to,
             reason=reason,
             advice=advice,
+            priority=taken.priority,
             supersedes=state is State.CANCELLED,
         )
         task = teller.task(
@@ -375,6 +377,7 @@ class Mover:
             receiver=receiver,
             reason=reason,
             advice=advice,
+            priority=taken.priority,
         )
         code = content.get("reason")
         return Ready(
@@ -390,9 +393,13 @@ class Mover:
             reason=code if isinstance(code, str) else None,
             told=told,
             practice=row.practice if self.directory.practice(row.practice) else None,
+            triage=taken,
+            is_diagnosed="diagnosis" in content,
+            starts_at=moment(content["starts_at"]) if "starts_at" in content else None,
             read_first=[
+                *([said] if said is not None else ()),
                 *(redirection.read_first if redirection is not None else ()),
-                *self._unheard(row, move, by, organisation, to),
+                *self._unheard(row, move, by, {organisation, *untold, *(p.ods for p, _ in to)}),
             ],
             redirection=redirection,
             payloads=[
@@ -428,12 +435,10 @@ class Mover:
         row: Any,
         move: Move,
         by: Relation,
-        organisation: str,
-        to: Sequence[tuple[Destination, str]],
+        hears: Collection[str],
     ) -> list[str]:
         """Say that the practice, which should hear of a move, does not: else nobody would know."""
         practice = self.directory.practice(row.practice)
-        hears = {organisation, *(destination.ods for destination, _ in to)}
         if Audience.PRACTICE not in referral.told(move, by, row.pathway):
             return []
         if practice is None:

@@ -1,19 +1,21 @@
 """The doors for a referral's moves: keys, versions and repeats around `broker.moves`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from broker import move_content, moves, redirecting, referral, standing
+from broker import move_content, moves, redirecting, referral, standing, task_updates
 from broker.access import Caller
-from broker.answers import ROLE, Answer, Claimed
+from broker.answers import FHIR, ROLE, Answer, Claimed
+from broker.attachments.enclosing import cannot_fetch
 from broker.core import Core
 from broker.crashpoints import crashpoint
+from broker.directory import Directory
 from broker.errors import NotFound, PreconditionRequired, Refused, Stale
-from broker.moves import Mover
+from broker.moves import Mover, Redirection
 from broker.reading import read_object
-from broker.referral import Move
+from broker.referral import Move, State
 from broker.store import messages, referrals
 from broker.store.tx import Connection, Tx
 from fhir_profiles import strict_json
@@ -75,6 +77,34 @@ class Moving:
         ) as claimed:
             return claimed.known or await self._move(asked, move, claimed)
 
+    async def update(self, asked: Asked, stands: Mapping[str, Any]) -> None:
+        """Make the move that leads to where a Task would have the referral; durable on return. The
+        body is the Task; `stands` is how it stood when it was last told, if it was.
+
+        Raises as `move`, and Refused for what the Task says that no move says.
+        """
+        said = task_updates.read(read_object(asked.body), asked.subject, stands)
+        organisation = asked.caller.organisation
+        request = f"PUT Task/{asked.subject}"
+        async with self._core.answers.claim(
+            organisation, asked.key, request, asked.body, FHIR
+        ) as claimed:
+            if claimed.known is not None:
+                return
+            row = await self._core.store.read(lambda c: referrals.get(c, asked.subject))
+            if row is None:
+                raise NotFound(NOT_HERE)
+            check_version(asked.version, row.version, f"/referrals/{asked.subject}")
+            directory = await self._core.directory.current()
+            move, content = task_updates.move_to(
+                said,
+                State(row.state),
+                moves.relations(row, organisation, directory),
+                moves.context(row, organisation, directory, datetime.now(UTC)),
+            )
+            body = strict_json.dumps(content)
+            await self._move(replace(asked, move=move.name, body=body), move, claimed)
+
     async def _move(self, asked: Asked, move: Move, claimed: Claimed) -> Answer:
         content = read_object(asked.body) if asked.body else {}
         problems = move_content.check(move.carries, content)
@@ -94,6 +124,8 @@ class Moving:
         now = datetime.now(UTC)
         directory = await self._core.directory.current()
         mover = Mover(self._core.vault, directory, self._core.source, now)
+        context = moves.context(found.row, organisation, directory, now)
+        referral.check_diagnosis(move, content, context)
         redirection = None
         if move.name == redirecting.MOVE:
             mover.check(found, move, organisation)
@@ -103,6 +135,7 @@ class Moving:
             redirection = redirecting.redirected(
                 mover, found, before, content, asked.caller.client_id
             )
+            await self._check_fetched(redirection, directory, now)
         ready = mover.ready(
             found, move, content, organisation, asked.caller.client_id, redirection=redirection
         )
@@ -123,6 +156,17 @@ class Moving:
             return repeated
         crashpoint("decision.written")
         return answer
+
+    async def _check_fetched(
+        self, redirection: Redirection, directory: Directory, now: datetime
+    ) -> None:
+        """Raise Refused where what goes along could not be fetched at the new place."""
+        if redirection.message.attachments:
+            problems = await cannot_fetch(
+                self._core.store, redirection.to, "destination", directory, now
+            )
+            if problems:
+                raise Refused.all_of(problems)
 
     async def _repeated(self, subject: str, last: _Last) -> Answer | None:
         """Return the answer to the last move, if it was this one by this organisation."""

@@ -47,9 +47,11 @@ def prepare(
     reason: str,
     source: str,
     now: datetime,
+    priority: Priority | None = None,
     supersedes: bool = False,
 ) -> NewMessage:
-    """Compose the notice to one party about a message, on that message's own subject."""
+    """Compose the notice to one party about a message, on that message's own subject; it is as
+    urgent as that is, unless a `priority` is given."""
     message_id, event_id = ids(cause, to, topic)
     return compose(
         vault,
@@ -68,7 +70,7 @@ def prepare(
             content=content,
             focus=focus,
             routes=(Route(to, Role.NOTICE, reason),),
-            priority=Priority(about.priority),
+            priority=priority or Priority(about.priority),
             happened=now,
             now=now,
             causation_id=cause,

@@ -13,7 +13,6 @@ from broker.audit import Entry
 from broker.errors import NotFound
 from broker.events import Destination, Priority
 from broker.store import claims, pauses, work
-from broker.store.schema import WrongSchema
 from broker.store.tx import Connection, Tx
 
 PAUSED: Final = "destination-paused"
@@ -57,7 +56,6 @@ def pause(tx: Tx, to: Destination, actor: str) -> bool:
     Durable on return of the transaction, and so for every process: whoever claims waits for it.
     Raises WrongSchema where the schema has no pauses yet.
     """
-    _demand_schema(tx)
     claims.wait_for_others(tx)
     item = pauses.put(tx, to)
     if item is None:
@@ -75,7 +73,6 @@ def resume(tx: Tx, to: Destination, actor: str) -> int:
 
     Raises NotFound where it is not paused itself.
     """
-    _demand_schema(tx)
     waited = sum(pauses.waiting(tx.connection, [to]).values())
     item = pauses.end(tx, to)
     if item is None:
@@ -84,11 +81,6 @@ def resume(tx: Tx, to: Destination, actor: str) -> int:
     facts = {"waited": str(waited)}
     tx.audit(Entry("destination.resumed", actor, to.ods, "endpoint", str(to), facts))
     return waited
-
-
-def _demand_schema(tx: Tx) -> None:
-    if not pauses.is_known(tx.connection):
-        raise WrongSchema("The database is of the release before. Run: referral-broker migrate")
 
 
 def listing(connection: Connection) -> list[Paused]:

@@ -44,6 +44,9 @@ class Seek:
     `named` is what the sender (or the patient's choice) named; else `receiver_type` and
     `subspecialty` are looked for in the ICB of `practice`, else of the postcode's area. `words`
     is what a person calls that which is looked for, in the plural: reasons and refusals say it.
+    What is named must be of `pillar`, if one is given. `is_referrer`: it is whoever sent the
+    referral that the request is the answer to, whom only the broker knows.
+    `field` is where the body says what is sought, where that is not as `FieldPaths` has it.
     """
 
     role: Role
@@ -53,6 +56,9 @@ class Seek:
     practice: str | None = None
     postcode: str | None = None
     words: str = ""
+    pillar: str = ""
+    is_referrer: bool = False
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ class Want:
 
     A want that is not `required` and cannot be routed is left out: the sender is told with
     `if_left_out`, a sentence that begins "No task was sent." and to which routing adds whom to
-    telephone. What is `chosen_by_patient` goes to no other organisation without their word.
+    telephone. What is `chosen_by_patient` goes to no other organisation without their word. Of a
+    child, or of who is at risk, it never `closes_alone`, whatever its pathway says.
     """
 
     key: str
@@ -85,6 +92,7 @@ class Want:
     clocks: tuple[Clinical, ...] = ()
     reason_code: str = ""
     chosen_by_patient: bool = False
+    closes_alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,47 @@ class FieldPaths:
 
 @dataclass(frozen=True, slots=True)
 class Closes:
-    """The referral that a request is the end of, as its receiver names it: by its id or that of
-    its message. `outcome` is what its sender is told; `field` is where the body says it."""
+    """The referral whose loop a request closes, as its receiver names it: by its id or that of its
+    message, or by the `reference` that its sender, an ODS code, gave it.
 
-    referral: str
-    outcome: str
+    It `ends` it, with `outcome` as what is told of that; or only tells its course, and leaves it
+    open, in progress. `diagnosis` is what a patient with a suspected cancer was told. `tells_all`:
+    who gets the request's own message hears nothing beside of the move that it makes. Where
+    `refuses_late` is true, one that was over already is refused, else it is a warning. With a
+    `pathway`, a referral on another one is refused. `field` is where the body
+    names it.
+    """
+
     field: str
+    referral: str = ""
+    sender: str = ""
+    reference: str = ""
+    pathway: str = ""
+    ends: bool = True
+    outcome: str = ""
+    diagnosis: str = ""
+    tells_all: bool = False
+    refuses_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """An attachment that a body names: its id and SHA-256, and where the body names it."""
+
+    id: str
+    sha256: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What the broker knows of an attachment: what it is, how large, and where it is fetched."""
+
+    id: str
+    sha256: str
+    content_type: str
+    size: int
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +162,8 @@ class Needs:
     `consent` False: nothing is sent and nothing clinical is kept. `warnings` are told to the
     sender and carried on the message. `advice` are sentences that the sender must read, most
     important first. `escalates` is true where a refusal must begin "Nothing was sent.". `closes` is
-    the referral that this ends.
+    the referral that this ends, or tells the course of. `attachments` are refused
+    unless all are there as named.
     `nhs_number` is used for a keyed pseudonym only. `practice` is the registered practice, if it is
     known.
     """
@@ -138,6 +182,7 @@ class Needs:
     warnings: tuple[Problem, ...] = ()
     advice: tuple[str, ...] = ()
     closes: Closes | None = None
+    attachments: tuple[Enclosed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +204,9 @@ class Withheld:
 class Context:
     """What translation may use beside the request: ids, parties and the one time that counts.
 
-    `message_ids`, `destinations` and `identifiers` have one entry per want that goes out, by key.
+    `message_ids`, `destinations` and `priorities` have one entry per want that goes out, by key.
+    `referral` is the id of the referral that the request `closes`, if it names one; `attachments`
+    are those that it names, by id.
     """
 
     message_ids: Mapping[str, str]
@@ -169,6 +216,9 @@ class Context:
     correlation_id: str
     now: datetime
     warnings: tuple[Problem, ...] = ()
+    priorities: Mapping[str, Priority] = field(default_factory=dict)
+    referral: str | None = None
+    attachments: Mapping[str, Attached] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +227,13 @@ class Draft:
     `fhir_profiles.bundle`), `focus` the fullUrl of the resource that it is about.
 
     `checked` is the content as it was read and checked when it came in; what has none is of our own
-    making."""
+    making. `attachments` are the ids of those that it names."""
 
     key: str
     content: bytes = field(repr=False)
     focus: str
     checked: Mapping[str, Any] | None = field(default=None, repr=False)
+    attachments: tuple[str, ...] = ()
 
 
 class Translator(Protocol):
@@ -335,10 +386,21 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """Another message of the same patient, kind and pathway, as far as this receiver may know of
+    it: when it was accepted, whether of the same sender, and its id where it is a party of it."""
+
+    accepted_at: datetime
+    is_of_same_sender: bool
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Addressed:
     """To whom a content Bundle is composed, and by whom and why it was sent.
 
-    With `bars`, it is composed as a message of BaRS, where BaRS has one for it.
+    With `bars`, it is composed as a message of BaRS, where BaRS has one for it. `alike` are what
+    its receiver is told to look out for.
     """
 
     delivery: str
@@ -347,6 +409,7 @@ class Addressed:
     sender: Party
     kind: Kind
     bars: Bars | None = None
+    alike: tuple[Alike, ...] = ()
 
 
 class Consumer(Protocol):

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from broker import deadlines, routing
+from broker.attachments.enclosing import NONE_ENCLOSED, Enclosures
 from broker.composition import Composing, compose
 from broker.deadlines import DeadlineKind
 from broker.directory import Directory
@@ -26,12 +27,17 @@ from broker.events import (
     SubjectKind,
     uuid7,
 )
-from broker.ports import Context, Draft, Needs, Translator, Want
+from broker.ports import Clinical, Context, Draft, Needs, Translator, Want
 from broker.reading import refusal
 from broker.referral import State
 from broker.store.messages import NewMessage
 from broker.vault import Vault
+from fhir_profiles import redirection
 
+ABOUT: Final = "referral"
+"""What an update's event says of the referral whose loop it closes: its id."""
+WANT: Final = "want"
+"""What a referral's event says of what it was asked for as, beside others of one post."""
 CHOSEN_BY: Final = "chosen-by"
 PATIENT: Final = "patient"
 """What a referral's event says where the patient chose the place."""
@@ -55,11 +61,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A wanted message with where it goes."""
+    """A wanted message with where it goes.
+
+    `asked` is the sender's own priority, where the referral that it amends is taken otherwise.
+    """
 
     want: Want
     routes: tuple[Route, ...]
     agreement: str | None
+    asked: Priority | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,13 @@ class Plan:
     planned: tuple[Planned, ...]
     warnings: tuple[Problem, ...]
     read_first: tuple[str, ...]
+    aside: tuple[Problem, ...] = ()
+    """What the sender alone is told: it stands in no content."""
+
+    @property
+    def routes(self) -> Iterator[Route]:
+        """Every route of every message."""
+        return (route for one in self.planned for route in one.routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,19 +167,31 @@ def prepare(
     directory: Directory,
     vault: Vault,
     now: datetime,
+    enclosures: Enclosures = NONE_ENCLOSED,
 ) -> Prepared:
     """Translate and compose every planned message."""
     ids = {one.want.key: uuid7() for one in plan.planned}
-    context = _context(plan, ids, origin, directory, now)
+    context = replace(_context(plan, ids, origin, directory, now), attachments=enclosures.attached)
     drafts = {draft.key: draft for draft in translator.translate(request, context)}
     made: list[NewMessage] = []
     opened: list[dict[str, Any]] = []
     for number, one in enumerate(plan.planned):
         key = one.want.key
         slot, draft = slots[key], drafts[key]
+        if one.asked is not None:
+            priority = one.want.priority.value
+            draft = replace(
+                draft, content=redirection.taken_as(draft.content, draft.focus, priority)
+            )
         composing = _composing(one, slot, draft, plan, origin, ids[key], now)
+        if one.want.kind is Kind.REFERRAL:
+            composing = replace(composing, clocks=(*_unseen(one, directory, now), *one.want.clocks))
+        facts = {**composing.facts, **_named(one.want, plan.needs, origin, vault)}
+        composing = replace(composing, facts=facts)
         if number > 0:  # a reference belongs to what was posted: the first message carries it
             composing = replace(composing, reference_hmac=None)
+        keys = [enclosures.keys[named] for named in draft.attachments]
+        composing = replace(composing, attachments=keys)
         made.append(compose(vault, composing))
         if one.want.kind is Kind.REFERRAL and slot.subject_kind is not None:
             opened.append(_referral(one, slot, ids[key], plan.needs))
@@ -171,6 +200,17 @@ def prepare(
         tuple(opened),
         partial(answer, plan, made, directory, origin.correlation_id, now),
     )
+
+
+def asked_as(vault: Vault, correlation_id: str, key: str) -> str:
+    """Return what a referral's event says of its want's key, which may be a sender's own words."""
+    return vault.mac(f"want|{correlation_id}", key.encode())
+
+
+def _named(want: Want, needs: Needs, origin: Origin, vault: Vault) -> dict[str, str]:
+    if want.kind is Kind.REFERRAL:
+        return {WANT: asked_as(vault, origin.correlation_id, want.key)}
+    return {ABOUT: needs.closes.referral} if needs.closes is not None else {}
 
 
 def _context(
@@ -190,6 +230,8 @@ def _context(
         correlation_id=origin.correlation_id,
         now=now,
         warnings=plan.warnings,
+        priorities={one.want.key: one.want.priority for one in plan.planned},
+        referral=needs.closes.referral if needs.closes is not None else None,
     )
 
 
@@ -239,10 +281,24 @@ def _composing(
         consent=needs.consent,
         agreement=one.agreement,
         purpose=needs.purpose,
-        warnings=[{"code": warning.code, "field": warning.field} for warning in plan.warnings],
+        warnings=[
+            {"code": warning.code, "field": warning.field}
+            for warning in (*plan.warnings, *plan.aside)
+        ],
         clocks=want.clocks,
         unclocked=slot.unclocked,
         facts={**slot.facts, **({CHOSEN_BY: PATIENT} if want.chosen_by_patient else {})},
+    )
+
+
+def _unseen(one: Planned, directory: Directory, now: datetime) -> tuple[Clinical, ...]:
+    """Return when whoever gets a referral is reminded of it, and when it closes unseen."""
+    acting = next(route.destination for route in one.routes if route.role is Role.ACTING)
+    return deadlines.unseen(
+        one.want.pathway,
+        now,
+        directory.closes_after(acting, now),
+        closes_alone=one.want.closes_alone,
     )
 
 
@@ -304,7 +360,7 @@ def answer(
         "accepted_at": now.isoformat(),
         "warnings": [
             {"field": w.field, "code": w.code, "detail": w.detail, "todo": w.todo}
-            for w in plan.warnings
+            for w in (*plan.warnings, *plan.aside)
         ],
     }
 
@@ -315,8 +371,8 @@ def _calls(message: NewMessage, directory: Directory, now: datetime) -> Iterator
         return
     if all(one["kind"] != DeadlineKind.TELEPHONE for one in message.deadlines):
         yield (
-            "The call about the version before counts for this one too. If what has changed "
-            "cannot wait, telephone again."
+            "It is known there already that this is for today. If what has changed cannot wait, "
+            "telephone again."
         )
         return
     acting = next(r.destination for r in message.event.routes if r.role is Role.ACTING)

@@ -4,12 +4,12 @@ Its receiver sends it on: the referral's identity, its clocks and its sender sta
 gets a version of its own, and so do those with a copy. The old place sees no more than it had.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from broker import moves, routing
+from broker import move_clocks, routing
 from broker.composition import POSTED, Composing, compose
 from broker.deadlines import CLINICAL, DeadlineKind
 from broker.directory import Directory
@@ -27,10 +27,12 @@ from broker.events import (
 from broker.moves import Found, Mover, Redirection
 from broker.ports import Clinical, Endpoint, FieldPaths, Seek, Want
 from broker.preparing import CHOSEN_BY, PATIENT
-from broker.store import ledger, messages, work
+from broker.store import attachments, ledger, messages, work
+from broker.store.attachments import ContentKey
 from broker.store.tx import Connection
 from broker.vault import Vault
 from fhir_profiles import redirection
+from fhir_profiles.documents import names_ours
 from fhir_profiles.message import Site
 from fhir_profiles.pathways.catalogue import catalogue, service_words
 
@@ -46,6 +48,7 @@ class Kept:
     event: Recorded
     posted: bytes | None
     deadlines: Sequence[Any]
+    attachments: Sequence[ContentKey]
 
 
 def read(connection: Connection, vault: Vault, found: Found) -> Kept:
@@ -58,6 +61,9 @@ def read(connection: Connection, vault: Vault, found: Found) -> Kept:
         event,
         posted.body if posted is not None else None,
         work.deadlines_of(connection, [message.id]),
+        attachments.carried(connection, vault, message.id)
+        if names_ours(found.about.content or b"")
+        else (),
     )
 
 
@@ -82,14 +88,10 @@ def redirected(
         message=message_id,
         performer=Site(party.ods, party.name),
         performer_type=service_words(receiver_type),
+        priority=row.priority,
         said=f"Redirected by {here.name} ({here.ods}): {content['advice']}",
     )
     clocks = _clocks(kept.deadlines, now)
-    is_called = any(
-        one.kind == DeadlineKind.TELEPHONE and one.cleared_at is not None and one.lapsed is None
-        for one in kept.deadlines
-    )
-    unclocked = CLINICAL - {one.kind for one in clocks}
     composing = Composing(
         id=message_id,
         kind=Kind.REFERRAL,
@@ -128,17 +130,23 @@ def redirected(
         purpose=old.purpose,
         warnings=old.warnings,
         clocks=clocks,
-        unclocked=unclocked | ({DeadlineKind.TELEPHONE} if is_called else frozenset()),
+        unclocked=_unclocked(kept.deadlines, clocks),
+        attachments=kept.attachments,
         facts={"reason": "update", "about": old.id}
         | {name: said for name, said in kept.event.facts.items() if name == CHOSEN_BY},
     )
-    first = []
+    return Redirection(
+        compose(mover.vault, composing), place, old, tuple(_calls(old, place, directory, now))
+    )
+
+
+def _calls(old: Any, place: Destination, directory: Directory, now: datetime) -> Iterator[str]:
+    """Yield whom to telephone about what must be seen to today."""
     if old.priority == Priority.STAT:
-        first.append(
+        yield (
             "A message alone is not enough for something that must be seen to today. "
             f"{directory.whom_to_telephone(place, now)}"
         )
-    return Redirection(compose(mover.vault, composing), place, old, tuple(first))
 
 
 def _place(
@@ -212,12 +220,23 @@ def _clocks(rows: Sequence[Any], now: datetime) -> tuple[Clinical, ...]:
     return tuple(
         Clinical(
             row.kind,
-            now + (row.due_at - row.cleared_at) if row.lapsed == moves.WAITS else row.due_at,
+            now + (row.due_at - row.cleared_at) if row.lapsed == move_clocks.WAITS else row.due_at,
             row.source,
         )
         for row in rows
-        if row.kind in CLINICAL
+        if row.kind in CLINICAL and row.lapsed in {None, move_clocks.WAITS}
     )
+
+
+def _unclocked(rows: Sequence[Any], clocks: Sequence[Clinical]) -> frozenset[DeadlineKind]:
+    """Return which clocks do not begin: what the patient does not wait for, and a call of the
+    sender's that was made."""
+    called = {
+        DeadlineKind.TELEPHONE
+        for row in rows
+        if row.kind == DeadlineKind.TELEPHONE and row.cleared_at is not None and row.lapsed is None
+    }
+    return (CLINICAL - {one.kind for one in clocks}) | called
 
 
 def _refused(code: str, detail: str, todo: str) -> Refused:

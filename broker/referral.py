@@ -11,9 +11,15 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from broker.errors import Conflict
-from broker.events import Role
-from broker.move_content import CANCELLATION_REASONS, PATIENT_AGREES, REJECTION_REASONS, Item
+from broker.errors import Conflict, Problem, Refused
+from broker.events import Priority, Role
+from broker.move_content import (
+    CANCELLATION_REASONS,
+    DIAGNOSES,
+    PATIENT_AGREES,
+    REJECTION_REASONS,
+    Item,
+)
 from fhir_profiles.pathways.catalogue import catalogue
 from fhir_profiles.working_days import london
 
@@ -36,6 +42,7 @@ class State(StrEnum):
     DID_NOT_ATTEND = "did-not-attend"
     NO_CONTACT = "no-contact"
     EXPIRED = "expired"
+    RESOLVED = "resolved"
 
 
 class Relation(StrEnum):
@@ -77,13 +84,16 @@ class Door(StrEnum):
     MOVE = "POST /referrals/{id}/{move}"
     RECEIPT = "PUT /inbox/{delivery}/receipt"
     CORRECTION = "PUT of the whole body"
-    NOT_YET = "not open yet"
+    TIME = "by itself, when its time is up"
 
 
 class Guard(StrEnum):
     """A condition on a move beyond state and relation."""
 
     DECIDER_SAME_DAY = "only the organisation that decided, on the same London day"
+    PROPOSED = "only where a lower priority is proposed"
+    LOWERED = "only where a lower priority is proposed, or was set"
+    SUSPECTED_CANCER = "only of a suspected cancer"
     KNOWN_SERVICES = "only on a pathway of the catalogue, which says who else takes it"
 
 
@@ -124,7 +134,8 @@ STAGES: Final[Mapping[State, Stage]] = MappingProxyType(
         State.DECEASED: Stage("patient deceased", "cancelled", None),
         State.DID_NOT_ATTEND: Stage("did not attend", "on-hold", Relation.ACTING, taken_on=True),
         State.NO_CONTACT: Stage("no contact made", "on-hold", Relation.ACTING, taken_on=True),
-        State.EXPIRED: Stage("expired", "failed", Relation.SENDER),
+        State.EXPIRED: Stage("closed without contact", "failed", Relation.SENDER),
+        State.RESOLVED: Stage("seen to by its sender", "rejected", None),
     }
 )
 
@@ -139,14 +150,14 @@ class Move:
     sources: frozenset[State]
     to: State | None
     by: frozenset[Relation]
-    door: Door = Door.NOT_YET
+    door: Door
     carries: tuple[Item, ...] = ()
     guard: Guard | None = None
     goes_back: bool = False
 
-    @property
-    def is_open(self) -> bool:
-        return self.door is not Door.NOT_YET
+
+def _levels(but: Priority) -> Mapping[str, str]:
+    return {one.value: one.words for one in Priority if one is not but}
 
 
 _NOTE: Final = Item("note", "a note", required=False)
@@ -186,11 +197,20 @@ _ROWS: Final = (
     ),
     Move(
         "complete",
-        _WAITING | {_S.IN_PROGRESS},
+        _WAITING | {_S.IN_PROGRESS, _S.EXPIRED},
         _S.COMPLETED,
         _RECEIVER,
         Door.MOVE,
-        (Item("outcome", "what was found and done"), _ACTIONS),
+        (
+            Item("outcome", "what was found and done"),
+            Item(
+                "diagnosis",
+                "of a suspected cancer what the patient was told, unless that was said before",
+                required=False,
+                codes=DIAGNOSES,
+            ),
+            _ACTIONS,
+        ),
     ),
     Move(
         "cancel",
@@ -246,6 +266,39 @@ _ROWS: Final = (
         guard=Guard.KNOWN_SERVICES,
     ),
     Move(
+        "upgrade",
+        _UNDECIDED | _WAITING,
+        None,
+        _RECEIVER,
+        Door.MOVE,
+        carries=(
+            Item("priority", "how urgent it is", codes=_levels(but=Priority.ROUTINE)),
+            _NOTE,
+        ),
+    ),
+    Move(
+        "downgrade",
+        _UNDECIDED | _WAITING,
+        None,
+        _RECEIVER,
+        Door.MOVE,
+        carries=(
+            Item("priority", "how urgent it is", codes=_levels(but=Priority.STAT)),
+            Item("clinical_reason", "why it can wait longer, as a clinician judges it"),
+            Item("clinician", "who judged it: name and role"),
+        ),
+    ),
+    Move("agree", OPEN, None, _SENDER, Door.MOVE, (_NOTE,), guard=Guard.PROPOSED),
+    Move(
+        "object",
+        OPEN,
+        None,
+        _SENDER,
+        Door.MOVE,
+        (Item("objection", "why it cannot wait longer"),),
+        guard=Guard.LOWERED,
+    ),
+    Move(
         "book",
         _WAITING,
         _S.BOOKED,
@@ -257,6 +310,15 @@ _ROWS: Final = (
             Item("instructions", "what the patient is to do or bring", required=False),
             _NOTE,
         ),
+    ),
+    Move(
+        "diagnosed",
+        _WAITING | {_S.IN_PROGRESS},
+        None,
+        _RECEIVER,
+        Door.MOVE,
+        (Item("diagnosis", "what the patient was told", codes=DIAGNOSES), _NOTE, _ACTIONS),
+        guard=Guard.SUSPECTED_CANCER,
     ),
     Move("start", _WAITING, _S.IN_PROGRESS, _RECEIVER, Door.MOVE, (_NOTE,)),
     Move(
@@ -277,7 +339,22 @@ _ROWS: Final = (
     ),
     Move("decline", OPEN, _S.DECLINED_BY_PATIENT, _EITHER, Door.MOVE, (_NOTE,)),
     Move("deceased", OPEN, _S.DECEASED, _EITHER, Door.MOVE, (_NOTE,)),
-    Move("expire", _UNDECIDED | {_S.REQUESTED, _S.REDIRECTED}, _S.EXPIRED, _BROKER),
+    Move(
+        "resolve",
+        frozenset({_S.REJECTED, _S.EXPIRED}),
+        _S.RESOLVED,
+        _SENDER,
+        Door.MOVE,
+        (Item("note", "what is done for the patient instead"),),
+    ),
+    Move(
+        "expire",
+        frozenset({_S.REQUESTED, _S.RECEIVED, _S.REDIRECTED}),
+        _S.EXPIRED,
+        _BROKER,
+        Door.TIME,
+        (_NOTE,),
+    ),
 )
 
 MOVES: Final[Mapping[str, Move]] = MappingProxyType({move.name: move for move in _ROWS})
@@ -290,7 +367,9 @@ class Context:
     `organisation` is who moves; `moved_by`, `moved_at` and `before` are of the last move that
     changed the state: who made it, when, and out of which state. Both codes are the open
     organisation's (`Directory.resolve_successor`), so that a successor may undo what it inherits.
-    `pathway` is the referral's.
+    `pathway` is the referral's. It `is_lowered` where it is taken for less urgent than its sender
+    asked, and that `is_proposed` where the sender has yet to agree. It `is_diagnosed` where the
+    patient was told what was found.
     """
 
     now: datetime
@@ -299,13 +378,14 @@ class Context:
     moved_at: datetime | None = None
     before: State | None = None
     pathway: str = ""
+    is_lowered: bool = False
+    is_proposed: bool = False
+    is_diagnosed: bool = False
 
 
 def allowed(state: State, relation: Relation, context: Context) -> tuple[Move, ...]:
     """Return the moves that this party may make now, of those whose door is open."""
-    return tuple(
-        move for move in _ROWS if move.is_open and not _why_not(state, move, relation, context)
-    )
+    return tuple(move for move in _ROWS if not _why_not(state, move, relation, context))
 
 
 def apply(state: State, move: Move, by: Relation, context: Context) -> State:
@@ -322,6 +402,24 @@ def needs_receivers_eye(state: State) -> bool:
     """Tell whether an amendment in this state changes what somebody has already taken on."""
     stage = STAGES[state]
     return stage.taken_on and not stage.is_terminal
+
+
+def check_diagnosis(move: Move, content: Mapping[str, object], context: Context) -> None:
+    """Raise Refused where what ends a suspected cancer does not say what the patient was told, or
+    where that is said of anything else."""
+    entry = catalogue().entries.get(context.pathway)
+    is_suspected = entry is not None and entry.suspected_cancer
+    if move.name != "complete" or is_suspected is ("diagnosis" in content):
+        return
+    if not is_suspected:
+        detail, todo = "It was not referred as a suspected cancer.", "Leave it out."
+        raise Refused.all_of([Problem("diagnosis", "not-suspected", detail, todo)])
+    if not context.is_diagnosed:
+        detail = (
+            "It was referred as a suspected cancer: nothing says yet what the patient was told."
+        )
+        todo = f"Give one of: {', '.join(DIAGNOSES)}; or send it on to another place."
+        raise Refused.all_of([Problem("diagnosis", "missing", detail, todo)])
 
 
 def told(move: Move, by: Relation, pathway: str) -> frozenset[Audience]:
@@ -383,6 +481,14 @@ def _why_not(state: State, move: Move, by: Relation, context: Context) -> str:
             return f"The decision may be undone on the same London day only: {move.name} is late."
     if move.guard is Guard.KNOWN_SERVICES and context.pathway not in catalogue().entries:
         return f"Nothing says who else takes a referral for this: {move.name} is not possible."
+    if move.guard is Guard.PROPOSED and not context.is_proposed:
+        return f"No lower priority is proposed: {move.name} is not possible."
+    if move.guard is Guard.LOWERED and not (context.is_proposed or context.is_lowered):
+        return f"No lower priority is proposed or was set: {move.name} is not possible."
+    if move.guard is Guard.SUSPECTED_CANCER:
+        entry = catalogue().entries.get(context.pathway)
+        if entry is None or not entry.suspected_cancer:
+            return f"It was not referred as a suspected cancer: {move.name} is not possible."
     return ""
 
 

@@ -42,7 +42,6 @@ class Relay:
         self._holder = uuid7()
         self._is_held = False
         self._asks_at = 0.0
-        self._said_that_it_waits = False
 
     async def run_once(self) -> int:
         """Publish the next batch; return how many events it was. The cursor moves only once they
@@ -73,15 +72,9 @@ class Relay:
         """Whether this relay is the one; asked anew well before its lease would end."""
         now = asyncio.get_running_loop().time()
         if now >= self._asks_at:
-            try:
-                self._is_held = await self._core.store.write(
-                    lambda tx: leases.take(tx, GROUP, self._holder, LEASE)
-                )
-            except leases.NoLeases as error:
-                # Without a lease any number would publish at once. Nobody loses by waiting.
-                if not self._said_that_it_waits:
-                    log.warning("relay.waits-for-migration", cause=str(error))
-                self._said_that_it_waits = True
+            self._is_held = await self._core.store.write(
+                lambda tx: leases.take(tx, GROUP, self._holder, LEASE)
+            )
             self._asks_at = now + LEASE.total_seconds() / 3
         return self._is_held
 

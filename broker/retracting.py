@@ -152,6 +152,18 @@ class Retractor:
             )
         return ready, said
 
+    def answered(self, sent: Sent) -> list[str]:
+        """Say that the referral which the message answered stays as that left it; whom to tell."""
+        row = sent.answers
+        if row is None:
+            return []
+        stage = referral.STAGES[State(row.state)].words
+        who = self.directory.whom_to_telephone(Destination(row.sender), self.now)
+        return [
+            f"The referral /referrals/{row.subject_id} stays {stage}, though the message that said "
+            f"so no longer answers it. {who}"
+        ]
+
     def standing(self, found: Found, becomes: str) -> str:
         """Say what becomes of a joined referral, how its receiver has it, and whom to telephone."""
         row = found.row
@@ -203,6 +215,7 @@ class Retracting:
         client, organisation = asked.caller.client_id, asked.caller.organisation
         new = retractor.withdrawal(sent, sent.places, client, old.door)
         cancels, said = retractor.cancellations(sent.referrals, organisation, client)
+        said += retractor.answered(sent)
         answer = Answer(
             202,
             strict_json.dumps(

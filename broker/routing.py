@@ -161,9 +161,14 @@ def _named(
     """The provider that was named; where only the organisation was, its own best service."""
     if named.ods not in directory.organisations:
         return _unknown(paths.named, named, directory, _candidates(seek, directory))
+    organisation = directory.organisations[named.ods]
+    if seek.pillar and organisation.pillar != seek.pillar:
+        detail = f"{organisation.name} ({named.ods}) is not of {seek.pillar.replace('-', ' ')}."
+        return _Missed(paths.named, "another-pillar", detail, "Check the ODS code.")
     if not directory.is_open(named.ods) or not seek.receiver_type:
         # Whether it can be reached is asked next: a closed place is refused with its successor.
-        return _Found(named, "The place that was named.")
+        why = "The place that was named."
+        return _Found(named, "It sent the referral." if seek.is_referrer else why)
     services = directory.services_of(named.ods)
     if named.service:
         service = directory.service(named)
@@ -196,11 +201,11 @@ def _search(seek: Seek, directory: Directory, paths: FieldPaths) -> _Found | _Mi
     if not best:
         detail = f"Nobody takes {_sought(seek)} in {where}."
         elsewhere = _candidates(seek, directory)
-        return _one_of(paths.sought, "no-destination", detail, elsewhere, directory)
+        return _one_of(seek.field or paths.sought, "no-destination", detail, elsewhere, directory)
     rank = best[0].rank(seek.receiver_type, seek.subspecialty)
     if len(best) > 1:
         detail = f"{len(best)} services take {_sought(seek)} at the same rank ({rank}) in {where}."
-        return _one_of(paths.sought, "tie", detail, best, directory)
+        return _one_of(seek.field or paths.sought, "tie", detail, best, directory)
     reason = f"The only one of the lowest rank ({rank}) for {_sought(seek)} in {where}."
     return _Found(best[0].destination, reason)
 
@@ -278,7 +283,9 @@ def _path(seek: Seek, paths: FieldPaths) -> str:
     """Return the field that the place was found by."""
     if seek.named is not None:
         return paths.named
-    return paths.practice if seek.receiver_type == GENERAL_PRACTICE else paths.sought
+    if seek.receiver_type == GENERAL_PRACTICE:
+        return paths.practice
+    return seek.field or paths.sought
 
 
 def _connection(destination: Destination, directory: Directory) -> Connection | DeliveryCode:

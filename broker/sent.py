@@ -9,7 +9,8 @@ from broker import moves, referral, telling
 from broker.errors import Conflict, Stale
 from broker.events import Destination, Kind, Role, Route
 from broker.moves import Found
-from broker.store import ledger, messages
+from broker.preparing import ABOUT, WANT
+from broker.store import ledger, messages, referrals
 from broker.store.tx import Connection, Tx
 from broker.telling import About
 from broker.vault import Vault
@@ -21,6 +22,8 @@ class Sent:
 
     `referrals` may still move, `sent_to` is where their sender sent each that was sent on since, by
     its subject; `ended` have had their course. Both in the order of their messages.
+    `asked_as` is, by the subject of each, as what it was asked for (`preparing.asked_as`); ""
+    where that is not known. `answers` is the row of the referral whose loop the message closes.
     `first_at` is when its first version was accepted.
     """
 
@@ -31,6 +34,8 @@ class Sent:
     referrals: tuple[Found, ...]
     sent_to: Mapping[str, Destination]
     ended: tuple[Found, ...]
+    asked_as: Mapping[str, str]
+    answers: Any | None
     first_at: datetime
 
     @property
@@ -75,7 +80,15 @@ def read(
         for one in live
         if one.row.redirected_to is not None
     }
-    return Sent(message, subject.version, about, routes, live, sent_to, ended, first_at)
+    asked_as = {
+        one.row.subject_id: ledger.events_of(connection, one.row.subject_id)[0].facts.get(WANT, "")
+        for one in joined
+    }
+    closed = event.facts.get(ABOUT) if event else None
+    answers = referrals.get(connection, closed) if closed else None
+    return Sent(
+        message, subject.version, about, routes, live, sent_to, ended, asked_as, answers, first_at
+    )
 
 
 def _first_place(connection: Connection, subject: str) -> Destination:

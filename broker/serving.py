@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -213,6 +214,7 @@ class Admin:
         _set(telemetry.QUEUE_AGE, dict.fromkeys(Priority, 0.0) | dict(found.queue_age))
         _set(telemetry.DELIVERIES, dict.fromkeys(gauges.UNFINISHED, 0) | dict(found.deliveries))
         _set(telemetry.OVERDUE, found.overdue)
+        _set_late(found.late)
         _set(telemetry.PAUSED, dict.fromkeys(Priority, 0.0) | dict(found.paused))
         _set(telemetry.UNREAD, {name: one.events for name, one in found.behind.items()})
         _set(telemetry.UNREAD_SECONDS, {name: one.seconds for name, one in found.behind.items()})
@@ -224,6 +226,16 @@ def _set(gauge: Gauge, values: Mapping[str, float]) -> None:
     gauge.clear()
     for label, value in values.items():
         gauge.labels(label).set(value)
+
+
+def _set_late(found: Mapping[tuple[str, str, str], int]) -> None:
+    """Show what is overdue by pillar: its doors begin with its name."""
+    late: Counter[tuple[str, str, str]] = Counter()
+    for (door, pathway, clock), count in found.items():
+        late[door.partition(".")[0], pathway, clock] += count
+    telemetry.LATE.clear()
+    for labels, count in late.items():
+        telemetry.LATE.labels(*labels).set(count)
 
 
 # -- the process ---------------------------------------------------------------------------------

@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     max_body: Annotated[
         int, Field(description="Largest request body, in bytes.", ge=1_024, le=26_214_400)
     ] = 1_048_576
+    attachment_hours: Annotated[
+        float,
+        Field(
+            description="Hours after which an upload that no message names is removed.",
+            gt=0,
+            le=720,
+        ),
+    ] = 24.0
     slots: Annotated[int, Field(description="Deliveries in flight, in all.", ge=2)] = 64
     slots_per_destination: Annotated[
         int, Field(description="Deliveries in flight to one destination.", ge=2)

@@ -37,10 +37,14 @@ def view(
     ways: Mapping[Door, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return where a referral stands, and what this organisation may do about it, and how."""
-    by = moves.relation(row, organisation, directory)
     state = State(row.state)
     stage = referral.STAGES[state]
-    allowed = referral.allowed(state, by, moves.context(row, organisation, directory, now))
+    context = moves.context(row, organisation, directory, now)
+    allowed = {
+        move.name: move
+        for by in moves.relations(row, organisation, directory)
+        for move in referral.allowed(state, by, context)
+    }
     return {
         "id": row.subject_id,
         "state": row.state,
@@ -48,7 +52,7 @@ def view(
         "waits_for": stage.waits_for.words if stage.waits_for else None,
         "allowed_moves": [
             _shown(move, method, url)
-            for move in allowed
+            for move in allowed.values()
             for method, url in [_way(move, row.subject_id, ways)]
             if url is not None
         ],
@@ -57,6 +61,8 @@ def view(
         "receiver": row.receiver,
         "service": row.receiver_service or None,
         "priority": row.priority,
+        "priority_asked": row.priority_asked or row.priority,
+        "priority_proposed": row.priority_proposed,
         "pathway": row.pathway,
         "version": row.version,
         "last_move": row.last_move,

@@ -15,7 +15,13 @@ from broker.referral import MOVES, State
 _BEFORE: Final = {
     "accept": ("receive", "accept"),
     "complete": ("receive", "accept", "complete"),
+    "start": ("receive", "accept", "start"),
     "reject": ("receive", "reject"),
+}
+# Where it stands so, or further, there is nothing to be done.
+_THERE: Final = {
+    "accept": frozenset(state for state in State if referral.needs_receivers_eye(state)),
+    "start": frozenset({State.IN_PROGRESS}),
 }
 
 
@@ -27,18 +33,27 @@ class Wanted:
     content: Mapping[str, str]
 
 
-def steps_to(mover: Mover, found: Found, wanted: Wanted | None, caller: Caller) -> list[Ready]:
+def steps_to(
+    mover: Mover,
+    found: Found,
+    wanted: Wanted | None,
+    caller: Caller,
+    untold: frozenset[str] = frozenset(),
+) -> list[Ready]:
     """Draw up the moves that lead to what is wanted, to be written in this order: none where it
-    stands so already. Raises Conflict where the referral's table forbids it."""
+    stands so already. Raises Conflict where the referral's table forbids it.
+
+    `untold` are organisations that know of it already.
+    """
     state = State(found.row.state)
-    if wanted is None or (wanted.name == "accept" and referral.needs_receivers_eye(state)):
+    if wanted is None or state in _THERE.get(wanted.name, ()):
         return []
     steps: list[Ready] = []
     for name in _BEFORE.get(wanted.name, (wanted.name,)):
         move = MOVES[name]
         if name == wanted.name or state in move.sources:
             content = wanted.content if name == wanted.name else {}
-            step = mover.ready(found, move, content, caller.organisation, caller.client_id)
+            step = mover.ready(found, move, content, caller.organisation, caller.client_id, untold)
             steps.append(step)
             found, state = Found(step.row_after, found.about, found.key), step.state
     return steps

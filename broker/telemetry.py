@@ -93,6 +93,12 @@ UNREAD_SECONDS: Final = Gauge(
 OVERDUE: Final = Gauge(
     "broker_overdue_items", "Open items on the work-list, by code.", ["code"], registry=REGISTRY
 )
+LATE: Final = Gauge(
+    "broker_overdue_deadlines",
+    "Deadlines that passed and are not met, by the sender's pillar, pathway and clock.",
+    ["pillar", "pathway", "clock"],
+    registry=REGISTRY,
+)
 PAUSED: Final = Gauge(
     "broker_paused_deliveries",
     "Deliveries that wait at a destination that is paused, by priority.",

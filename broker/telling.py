@@ -13,7 +13,7 @@ from broker import notices, routing
 from broker.composition import CONTENT
 from broker.deadlines import DeadlineKind
 from broker.directory import Directory
-from broker.events import Destination, Kind
+from broker.events import Destination, Kind, Priority, highest
 from broker.ports import Endpoint
 from broker.store import messages, work
 from broker.store.messages import NewMessage
@@ -129,11 +129,13 @@ class Teller:
         to: Iterable[tuple[Destination, str]],
         reason: str | None = None,
         advice: str | None = None,
+        priority: Priority | None = None,
         supersedes: bool = False,
     ) -> list[NewMessage]:
         """Return the Task that tells a referral's move, to each of `to`.
 
-        One that supersedes ends what was not yet sent to them of this referral.
+        `priority` is how urgent it is taken after that, if not as its message says. One that
+        supersedes ends what was not yet sent to them of this referral.
         """
         topic = "referral-moved"
         made = []
@@ -141,10 +143,18 @@ class Teller:
             destination = self._reached(what, place)
             message_id, _ = notices.ids(cause, destination, topic)
             content = self.task(
-                what, message_id, state=state, receiver=receiver, reason=reason, advice=advice
+                what,
+                message_id,
+                state=state,
+                receiver=receiver,
+                reason=reason,
+                advice=advice,
+                priority=priority,
             )
             made.append(
-                self._message(what, cause, topic, destination, by, content, why, supersedes)
+                self._message(
+                    what, cause, topic, destination, by, content, why, priority, supersedes
+                )
             )
         return made
 
@@ -157,6 +167,7 @@ class Teller:
         receiver: str,
         reason: str | None = None,
         advice: str | None = None,
+        priority: Priority | None = None,
     ) -> focus.Content:
         """Return a referral's Task in the state that it has now."""
         return focus.task(
@@ -169,7 +180,7 @@ class Teller:
             original=what.original,
             reason=reason,
             advice=advice,
-            priority=what.message.priority,
+            priority=(priority or Priority(what.message.priority)).value,
         )
 
     def _reached(self, what: About, place: Destination) -> Destination:
@@ -188,6 +199,7 @@ class Teller:
         by: str,
         content: focus.Content,
         why: str,
+        priority: Priority | None = None,
         supersedes: bool = False,
     ) -> NewMessage:
         return notices.prepare(
@@ -202,6 +214,7 @@ class Teller:
             reason=why,
             source=self.source,
             now=self.at,
+            priority=highest(Priority(what.message.priority), *([priority] if priority else [])),
             supersedes=supersedes,
         )
 

@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from broker import deadlines, referral
 from broker.acknowledging import STAYS_OPEN
+from broker.deadlines import DeadlineKind
 from broker.directory import BARS, Directory
 from broker.events import Destination, Kind, Priority, Recorded, Role
+from broker.moves import BROKER
 from broker.referral import MOVES, STAGES, Audience, Relation, State
 from broker.retracting import CLOSURES
 from broker.store import deliveries
@@ -160,7 +162,7 @@ def _standing(trail: Trail, directory: Directory) -> str:
     names = ", ".join(directory.name_now(Destination(row.ods, row.service)) for row in acting)
     if trail.referral is not None and trail.referral.state not in _UNTOUCHED:
         by = trail.moves[-1].facts.get("by") if trail.moves else None
-        moved = f", by {directory.name(Destination(by))}" if by else ""
+        moved = f", by {directory.name(Destination(by))}" if by and by != BROKER else ""
         return f"{STAGES[State(trail.referral.state)].words.capitalize()}{moved}."
     ids = {row.id for row in acting}
     for decision in trail.decisions:
@@ -212,8 +214,9 @@ def _receivers_part(trail: Trail, shown: Sequence[Any]) -> str:
 
 def _first(trail: Trail) -> Any | None:
     """Return the deadline that comes first among those not met; of two at once, no copy's."""
-    waiting = [row for row in trail.deadlines if row.cleared_at is None]
-    copy = deadlines.DeadlineKind.COPY_RECEIVED
+    running = [row for row in trail.deadlines if row.cleared_at is None]
+    waiting = [row for row in running if row.kind != DeadlineKind.REMINDED]
+    copy = DeadlineKind.COPY_RECEIVED
     return min(waiting, key=lambda row: (row.due_at, row.kind == copy)) if waiting else None
 
 
@@ -300,6 +303,8 @@ def _move(event: Recorded, words: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "to": facts.get("to"),
         "by": facts.get("by"),
         "reason": facts.get("reason"),
+        "priority": facts.get("priority"),
+        "proposed": facts.get("proposed"),
         "said": words.get(event.id, {}),
         "at": _time(event.time),
     }

@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import secrets
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,15 @@ from broker.events import uuid7
 from broker.folders import make_folder, sync
 from broker.ports import KeyRing
 
-_REGISTRY: Final = jwe.JWERegistry(algorithms=["dir", "A256GCM"], strict_check_header=False)
+
+class _Registry(jwe.JWERegistry):
+    """What is sealed here has no length of its own: what was taken in was bounded at the door. The
+    library would seal what is longer, and open it no more."""
+
+    max_ciphertext_length = sys.maxsize
+
+
+_REGISTRY: Final = _Registry(algorithms=["dir", "A256GCM"], strict_check_header=False)
 
 
 class Tampered(BrokerError):
@@ -134,6 +143,11 @@ class Vault:
     def pseudonyms(self, value: str) -> list[str]:
         """Return every pseudonym that it may stand under: also those of keys before this one."""
         return [_mac(key, "pseudonym", value.encode()) for _, key in self._ring.pseudonym_keys()]
+
+    @property
+    def has_rotated(self) -> bool:
+        """Whether something may stand under a pseudonym of an older key."""
+        return len(self._ring.pseudonym_keys()) > 1
 
     def mac(self, scope: str, value: bytes) -> str:
         """Return the HMAC of a key, reference or body under the key that is never rotated."""

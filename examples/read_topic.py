@@ -14,6 +14,7 @@ from joserfc import jwe
 from joserfc.jwk import OctKey
 
 ANY_HEADER = jwe.JWERegistry(algorithms=["dir", "A256GCM"], strict_check_header=False)
+ANY_HEADER.max_ciphertext_length = 16 * 1024 * 1024  # else what is over 64 kB would not open
 
 
 async def main(servers: str, topic: str, key: OctKey) -> None:

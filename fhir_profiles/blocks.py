@@ -5,7 +5,7 @@ turns what is raised into sentences in the sender's own words.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -18,7 +18,6 @@ from fhir_profiles.rules import Block, Finding, rule
 from fhir_profiles.values import (
     BirthDate,
     Flagged,
-    GocNumber,
     GphcNumber,
     Language,
     Line,
@@ -26,25 +25,30 @@ from fhir_profiles.values import (
     Number,
     OdsCode,
     Postcode,
+    Sha256,
     SnomedCode,
     Text,
     Unit,
+    UploadId,
     When,
     refusal,
 )
+from fhir_profiles.working_days import london
 
 __all__ = [
     "URGENCIES",
     "Address",
     "Allergy",
     "AnyPatient",
+    "Attachment",
     "Block",
+    "ChangedMedicine",
     "Coded",
+    "Diagnosis",
     "Fault",
     "Finding",
     "Guardian",
     "Observation",
-    "Optometrist",
     "Organisation",
     "Patient",
     "PersonName",
@@ -53,9 +57,13 @@ __all__ = [
     "TakenMedicine",
     "TracedPatient",
     "Urgency",
+    "WithAttachments",
     "rule",
     "to_problems",
 ]
+
+ADULT: Final = 18
+"""From which age a patient is no child."""
 
 # -- people and places ---------------------------------------------------------------------------
 
@@ -183,6 +191,16 @@ class Patient(Block):
         """Whether the NHS number was traced and verified (status 01)."""
         return self.nhs_number is not None and self.nhs_number_status == "01"
 
+    def is_at_risk(self, now: datetime) -> bool:
+        """Whether the patient is a child at this time, or somebody worries about their safety."""
+        return self.safeguarding is not None or self.age(now) < ADULT
+
+    def age(self, at: date | datetime) -> int:
+        """Return the patient's age in whole years, as London counts."""
+        born = self.birth_date
+        today = london(at).date() if isinstance(at, datetime) else at
+        return today.year - born.year - ((today.month, today.day) < (born.month, born.day))
+
     @property
     def postcode(self) -> str | None:
         """The postcode, if it has the shape of a British one."""
@@ -260,6 +278,40 @@ class AnyPatient(Patient):
                 )
 
 
+class Attachment(Block):
+    """An image or document that you uploaded (`POST /attachments`), which goes with the message."""
+
+    id: UploadId = Field(examples=["01932f6e-5b1c-7d2e-9f3a-4b5c6d7e8f90"])
+    """The id that the upload was answered with."""
+    sha256: Sha256 = Field(
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+    )
+    """SHA-256 of the file, in hexadecimal."""
+    title: Line = Field(examples=["OCT of the right macula"])
+    """What to call it."""
+    dated: When | None = Field(default=None, examples=["2026-11-02"])
+    """When the image was taken or the document written."""
+    shows: Line | None = Field(default=None, examples=["Subretinal fluid at the fovea"])
+    """What it shows."""
+
+
+class WithAttachments(Block):
+    """The part of a form that names attachments."""
+
+    attachments: tuple[Attachment, ...] = Field(default=(), max_length=20)
+    """Images and documents that go with it; each must be there, and be what its SHA-256 says."""
+
+    @rule
+    def _names_each_once(self, _: datetime) -> Iterator[Finding]:
+        seen: set[str] = set()
+        for at, one in enumerate(self.attachments):
+            if one.id in seen:
+                yield Finding(
+                    ("attachments", at, "id"), "repeated", "It is named above.", "Name it once."
+                )
+            seen.add(one.id)
+
+
 class Pharmacist(Block):
     """A registered pharmacist."""
 
@@ -267,15 +319,6 @@ class Pharmacist(Block):
     """The pharmacist's name."""
     gphc_number: GphcNumber = Field(examples=["2099001"])
     """GPhC registration number, 7 digits."""
-
-
-class Optometrist(Block):
-    """The performer of a sight test."""
-
-    name: PersonName
-    """The performer's name."""
-    goc_number: GocNumber = Field(examples=["01-12345"])
-    """GOC number, like 01-12345."""
 
 
 # -- what was found ------------------------------------------------------------------------------
@@ -308,6 +351,47 @@ class TakenMedicine(Block):
     """Its dm+d code, as text, if it is known."""
     dose: Line | None = Field(default=None, examples=["One in the morning"])
     """How the patient takes it."""
+
+
+class ChangedMedicine(TakenMedicine):
+    """A medicine, and what was done about it."""
+
+    change: Literal["started", "changed", "stopped", "unchanged"] = Field(examples=["started"])
+    """What was done about it."""
+    why: Line | None = Field(default=None, examples=["Blood pressure too low"])
+    """Why."""
+
+    @property
+    def in_words(self) -> str:
+        """The change as a person reads it: `Started: …, one in the morning (why)`."""
+        dose = f", {self.dose}" if self.dose else ""
+        return (
+            f"{self.change.capitalize()}: {self.name}{dose}{f' ({self.why})' if self.why else ''}"
+        )
+
+    @rule
+    def _says_why_it_ended(self, _: datetime) -> Iterator[Finding]:
+        if self.change in {"changed", "stopped"} and self.why is None:
+            yield Finding(
+                ("why",),
+                "missing",
+                f"It is not said why this medicine was {self.change}.",
+                "Send `why`: whoever prescribes next must know.",
+            )
+        if self.change in {"started", "changed"} and self.dose is None:
+            yield Finding(
+                ("dose",),
+                "missing",
+                f"It is not said how the patient takes what was {self.change}.",
+                "Send `dose`.",
+            )
+
+
+class Diagnosis(Coded):
+    """A diagnosis: the clinician's words, with a SNOMED CT code beside them where there is one."""
+
+    suspected: Flagged = False
+    """Whether it is only suspected."""
 
 
 ObservationKind = Literal[

@@ -213,6 +213,14 @@ def carried(content: bytes) -> tuple[bytes, dict[str, str]]:
     return b",".join(kept), known
 
 
+def patient(content: bytes) -> str | None:
+    """Return the fullUrl of the patient that a content is about, if it holds one."""
+    held = json.loads(content).get("entry", ())
+    return next(
+        (one["fullUrl"] for one in held if one["resource"]["resourceType"] == "Patient"), None
+    )
+
+
 def _in_england(entry: bytes) -> bytes:
     """Return a patient's entry with the NHS number's status as UK Core has it, where BaRS's own
     retired code is said; else every byte as it was."""
@@ -331,12 +339,19 @@ def _row(
         status=status if isinstance(status, str) else "",
         code=next(iter([*coded, *categories]), ""),
         priority=resource.get("priority", ""),
-        requester=next((_ods(resource[name], held) for name in _REQUESTER if name in resource), ""),
+        requester=next((_ods(one, held) for one in _requesters(resource)), ""),
         codes=coded,
         categories=categories,
         identifiers=tuple(_identifiers(resource.get("identifier"))),
         authored=next((resource[name] for name in _AUTHORED if name in resource), ""),
     )
+
+
+def _requesters(resource: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield references to who asks, tells or wrote; a document has a list of those."""
+    for name in _REQUESTER:
+        found = resource.get(name, ())
+        yield from found if isinstance(found, list | tuple) else [found]
 
 
 def _identifiers(element: Any) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from fhir_profiles.resources import (
     concept,
     meta,
     moment,
+    note,
     period,
     quantity,
     reference,
@@ -175,10 +176,14 @@ def condition(
 def taken(
     block: blocks.TakenMedicine, patient: str, said_by: str, asserted: When
 ) -> MedicationStatement:
-    """Return a medicine that the patient takes."""
+    """Return a medicine that the patient takes; of one that was changed, what was done and why."""
+    changed = block if isinstance(block, blocks.ChangedMedicine) else None
     return make.MedicationStatement(
         meta=meta("UKCore-MedicationStatement"),
-        status="active",
+        status="stopped" if changed is not None and changed.change == "stopped" else "active",
+        statusReason=[make.CodeableConcept(text=changed.why)]
+        if changed is not None and changed.why
+        else None,
         medicationCodeableConcept=coded(
             blocks.Coded.model_construct(text=block.name, code=block.dmd_code), codes.DMD
         ),
@@ -186,6 +191,7 @@ def taken(
         dateAsserted=moment(asserted),
         informationSource=reference(said_by),
         dosage=[make.Dosage(text=block.dose)] if block.dose else None,
+        note=[note(changed.in_words)] if changed is not None else None,
     )
 
 

@@ -38,6 +38,7 @@ EXT_PROVIDER: Final = f"{BASE}StructureDefinition/provider"
 EXT_HEADING: Final = f"{BASE}StructureDefinition/heading"
 EXT_WARNING: Final = f"{BASE}StructureDefinition/warning"
 EXT_REPLACES: Final = f"{BASE}StructureDefinition/replaces"
+EXT_SHA256: Final = f"{BASE}StructureDefinition/sha256"
 
 HL7: Final = "http://terminology.hl7.org/CodeSystem/"
 

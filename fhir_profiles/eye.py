@@ -123,7 +123,7 @@ class Judgement:
     """
 
     urgency: Level
-    sender: Level
+    asked: Level
     table: Level | None
     rule: str
     receiver: str
@@ -134,15 +134,20 @@ class Judgement:
     @property
     def raised(self) -> bool:
         """Whether the table asks for more than the sender did."""
-        return self.urgency != self.sender
+        return self.urgency != self.asked
 
     @property
-    def emergency_department(self) -> bool:
+    def emergency(self) -> bool:
         """Whether the data of this condition asks for the 999/A&E words."""
         return any(row.reason.emergency for row in (self.row, self.deciding) if row is not None)
 
     @property
-    def pathway(self) -> Entry:
+    def calls_999(self) -> bool:
+        """Whether life is in danger: no row of the table says so by itself."""
+        return False
+
+    @property
+    def entry(self) -> Entry:
         """The pathway of what decided, else of the condition, else the one for any other."""
         row = self.deciding or self.row
         return row.entry if row is not None else catalogue().entries[rules().without_row]
@@ -151,7 +156,7 @@ class Judgement:
         """Return the clocks of eye care: by when the patient is to be sent, seen and treated."""
         reason = self.row.code if self.row is not None else ""
         starts: dict[str, datetime] = dict.fromkeys(_OF_EYE_CARE, start_of(sight_test))
-        return catalogue().due(self.pathway.id, self.urgency, reason, starts)
+        return catalogue().due(self.entry.id, self.urgency, reason, starts)
 
     def seen_by(self, sight_test: date | datetime) -> datetime | None:
         """Return when the patient is to be seen at the latest, if any rule says so."""
@@ -254,7 +259,7 @@ def judge(
     remarks.extend(_unconfirmed_pressures(readings, urgency))
     return Judgement(
         urgency=urgency,
-        sender=sender,
+        asked=sender,
         table=table,
         rule=_named(sender, deciding, raised=raised),
         receiver=receiver,

@@ -5,7 +5,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
@@ -35,7 +35,7 @@ def to_problems(error: ValidationError, model: type[BaseModel] | None = None) ->
 
     With `model` given, what to do is told in the words of the field's own description.
     """
-    return [_fault(line, model) for line in error.errors(include_url=False)]
+    return [_fault(*_of_form(line, model)) for line in error.errors(include_url=False)]
 
 
 def to_fault(line: Any) -> Fault:
@@ -49,6 +49,21 @@ def path(where: tuple[str | int, ...]) -> str:
     for step in where:
         out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
     return out
+
+
+def _of_form(line: Any, model: type[BaseModel] | None) -> tuple[Any, type[BaseModel] | None]:
+    """Return a line and its model; of a body of one of several forms, those of that form.
+
+    Such a body's places begin with the form's tag, which is none of the sender's words.
+    """
+    if model is None or not issubclass(model, RootModel):
+        return line, model
+    first, *where = line["loc"]
+    for choice in typing.get_args(model.model_fields["root"].annotation):
+        form, *marks = typing.get_args(choice)
+        if any(isinstance(mark, Tag) and mark.tag == first for mark in marks):
+            return {**line, "loc": tuple(where)}, form
+    return line, model
 
 
 def _fault(line: Any, model: type[BaseModel] | None) -> Fault:

@@ -77,6 +77,8 @@ def communication(
     encounter: str | None = None,
     about: Sequence[Reference] = (),
     in_response_to: Reference | None = None,
+    based_on: Reference | None = None,
+    reasons: Sequence[CodeableConcept] = (),
     payload: Sequence[CommunicationPayload] = (),
     notes: Sequence[Annotation] = (),
     label: str | None = None,
@@ -85,6 +87,7 @@ def communication(
     return make.Communication(
         meta=meta("UKCore-Communication", label),
         identifier=list(identifiers),
+        basedOn=[based_on] if based_on else None,
         inResponseTo=[in_response_to] if in_response_to else None,
         status="completed",
         statusReason=status_reason,
@@ -96,6 +99,7 @@ def communication(
         sent=sent,
         recipient=[reference(url) for url in recipients] or None,
         sender=reference(sender),
+        reasonCode=list(reasons) or None,
         payload=list(payload) or None,
         note=list(notes) or None,
     )

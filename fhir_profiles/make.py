@@ -12,11 +12,13 @@ from fhir.resources.R4B import (
     address,
     allergyintolerance,
     annotation,
+    attachment,
     codeableconcept,
     coding,
     communication,
     condition,
     contactpoint,
+    documentreference,
     dosage,
     encounter,
     extension,
@@ -79,12 +81,15 @@ Address = trusted(address.Address)
 AllergyIntolerance = trusted(allergyintolerance.AllergyIntolerance)
 AllergyIntoleranceReaction = trusted(allergyintolerance.AllergyIntoleranceReaction)
 Annotation = trusted(annotation.Annotation)
+Attachment = trusted(attachment.Attachment)
 CodeableConcept = trusted(codeableconcept.CodeableConcept)
 Coding = trusted(coding.Coding)
 Communication = trusted(communication.Communication)
 CommunicationPayload = trusted(communication.CommunicationPayload)
 Condition = trusted(condition.Condition)
 ContactPoint = trusted(contactpoint.ContactPoint)
+DocumentReference = trusted(documentreference.DocumentReference)
+DocumentReferenceContent = trusted(documentreference.DocumentReferenceContent)
 Dosage = trusted(dosage.Dosage)
 Encounter = trusted(encounter.Encounter)
 EncounterParticipant = trusted(encounter.EncounterParticipant)

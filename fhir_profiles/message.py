@@ -3,11 +3,13 @@
 It has a new Bundle id; the clinical entries keep their every byte (see `bundle`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from fhir.resources.R4B.extension import Extension
+from fhir.resources.R4B.flag import Flag
 from fhir.resources.R4B.messageheader import MessageHeader
 
 from fhir_profiles import bundle, codes, make, resources, strict_json
@@ -45,8 +47,20 @@ class Header:
     replaces: str | None = None
 
 
-def address(content: bytes, header: Header) -> bytes:
-    """Make the message that one destination gets. The content's entries keep their every byte."""
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """Another message like this one; `message` is its id, where the receiver may know it."""
+
+    accepted_at: datetime
+    is_of_same_sender: bool
+    message: str | None = None
+
+
+def address(content: bytes, header: Header, similar: Sequence[Similar] = ()) -> bytes:
+    """Make the message that one destination gets. The content's entries keep their every byte.
+
+    What is similar to it is flagged beside them, and is nothing that its sender said.
+    """
     carried, known = bundle.carried(content)
     added: list[bytes] = []
     ends = []
@@ -56,6 +70,7 @@ def address(content: bytes, header: Header) -> bytes:
             resource = resources.organization(site.ods, site.name)
             added.append(bundle.written(known[site.ods], resource))
         ends.append(known[site.ods])
+    added += flags(content, header.bundle_id, similar)
     if header.timestamp.tzinfo is None:
         raise ValueError("A message's timestamp needs its offset.")
     url = f"{bundle.URN}{header.header_id.removeprefix(bundle.URN)}"
@@ -99,6 +114,40 @@ def _message_header(header: Header, sender: str, receiver: str) -> MessageHeader
         else None,
         focus=[resources.reference(url) for url in header.focus] or None,
         extension=[_replaces(header.replaces)] if header.replaces else None,
+    )
+
+
+def flags(content: bytes, bundle_id: str, similar: Sequence[Similar]) -> list[bytes]:
+    """Return the entries by which one destination is told what is similar to a content."""
+    patient = bundle.patient(content) if similar else None
+    return [
+        bundle.written(bundle.told_id(bundle_id, f"similar {at}"), _flag(one, patient))
+        for at, one in enumerate(similar)
+    ]
+
+
+def _flag(similar: Similar, patient: str | None) -> Flag:
+    whose = "the same sender" if similar.is_of_same_sender else "another sender"
+    named = f" It is message {similar.message}." if similar.message else ""
+    code = resources.defined("warning", "similar-message").model_copy(
+        update={
+            "text": "A message on the same pathway for this patient, from "
+            f"{whose}, was accepted {similar.accepted_at:%Y-%m-%d %H:%M} UTC.{named}"
+        }
+    )
+    known = similar.message is not None
+    return make.Flag(
+        meta=resources.meta("UKCore-Flag"),
+        status="active",
+        category=[resources.concept(f"{codes.HL7}flag-category", "safety")],
+        code=code,
+        subject=resources.reference(patient)
+        if patient
+        else make.Reference(display="The patient of this message"),
+        period=resources.period(similar.accepted_at),
+        identifier=[make.Identifier(system=codes.MESSAGE_ID, value=similar.message)]
+        if known
+        else None,
     )
 
 

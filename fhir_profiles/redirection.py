@@ -34,10 +34,11 @@ def redirected(
     message: str,
     performer: Site,
     performer_type: str,
+    priority: str,
     said: str,
 ) -> Content:
     """Return the content of the next version. `body` is a content of our own making, `focus` the
-    fullUrl of its ServiceRequest; `said` is the note."""
+    fullUrl of its ServiceRequest, `priority` what it is taken for; `said` is the note."""
     held = entries(body)
     known = carried(body)[1]
     renamed = {one.full_url: entry_id(message, one.full_url) for one in held}
@@ -46,7 +47,10 @@ def redirected(
     made = [_renamed(one, renamed) for one in held]
     about = renamed[focus]
     made = [
-        Entry(about, _asked_of(one.resource, here, performer_type, said))
+        Entry(
+            about,
+            _with_priority(_asked_of(one.resource, here, performer_type, said), priority),
+        )
         if one.full_url == about
         else one
         for one in made
@@ -55,6 +59,26 @@ def redirected(
     if performer.ods not in known:
         raw.append(written(here, resources.organization(performer.ods, performer.name or None)))
     return Content(content([], raw), about)
+
+
+def taken_as(body: bytes, focus: str, priority: str) -> bytes:
+    """Return a content of our own making with the priority that its referral is taken for, where
+    its sender asked for another. `focus` is the fullUrl of its ServiceRequest."""
+    return content(
+        [],
+        [
+            _ENTRY
+            % (
+                one.full_url.encode(),
+                _with_priority(one.resource, priority) if one.full_url == focus else one.resource,
+            )
+            for one in entries(body)
+        ],
+    )
+
+
+def _with_priority(request: bytes, priority: str) -> bytes:
+    return strict_json.with_member(request, "priority", strict_json.dumps(priority))
 
 
 def _renamed(entry: Entry, renamed: Mapping[str, str]) -> Entry:

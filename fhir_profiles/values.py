@@ -45,10 +45,12 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DATETIME: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?", re.ASCII
 )
+_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WHEN_TODO: Final = "Send 2026-10-01T14:30:00+01:00, or 2026-10-01 if the time is not known."
 # No patient was seen before it; near the calendar's own ends a time cannot be reckoned with.
 _FIRST_YEAR: Final = 1900
+_MOST_YEARS_AHEAD: Final = 10
 
 
 def _when(value: Any, info: ValidationInfo) -> date | datetime:
@@ -99,6 +101,15 @@ def _day(todo: str) -> Callable[[Any, ValidationInfo], date]:
     return check
 
 
+def _ahead(value: Any, info: ValidationInfo) -> date:
+    read = date_or_time(value)
+    if read is None or isinstance(read, datetime):
+        raise refusal("not-a-date", "This is not a date.", "Send a date such as 2026-11-30.")
+    if not _FIRST_YEAR <= read.year <= now_of(info).year + _MOST_YEARS_AHEAD:
+        raise refusal("out-of-reach", "This date is too far away.", "Check the date.")
+    return read
+
+
 def _readable(text: str) -> str:
     if _CONTROL.search(text):
         raise refusal(
@@ -139,6 +150,13 @@ When = Annotated[
 
 PastDate = Annotated[date, BeforeValidator(_day("Check the date."))]
 """A date that is not in the future."""
+
+DueDate = Annotated[
+    date,
+    BeforeValidator(_ahead),
+    WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-11-30"]}),
+]
+"""A day by which something is to be done: also one that has passed, for that is overdue."""
 
 BirthDate = Annotated[date, BeforeValidator(_day("Check the date of birth."))]
 """The day on which somebody was born. Not in the future."""
@@ -190,6 +208,28 @@ NhsNumber = Annotated[
             "nhs-number-invalid",
             "This is not a valid NHS number: it must have 10 digits and a right check digit.",
             "Trace the patient first (PDS) and send the number that the trace returned.",
+        )
+    ),
+]
+UploadId = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            identifiers.uuid,
+            "not-an-id",
+            "This is not an id that an upload was answered with.",
+            "Send the `id` that POST /attachments answered, as it is.",
+        )
+    ),
+]
+Sha256 = Annotated[
+    str,
+    AfterValidator(
+        _identifier(
+            lambda text: text.lower() if _SHA256.fullmatch(text) else None,
+            "not-a-digest",
+            "This is not a SHA-256 in hexadecimal: it has 64 digits.",
+            "Send the `sha256` that POST /attachments answered, or your own of the same file.",
         )
     ),
 ]

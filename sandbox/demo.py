@@ -27,7 +27,7 @@ def command(
         typer.Option(help="Where to keep it all; otherwise a temporary folder, removed at the end"),
     ] = None,
 ) -> None:
-    """Show the broker at work with five simulated partners; fail if anything is not seen true."""
+    """Show the broker at work with nine simulated partners; fail if anything is not seen true."""
     # Imported here: every other command loads this module too, to know that there is a demo.
     from rich.console import Console
 

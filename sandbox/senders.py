@@ -1,6 +1,6 @@
-"""The systems that send: a pharmacy's and an optometrist's, in their own words.
+"""The systems that send: a pharmacy's, an optometrist's, any pillar's, in their own words.
 
-Both collect what they are told from their own inbox too.
+All collect what they are told from their own inbox too.
 """
 
 import copy
@@ -11,8 +11,9 @@ from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
+from broker import registry
 from sandbox import marks
 from sandbox.client import Reply
 from sandbox.inbox import InboxPartner
@@ -42,7 +43,7 @@ class Sender(InboxPartner):
     def draw_up(
         self, example: str, *, practice: str = "", family: str = "", **changes: Any
     ) -> Body:
-        """Return a new body: an example of the door with a new reference and a nonce in its text.
+        """Return a new body: an example of the door with a new reference, and a nonce in text.
 
         `family` is the patient's family name, which may be a sentinel; `changes` replace whole
         fields, and one that is None is left out.
@@ -54,8 +55,9 @@ class Sender(InboxPartner):
         if family:
             body["patient"]["name"] = {**body["patient"]["name"], "family": family}
         body |= changes
-        if body.get(self._free_text):
-            body[self._free_text] = f"{body[self._free_text]} ({marks.nonce()})"
+        text = body.get(self._free_text)
+        if text and isinstance(text, str):
+            body[self._free_text] = f"{text} ({marks.nonce()})"
         return {name: value for name, value in body.items() if value is not None}
 
     def facts(self, body: Body) -> Body:
@@ -140,3 +142,21 @@ class OptometrySystem(Sender):
         """Return a new referral after a sight test that was just done."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return self.draw_up(example, **{"date_of_sight_test": now, **changes})
+
+
+class PillarSystem(Sender):
+    """The system of any pillar, which sends what its doors take; `drawn` is what it sent last."""
+
+    drawn: Body
+    _free_text = "clinical_summary"
+    _addressee = "practice"
+    _prefix = "PS"
+
+    async def post(self, door: str, example: str, **changes: Any) -> Reply:
+        """Post a new body to a door (`dentistry.referrals`), about a patient who was just seen."""
+        adapter = registry.load().adapters[door]
+        self._examples = adapter.examples
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        seen = {one: now for one in ("assessed_at", "seen_at") if one in adapter.examples[example]}
+        self.drawn = body = self.draw_up(example, **{**seen, **changes})
+        return await self.send("POST", adapter.door, body, **self.facts(body))

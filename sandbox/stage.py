@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sandbox import manual
 from sandbox.acts import CLINICAL
+from sandbox.pillars import PILLARS
 from sandbox.process import NotServing
 from sandbox.story import Story
 from sandbox.trouble import TROUBLE
@@ -20,7 +21,7 @@ from sandbox.world import World
 
 PORT: Final = 8080
 WEBHOOK_PORT: Final = 9902
-ACTS: Final = (*CLINICAL, *TROUBLE)
+ACTS: Final = (*CLINICAL, *PILLARS, *TROUBLE)
 
 
 def play(folder: Path, console: Console, *, serve: bool) -> bool:
@@ -48,10 +49,10 @@ async def _until_stopped(work: Coroutine[None, None, bool]) -> bool:
 async def _tell(folder: Path, console: Console) -> bool:
     """Tell the story; whether all of it was seen."""
     story = Story(console)
-    console.print(f"A broker, and five partners, in {folder}. All names are invented.")
+    console.print(f"A broker, and nine partners, in {folder}. All names are invented.")
     async with contextlib.AsyncExitStack() as stack:
         async with story.act("Everything is set up and started"):
-            world = await stack.enter_async_context(World(folder))
+            world = await stack.enter_async_context(World(folder, has_pillars=True))
             story.see(
                 world.broker.pid,
                 f"the broker takes messages on {world.url} (process {world.broker.pid})",

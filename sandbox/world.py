@@ -38,7 +38,7 @@ from sandbox.inbox import InboxPartner
 from sandbox.ledger import Entry, until
 from sandbox.partner import Partner
 from sandbox.process import BrokerProcess, NotServing, command, environment, free_port
-from sandbox.senders import OptometrySystem, PharmacySystem
+from sandbox.senders import OptometrySystem, PharmacySystem, PillarSystem
 from sandbox.webhook import WebhookPartner
 
 PHARMACY: Final = "FPH01"
@@ -46,6 +46,10 @@ OPTOMETRIST: Final = "TPX01"
 INBOX_PRACTICE: Final = "G99001"
 WEBHOOK_PRACTICE: Final = "G99002"
 HOSPITAL: Final = "RXX01"
+DENTIST: Final = "V99001"
+URGENT_CARE: Final = "Y99011"
+DISCHARGING_HOSPITAL: Final = "RXZ01"
+OTHER_HOSPITAL: Final = "RYY01"
 _WEBHOOK_IN_FILE: Final = "http://127.0.0.1:9902/inbound"
 
 _EVERYBODY: Final = (
@@ -58,6 +62,7 @@ _EVERYBODY: Final = (
     Scope.DIRECTORY_READ,
     Scope.FHIR_READ,
     Scope.FHIR_WRITE,
+    Scope.ATTACHMENTS_READ,
 )
 
 
@@ -83,17 +88,36 @@ CAST: Final = (
         OPTOMETRIST,
         "clearview-optometry-system",
         "Clearview Opticians",
-        (submit_scope("optometry"), Scope.MESSAGES_WRITE, *_EVERYBODY),
+        (submit_scope("optometry"), Scope.ATTACHMENTS_WRITE, Scope.MESSAGES_WRITE, *_EVERYBODY),
     ),
     Registration(
         INBOX_PRACTICE,
         "riverside-gp-system",
         "Riverside Medical Practice",
-        _EVERYBODY,
+        (submit_scope("general-practice"), *_EVERYBODY),
     ),
     Registration(WEBHOOK_PRACTICE, "hilltop-gp-system", "Hilltop Surgery", _EVERYBODY),
     Registration(HOSPITAL, "northfield-spa-system", "Northfield Hospital", _EVERYBODY, "RS384"),
 )
+PILLARS: Final = (
+    Registration(
+        DENTIST,
+        "station-road-dental-system",
+        "Station Road Dental",
+        (submit_scope("dentistry"), Scope.ATTACHMENTS_WRITE, *_EVERYBODY),
+    ),
+    Registration(
+        URGENT_CARE, "aire-111-system", "Aire NHS 111", (submit_scope("urgent-care"), *_EVERYBODY)
+    ),
+    Registration(
+        DISCHARGING_HOSPITAL,
+        "westgate-hospital-system",
+        "Westgate Hospital",
+        (submit_scope("secondary-care"), *_EVERYBODY),
+    ),
+    Registration(OTHER_HOSPITAL, "southmoor-spa-system", "Southmoor Hospital", _EVERYBODY),
+)
+"""Who joins where every pillar is wanted."""
 
 
 class World:
@@ -102,17 +126,19 @@ class World:
     `settings` go to the broker (`{"BROKER_SEND_TIMEOUT": "2"}`). `wanted_port` and
     `wanted_webhook_port` are taken where they are free. `starts_partners` False: they are made and
     may send, but receive only once `start()` is called on them. `has_targets`: BaRS's sentinel
-    targets stand in the directory, and their receiver listens. `roles` are those of the broker's
-    processes, the first of which answers callers; with more than one, or with
+    targets stand in the directory, and their receiver listens. `has_pillars`: `PILLARS` are there
+    too. `roles` are those of the broker's processes, the first of which answers callers; with more
+    than one, or with
     BROKER_DATABASE_URL among the settings, the database must be there, empty; with `migrates`
     False it has a schema already, which stays as it is.
     """
 
     pharmacy: PharmacySystem
     optometrist: OptometrySystem
-    practice: InboxPartner
+    practice: PillarSystem
     webhook_practice: WebhookPartner
     hospital: InboxPartner
+    pillars: Mapping[str, PillarSystem]
 
     def __init__(
         self,
@@ -125,6 +151,7 @@ class World:
         patience: float = 60.0,
         starts_partners: bool = True,
         has_targets: bool = False,
+        has_pillars: bool = False,
         roles: Sequence[str] = ("all",),
         migrates: bool = True,
     ) -> None:
@@ -134,6 +161,8 @@ class World:
         self._webhook_port = wanted_webhook_port
         self._starts_partners = starts_partners
         self._migrates = migrates
+        self._cast = (*CAST, *PILLARS) if has_pillars else CAST
+        self.pillars = {}
         self.targets = SentinelReceiver() if has_targets else None
         self._send_timeout = send_timeout
         self._patience = patience
@@ -181,14 +210,16 @@ class World:
 
     async def _set_up(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        identities = {one.ods: _identity(self.folder, one) for one in CAST}
+        identities = {one.ods: _identity(self.folder, one) for one in self._cast}
         self.pharmacy = PharmacySystem(*self._of(identities[PHARMACY]))
         self.optometrist = OptometrySystem(*self._of(identities[OPTOMETRIST]))
-        self.practice = InboxPartner(*self._of(identities[INBOX_PRACTICE]))
+        self.practice = PillarSystem(*self._of(identities[INBOX_PRACTICE]))
         self.webhook_practice = WebhookPartner(
             *self._of(identities[WEBHOOK_PRACTICE]), secret=self._secret, port=self._webhook_port
         )
         self.hospital = InboxPartner(*self._of(identities[HOSPITAL]))
+        joined = {one.ods for one in self._cast} - {one.ods for one in CAST}
+        self.pillars = {ods: PillarSystem(*self._of(identities[ods])) for ods in sorted(joined)}
         for partner in self.partners:
             partner.late_seconds = self._send_timeout + 2.0
             partner.client.patience = self._patience
@@ -262,6 +293,7 @@ class World:
             self.practice,
             self.webhook_practice,
             self.hospital,
+            *self.pillars.values(),
         )
 
     def partner_folder(self, ods: str) -> Path:

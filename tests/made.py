@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
 from broker import registry
 from broker.events import (
     NOTICE_ISSUED,

@@ -41,22 +41,25 @@ class Spot:
     element: r4.Element
     ref: r4.TypeRef
     resource: Holder
+    root: Holder
+    """What was sent whole: the resource itself, or the Bundle that it is in."""
 
     @property
     def value(self) -> Any:
         return self.holder[self.key]
 
 
-def spots(resource: Holder, path: str = "") -> Iterator[Spot]:
+def spots(resource: Holder, path: str = "", root: Holder | None = None) -> Iterator[Spot]:
     """Return every element of a resource and of what it holds."""
     name = resource.get("resourceType")
     kind = r4.types().get(name) if isinstance(name, str) else None
     if kind is not None:
-        yield from _below(resource, kind, "", path or str(name), resource)
+        at = (path or str(name), resource, resource if root is None else root)
+        yield from _below(resource, kind, "", *at)
 
 
 def _below(
-    holder: Holder, kind: r4.Type, within: str, path: str, resource: Holder
+    holder: Holder, kind: r4.Type, within: str, path: str, resource: Holder, root: Holder
 ) -> Iterator[Spot]:
     known = r4.members(kind, within)
     for key in list(holder):
@@ -64,20 +67,21 @@ def _below(
             continue
         owner, element, ref = known[key]
         here = f"{path}.{key}"
-        yield Spot(here, holder, key, element, ref, resource)
+        yield Spot(here, holder, key, element, ref, resource, root)
         held = holder[key]
         for place, one in enumerate(held if isinstance(held, list) else [held]):
             if not isinstance(one, dict):
                 continue
             at = f"{here}[{place}]" if isinstance(held, list) else here
             if "resourceType" in one:
-                yield from spots(one, at)
+                yield from spots(one, at, root)
             elif element.like is not None:
-                yield from _below(one, owner, element.like.partition(".")[2], at, resource)
+                like = element.like.partition(".")[2]
+                yield from _below(one, owner, like, at, resource, root)
             elif ref.code in {"BackboneElement", "Element"} and owner.children(element.path):
-                yield from _below(one, owner, element.path, at, resource)
+                yield from _below(one, owner, element.path, at, resource, root)
             else:
-                yield from _below(one, r4.types()[ref.code], "", at, resource)
+                yield from _below(one, r4.types()[ref.code], "", at, resource, root)
 
 
 # -- operators -----------------------------------------------------------------------------------
@@ -188,9 +192,9 @@ def wrong_reference(spot: Spot, _chance: random.Random) -> bool:
 
 
 def dangling(spot: Spot, _chance: random.Random) -> bool:
-    """Reference: a URN that is not in the Bundle."""
-    is_in_bundle = spot.path.startswith("Bundle.")
-    if spot.key != "reference" or not str(spot.value).startswith("urn:uuid:") or not is_in_bundle:
+    """Reference: a URN that is not in the Bundle. A page of a search need not hold all."""
+    is_whole = spot.root.get("type") in ("message", "document", "collection", "transaction")
+    if spot.key != "reference" or not str(spot.value).startswith("urn:uuid:") or not is_whole:
         return False
     spot.holder["reference"] = "urn:uuid:00000000-0000-4000-8000-000000000000"
     return True

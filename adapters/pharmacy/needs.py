@@ -76,7 +76,7 @@ def _closes(request: Consultation) -> Closes | None:
         return None
     outcome = pharmacy().outcomes[request.outcome].words
     said = f"{outcome}. The consultation was sent to the patient's registered practice."
-    return Closes(str(request.source.referral), said, "source.referral")
+    return Closes("source.referral", str(request.source.referral), outcome=said)
 
 
 def _how_soon(asked: Asked) -> Priority:

@@ -5,7 +5,7 @@ The lines themselves stand in `fhir_profiles/pathways/pharmacy/`; here their fac
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -15,7 +15,6 @@ from broker.events import Priority, highest
 from fhir_profiles import codes
 from fhir_profiles.pathways.pharmacy import pharmacy
 from fhir_profiles.pathways.rules import Escalation, Fact, Facts, Hit, Rule
-from fhir_profiles.working_days import london
 
 URGENCIES: Final = {
     "same-day": Priority.STAT,
@@ -110,7 +109,7 @@ def facts(request: Consultation) -> Facts:
     kinds = {observation.kind for observation in request.observations}
     outcome = pharmacy().outcomes[request.outcome]
     return {
-        "age": Decimal(_age(patient.birth_date, request.clinical_time)),
+        "age": Decimal(patient.age(request.clinical_time)),
         "sex": patient.sex or "not-given",
         "pregnant": None if request.pregnancy is None else request.pregnancy == "pregnant",
         "source": request.source.kind if request.source else "not-given",
@@ -167,11 +166,6 @@ def _rhythm(first: Pulse | None, second: Pulse | None) -> str | None:
 
 def _settled(second: Pulse | None) -> bool:
     return second is not None and second.rhythm == "regular"
-
-
-def _age(born: date, seen: date | datetime) -> int:
-    day = london(seen).date() if isinstance(seen, datetime) else seen
-    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
 
 
 # -- warnings ------------------------------------------------------------------------------------

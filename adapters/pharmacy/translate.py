@@ -5,7 +5,7 @@ bring along everything that they refer to, under ids of their own message.
 """
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from fhir.resources.R4B.annotation import Annotation
 
@@ -13,7 +13,6 @@ from adapters.pharmacy.entries import ABPM_DECLINED, PREGNANCY, Message
 from adapters.pharmacy.needs import REFERRAL, UPDATE
 from adapters.pharmacy.request import Consultation, Onward, Source
 from adapters.pharmacy.rules import judge
-from broker.events import Priority
 from broker.ports import Context, Draft
 from fhir_profiles import codes, focus, make, resources
 from fhir_profiles.pathways.pharmacy import pharmacy
@@ -65,7 +64,9 @@ def _referral(message: Message) -> Draft:
         requester=message.role,
         performers=message.receivers,
         authored=message.context.now,
-        window=resources.period(request.clinical_time, _act_by(request.clinical_time, task)),
+        window=resources.period(
+            request.clinical_time, pharmacy().shared.act_by(request.clinical_time, task.value)
+        ),
         encounter=message.encounter,
         reasons=[defined(ESCALATIONS, rule.id) for rule in message.asked.rules],
         reason_references=message.complaint,
@@ -80,14 +81,6 @@ def _referral(message: Message) -> Draft:
 def _note(heading: str, text: str) -> Annotation:
     words = codes.system("record-standard-headings").display(heading)
     return resources.note(f"{words}: {text}")
-
-
-def _act_by(seen: date | datetime, task: Priority) -> date | None:
-    days = pharmacy().shared.act_within_days.get(task.value)
-    if days is None:
-        return None
-    day = london(seen).date() if isinstance(seen, datetime) else seen
-    return day + timedelta(days=days)
 
 
 def headings(request: Consultation) -> Iterator[tuple[str, str]]:

@@ -51,17 +51,36 @@ def _read(name: str) -> Any:
     return parse(_FOLDER / f"{name}.yaml")
 
 
+def outcomes(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a body of each pathway of which a pillar's example tells an outcome."""
+    return {
+        pathway: _told(form, "outcome", pathway, {"pathway": pathway, **said})
+        for pathway, said in _read("outcomes")[form.pillar].items()
+    }
+
+
+def letters(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a body of each kind of letter."""
+    return {
+        kind: _told(form, "letter", kind, {"kind": kind, **said})
+        for kind, said in _read("letters").items()
+    }
+
+
+def _told(form: type[Who], what: str, name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "reference": f"{form.pillar}-{what}-{name}-0001",
+        "consent": True,
+        "seen_at": "2026-11-20T10:30:00+00:00",
+        **_read("referrers")[form.pillar],
+        **said,
+        "patient": _PATIENT,
+    }
+
+
 def updates(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
     """Return a body of each topic of an update, by its code."""
     return {
-        topic: {
-            "reference": f"{form.pillar}-{topic}-0001",
-            "topic": topic,
-            "consent": True,
-            "seen_at": "2026-11-20T10:30:00+00:00",
-            **_read("referrers")[form.pillar],
-            **said,
-            "patient": _PATIENT,
-        }
+        topic: _told(form, "update", topic, {"topic": topic, **said})
         for topic, said in _read("updates").items()
     }

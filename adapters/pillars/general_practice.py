@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
+from adapters.pillars.outcomes.door import Outcomes
+from adapters.pillars.outcomes.form import Outcome
 from adapters.pillars.parts import OfBody, OfEyes, OfTeeth
 from adapters.pillars.referrals.door import Referrals
 from adapters.pillars.referrals.form import (
@@ -52,4 +54,14 @@ class GeneralPracticeReferral(OfGeneralPractice, OfEyes, OfTeeth, OfBody, Referr
     """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
 
 
+class GeneralPracticeOutcome(OfGeneralPractice, Outcome):
+    """What a general practice found and did for a patient who was referred to it.
+
+    It goes to the registered practice and to who referred, on some pathways also to the patient's
+    optometrist or dentist. It ends the referral that it answers, or leaves it in progress. Each
+    thing that the practice is asked to do is a referral of its own.
+    """
+
+
 REFERRALS: Final[Adapter] = Referrals(GeneralPracticeReferral)
+OUTCOMES: Final[Adapter] = Outcomes(GeneralPracticeOutcome)

@@ -13,8 +13,8 @@ from fhir.resources.R4B.organization import Organization
 
 from adapters.pillars.who import Who
 from broker.events import Role
-from broker.ports import Context, Party
-from fhir_profiles import blocks, clinical, focus, make, resources
+from broker.ports import Context, Draft, Party
+from fhir_profiles import blocks, clinical, focus, resources
 from fhir_profiles.bundle import Entries
 from fhir_profiles.resources import When
 
@@ -29,7 +29,7 @@ class Message:
         self, who: Who, patient: blocks.Patient, happened: When, context: Context, key: str
     ) -> None:
         self._who, self._person = who, patient
-        self.happened, self.context = happened, context
+        self.happened, self.context, self.key = happened, context, key
         self._told: Sequence[tuple[Party, Role]] = context.destinations[key]
         self._id = context.message_ids[key]
         self.entries = Entries(self._id)
@@ -54,10 +54,21 @@ class Message:
         """Who must act."""
         return [self.organization(one.ods) for one, role in self._told if role is Role.ACTING]
 
+    @property
+    def everybody(self) -> list[str]:
+        """Who gets it, first who must act."""
+        return [self.organization(one.ods) for one, _ in self._told]
+
     def identifiers(self, reference: str) -> list[Identifier]:
         """Return how both sides know the message."""
         own, sender = self._id, self.context.sender.ods
         return focus.message_identifiers(own, sender, reference)
+
+    def draft(self, about: str) -> Draft:
+        """Return what was made, with the attachments that the form names. `about` is the fullUrl of
+        the resource that the message is about."""
+        named = tuple(one.id for one in self._who.attachments)
+        return Draft(self.key, self.entries.body(), about, attachments=named)
 
     def organization(self, ods: str) -> str:
         """Return the fullUrl of an organisation of the message."""
@@ -79,10 +90,9 @@ class Message:
         if clinician is not None:
             system, number = clinician.registration
             self.entries.add("practitioner", resources.practitioner(clinician.name, system, number))
-            words = make.CodeableConcept(text=clinician.role)
             ods = self.organization(self.context.sender.ods)
             self.entries.add(
-                "practitioner-role", resources.practitioner_role(self.says, ods, words)
+                "practitioner-role", resources.practitioner_role(self.says, ods, clinician.job)
             )
 
     def add_flags(self, *first: CodeableConcept) -> None:
@@ -107,11 +117,23 @@ class Message:
         yield from clinical.flags_of(self._person)
 
     def _organizations(self) -> dict[str, Organization]:
-        """Every organisation once, by ODS code, with the directory's words."""
-        context = self.context
-        parties = [context.sender, *([context.practice] if context.practice else [])]
-        parties += [party for party, _ in self._told]
-        return {
-            one.ods: resources.organization(one.ods, one.name, one.telephone)
-            for one in reversed(parties)
-        }
+        """Every organisation once, by ODS code; the directory's words go before the sender's."""
+        context, who = self.context, self._who
+        made = _organization(context.sender, who.organisation)
+        if who.service is not None:
+            made = made.model_copy(update={"type": [who.service]})
+        found = {context.sender.ods: made}
+        if context.practice is not None:
+            practice = context.practice
+            found.setdefault(practice.ods, _organization(practice, who.practice))
+        for party, _ in self._told:
+            if party.ods not in found:
+                found[party.ods] = _organization(party)
+        return found
+
+
+def _organization(party: Party, said: blocks.Organisation | None = None) -> Organization:
+    name = party.name or (said.name if said else None)
+    return resources.organization(
+        party.ods, name, party.telephone or (said.telephone if said else None)
+    )

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fhir_profiles.blocks import Block, Finding, rule
-from fhir_profiles.values import Line, Number, PastDate, Text
+from broker.ports import Enclosed
+from fhir_profiles.blocks import Block, Finding, WithAttachments, rule
+from fhir_profiles.values import Line, Number, PastDate, Text, UploadId
 
 
 class Sides(Block):
@@ -39,6 +40,14 @@ class OfEyes(Block):
     """What the visual fields showed, if they were tested."""
 
 
+def enclosed(form: WithAttachments) -> tuple[Enclosed, ...]:
+    """Return what a form names of attachments, and where it does."""
+    return tuple(
+        Enclosed(one.id, one.sha256, f"attachments[{at}]")
+        for at, one in enumerate(form.attachments)
+    )
+
+
 class Radiograph(Block):
     """An image of the teeth, with its date."""
 
@@ -48,6 +57,8 @@ class Radiograph(Block):
     """When it was taken."""
     shows: Line | None = None
     """What it shows."""
+    attachment: UploadId | None = None
+    """The image itself, if it goes with the message: the `id` of one of `attachments`."""
 
 
 class Iotn(Block):
@@ -72,7 +83,7 @@ class Anaesthesia(Block):
     """Why."""
 
 
-class OfTeeth(Block):
+class OfTeeth(WithAttachments):
     """What a referral for teeth and mouth says."""
 
     tooth_or_area: Line | None = Field(default=None, examples=["LR8"])
@@ -89,6 +100,18 @@ class OfTeeth(Block):
     """What kind of anaesthesia is asked for, if the patient needs more than local."""
     iotn: Iotn | None = None
     """Index of orthodontic treatment need."""
+
+    @rule
+    def _shows_what_goes_with_it(self, _: datetime) -> Iterator[Finding]:
+        known = {one.id for one in self.attachments}
+        for at, image in enumerate(self.radiographs or ()):
+            if image.attachment is not None and image.attachment not in known:
+                yield Finding(
+                    ("radiographs", at, "attachment"),
+                    "unknown-attachment",
+                    "This is none of the attachments.",
+                    "Name the image in `attachments` too, with its SHA-256.",
+                )
 
 
 class Pressed(Block):

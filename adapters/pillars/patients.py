@@ -52,8 +52,8 @@ class SelfReferral(OfEyes, Referral):
     def may_send(cls, entry: Entry) -> bool:
         return entry.self_referral
 
-    def warnings(self) -> Iterator[Fault]:
-        yield from super().warnings()
+    def warnings(self, now: datetime) -> Iterator[Fault]:
+        yield from super().warnings(now)
         yield Fault(
             "pathway",
             "not-seen-by-a-clinician",

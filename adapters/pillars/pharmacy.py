@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
+from adapters.pillars.outcomes.door import Outcomes
+from adapters.pillars.outcomes.form import Outcome
 from adapters.pillars.parts import OfBody, OfEyes
 from adapters.pillars.referrals.door import Referrals
 from adapters.pillars.referrals.form import (
@@ -67,5 +69,18 @@ class PharmacyUpdate(OfPharmacy, Update):
     """The patient's registered GP practice, whose record it is for."""
 
 
+class PharmacyOutcome(OfPharmacy, Outcome):
+    """What a community pharmacy found and did for a patient who was referred to it.
+
+    It goes to the registered practice and to who referred, on some pathways also to the patient's
+    optometrist or dentist. It ends the referral that it answers, or leaves it in progress. Each
+    thing that the practice is asked to do is a referral of its own.
+    """
+
+    practice: Organisation | None = None
+    """The patient's registered GP practice, whose record it is for."""
+
+
 REFERRALS: Final[Adapter] = Referrals(PharmacyReferral)
 UPDATES: Final[Adapter] = Updates(PharmacyUpdate)
+OUTCOMES: Final[Adapter] = Outcomes(PharmacyOutcome)

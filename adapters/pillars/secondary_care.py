@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
 
+from adapters.pillars.outcomes.door import Outcomes
+from adapters.pillars.outcomes.letter import Letter
 from adapters.pillars.parts import OfBody, OfTeeth
 from adapters.pillars.referrals.door import Referrals
 from adapters.pillars.referrals.form import (
@@ -67,5 +69,21 @@ class HospitalUpdate(OfHospital, Update):
     """The patient's registered GP practice, whose record it is for."""
 
 
+class HospitalLetter(OfHospital, Letter):
+    """What a hospital found and did: an outcome, a clinic letter or a discharge.
+
+    It goes to the registered practice and to who referred, on some pathways also to the patient's
+    optometrist or dentist. It ends the referral that it answers, or leaves it in progress. What the
+    practice is asked to do is a referral of its own for each thing, and so is what the pharmacy is
+    asked about changed medicines.
+    """
+
+    refers_with = HospitalReferral
+
+    practice: Organisation | None = None
+    """The patient's registered GP practice, whose record it is for."""
+
+
 REFERRALS: Final[Adapter] = Referrals(HospitalReferral)
 UPDATES: Final[Adapter] = Updates(HospitalUpdate)
+LETTERS: Final[Adapter] = Outcomes(HospitalLetter)

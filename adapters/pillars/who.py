@@ -1,23 +1,24 @@
 """Who speaks: a pillar's organisation and its clinician, in that pillar's own words."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
+from fhir.resources.R4B.codeableconcept import CodeableConcept
 from pydantic import Field, create_model
 
-from fhir_profiles.blocks import Block, Organisation, PersonName
+from fhir_profiles import make
+from fhir_profiles.blocks import Block, Organisation, PersonName, WithAttachments
 from fhir_profiles.consent import Looked, Sender
 from fhir_profiles.values import Line
 
 
-class Clinician(Block):
-    """A clinician, and what they are."""
+class Speaker(Block, ABC):
+    """A clinician who speaks."""
 
     name: PersonName
     """The clinician's name."""
-    role: Line = Field(examples=["General practitioner"])
-    """What they are."""
 
     registers: ClassVar[Mapping[str, str]] = {}
     """The fields that hold a registration, each with its identifier system."""
@@ -29,6 +30,22 @@ class Clinician(Block):
             if getattr(self, field, None) is not None:
                 return system, getattr(self, field)
         return "", None
+
+    @property
+    @abstractmethod
+    def job(self) -> CodeableConcept:
+        """What they are."""
+
+
+class Clinician(Speaker):
+    """A clinician, and what they are."""
+
+    role: Line = Field(examples=["General practitioner"])
+    """What they are."""
+
+    @property
+    def job(self) -> CodeableConcept:
+        return make.CodeableConcept(text=self.role)
 
 
 @cache
@@ -44,11 +61,15 @@ def _looked(field: str) -> type[Looked]:
     return made
 
 
-class Who(Block):
-    """What a pillar adds to a form: who speaks, and the patient's practice."""
+class Who(WithAttachments):
+    """What every form has beside what it says: who speaks, in the pillar's own words, the patient's
+    practice, and what goes with it."""
 
     pillar: ClassVar[str]
     sender_field: ClassVar[str]
+    # What kind of service speaks, and by whom its referrals are, where a reference has a code.
+    service: ClassVar[CodeableConcept | None] = None
+    source: ClassVar[CodeableConcept | None] = None
 
     practice: Organisation | None = None
     """The patient's registered GP practice, if it is known. It gets a copy."""
@@ -60,9 +81,9 @@ class Who(Block):
         return found
 
     @property
-    def speaker(self) -> Clinician | None:
+    def speaker(self) -> Speaker | None:
         """The clinician who speaks; None where no clinician does."""
-        found: Clinician | None = getattr(self, "clinician", None)
+        found: Speaker | None = getattr(self, "clinician", None)
         return found
 
     @classmethod

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from broker import registry
 from broker.api import (
+    attachments,
     described,
     health,
     inbox,
@@ -29,7 +30,7 @@ from broker.api import (
 )
 from broker.api.calling import only_known_parameters
 from broker.api.edge import Edge
-from broker.api.fhir import capability, creation, definitions, negotiation, resources
+from broker.api.fhir import capability, creation, definitions, negotiation, resources, tasks
 from broker.main import open_broker
 from broker.parts import EMBEDDED, Part
 from broker.ports import Adapter
@@ -74,10 +75,11 @@ def create_app(settings: Settings, parts: Collection[Part] = EMBEDDED) -> FastAP
     app.include_router(token.router)
     for adapter in adapters.values():
         app.include_router(native.router_for(adapter))
-    for module in (messages, referrals, inbox, organisations, pathways):
+    for module in (messages, referrals, inbox, attachments, organisations, pathways):
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)
-    fhir = [one.router for one in (capability, creation, definitions, process_message, resources)]
+    modules = (capability, creation, definitions, process_message, resources, tasks)
+    fhir = [one.router for one in modules]
     for router in fhir:
         app.include_router(router, dependencies=FHIR)
     app.state.fhir_routes = [route for router in fhir for route in router.routes]

@@ -1,6 +1,7 @@
 """The outermost layer: a correlation id for every request, a request's own id said back, security
 headers, counts, no query strings and nothing of a body in any log line. No body is waited for
-longer than BODY_SECONDS, and who is cut off because the process stops is told so. Pure ASGI."""
+longer than BODY_SECONDS (of a file LONG_BODY_SECONDS), and who is cut off because the process stops
+is told so. Pure ASGI."""
 
 import asyncio
 import re
@@ -18,6 +19,9 @@ from broker.telemetry import REQUESTS
 HEADER: Final = b"x-correlation-id"
 OWN: Final = b"x-request-id"
 BODY_SECONDS: Final = 60.0
+# Of what is streamed to disk, 25 MiB at most: a practice's line may take minutes for it.
+LONG_BODY_SECONDS: Final = 300.0
+_LONG_BODIES: Final = frozenset({"/attachments"})
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # What a caller makes up is counted as one: each label's value is kept for good, and logged.
 _METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
@@ -64,7 +68,7 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, _in_time(receive), answer)
+            await self._app(scope, _in_time(receive, scope["path"]), answer)
         except asyncio.CancelledError:  # the server has no more patience: it stops
             if is_answered:
                 raise
@@ -89,9 +93,10 @@ def _plain(scope: Scope, header: bytes) -> bytes:
     return given if _PLAIN.fullmatch(given) else b""
 
 
-def _in_time(receive: Receive) -> Receive:
+def _in_time(receive: Receive, path: str) -> Receive:
     """Return a `receive` that raises a 408 where the whole body has not come within its time."""
-    ends = asyncio.get_running_loop().time() + BODY_SECONDS
+    seconds = LONG_BODY_SECONDS if path in _LONG_BODIES else BODY_SECONDS
+    ends = asyncio.get_running_loop().time() + seconds
     is_whole = False
 
     async def received() -> Message:
@@ -102,7 +107,7 @@ def _in_time(receive: Receive) -> Receive:
             async with asyncio.timeout_at(ends):
                 message = await receive()
         except TimeoutError:
-            said = f"The body did not come within {BODY_SECONDS:g} seconds"
+            said = f"The body did not come within {seconds:g} seconds"
             raise HTTPException(408, said, {"Connection": "close"}) from None
         is_whole = not message.get("more_body", False)
         return message

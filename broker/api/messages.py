@@ -9,7 +9,7 @@ from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker import tracking, trails
+from broker import patient_status, tracking, trails
 from broker.access import Action, Caller
 from broker.api.calling import Identity, allow, answer, body_of, broker_of, caller_of
 from broker.api.described import KEY, closed, one_of, takes, text
@@ -17,6 +17,7 @@ from broker.calls import LONGEST_NOTE, OUTCOMES, REACHED, Called
 from broker.errors import NotFound, Problem, Refused
 from broker.events import Priority
 from broker.main import Broker
+from broker.referral import Relation
 from broker.retracting import CLOSURES, Retraction
 from broker.store import trail, work
 from broker.trails import NO_WORDS, Trail
@@ -50,6 +51,18 @@ async def track(request: Request, message: Identity) -> Response:
         words = await broker.store.read(lambda c: trails.words(c, broker.vault, found))
     view = tracking.view(found, caller.organisation, directory, datetime.now(UTC), words)
     return answer(view, version=found.version)
+
+
+@router.get("/messages/{message:uuid}/status", summary="What the patient may be told of it")
+async def status(request: Request, message: Identity) -> Response:
+    """Returns one plain line, what happens next, and what to do if worse: fit to be read out."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    found = await _seen(broker, caller, Action.TRACK, message)
+    own = (await broker.directory.current()).stands_for(caller.organisation)
+    is_acting = trails.relation(found, own) is Relation.ACTING
+    sent_on = is_acting and tracking.sent_on_at(found, own) > 0
+    return answer(patient_status.said(found, datetime.now(UTC), sent_on=sent_on))
 
 
 @router.get("/messages", summary="Your organisation's own messages, newest first")

@@ -53,8 +53,10 @@ def _told(entry: Entry) -> dict[str, Any]:
         "source": entry.source,
         "local": entry.local,
         "senders": entry.senders,
+        "local_senders": entry.local_senders,
         "self_referral": entry.self_referral,
         "suspected_cancer": entry.suspected_cancer,
+        "lowered_by_agreement": entry.lowered_by_agreement,
         "receivers": _words(RECEIVERS, entry.receivers),
         "urgency": entry.urgency,
         "urgency_in_words": words(entry.urgency),
@@ -62,8 +64,10 @@ def _told(entry: Entry) -> dict[str, Any]:
         "reasons": [_reason(entry, one) for one in entry.reasons],
         "red_flags": [one.model_dump() for one in entry.red_flags],
         "deadlines": {level: _clocks(catalogue().clocks(entry.id, level)) for level in levels},
+        "closes_unseen": str(entry.closes_unseen) if entry.closes_unseen else None,
         "outcomes": _words(OUTCOMES, entry.outcomes),
         "told": {**catalogue().defaults.told, **entry.told},
+        "outcome_to": catalogue().outcome_to(entry.id),
     }
 
 

@@ -16,7 +16,7 @@ from fhir_profiles import strict_json
 router = APIRouter(tags=["referrals"])
 
 
-async def _allow(broker: Broker, caller: Caller, action: Action, referral: str) -> None:
+async def allow_about(broker: Broker, caller: Caller, action: Action, referral: str) -> None:
     """Raise unless the caller is to this referral what the action demands."""
     row = await broker.store.read(lambda c: referrals.labelled(c, referral))
     if row is None:
@@ -32,7 +32,7 @@ async def read(request: Request, referral: Identity) -> Response:
     """Returns state, allowed moves with their doors and, as ETag, the version a move must name."""
     caller = await caller_of(request)
     broker = broker_of(request)
-    await _allow(broker, caller, Action.READ_REFERRAL, referral)
+    await allow_about(broker, caller, Action.READ_REFERRAL, referral)
     doors = {adapter.name: adapter.door for adapter in broker.adapters.values()}
     view, version = await broker.moving.view(referral, caller.organisation, doors)
     return answer(view, version=version)
@@ -47,7 +47,7 @@ async def make(request: Request, referral: Identity, move: str) -> Response:
     """Each of the `allowed_moves` of the referral says what its body holds."""
     caller = await caller_of(request)
     broker = broker_of(request)
-    await _allow(broker, caller, Action.MOVE_REFERRAL, referral)
+    await allow_about(broker, caller, Action.MOVE_REFERRAL, referral)
     made = await broker.moving.move(
         Asked(
             caller=caller,

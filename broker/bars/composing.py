@@ -24,6 +24,7 @@ from fhir_profiles.bars import request, response
 from fhir_profiles.bars.demanded import words
 from fhir_profiles.bars.outgoing import Envelope, Place
 from fhir_profiles.bars.referral import Referral
+from fhir_profiles.message import Similar, flags
 
 SOFTWARE: Final = "Referral Broker"
 VERSION: Final = version("referral-broker")
@@ -52,10 +53,16 @@ def message(event: Recorded, content: bytes, to: Addressed) -> bytes | None:
         if event.facts.get(FORM) == BY_BARS and event.facts.get(ADDRESSED) == str(here):
             return content
         referral = _referral(event, content, bars.receiver, bars.pathway)
-        return request.request(referral, _envelope(event, to.delivery, bars, referral))
+        envelope = _envelope(event, to.delivery, bars, referral)
+        return request.request(referral, envelope, flags(content, to.delivery, similar(to)))
     if event.type == NOTICE_ISSUED and bars.original is not None:
         return _told(event, content, to, bars, bars.original)
     return None
+
+
+def similar(to: Addressed) -> list[Similar]:
+    """Return what a receiver is told to look out for."""
+    return [Similar(one.accepted_at, one.is_of_same_sender, one.message) for one in to.alike]
 
 
 def _told(

@@ -42,13 +42,17 @@ def backup(
 
     On PostgreSQL it names the tools that do it.
     """
-    from broker.backup import back_up
+    from broker.attachments.folder import Folder
+    from broker.backup import back_up, beside
 
     with opened() as broker:
         _demand_sqlite(broker.settings)
-        made = back_up(broker.store, target, actor())
+        files = Folder.within(broker.settings.data_dir)
+        made = back_up(broker.store, files, target, actor())
         ring = broker.settings.ring_path.resolve()
     showing.say(f"Backed up to {made}.")
+    if beside(made).exists():
+        showing.say(f"Its attachments are in {beside(made)}: keep the two together.")
     showing.say(
         f"The keys are NOT in it, and without them nothing in it can be read. They are in {ring}: "
         "keep a copy of that file too, in another place than the backups."

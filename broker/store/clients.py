@@ -1,6 +1,6 @@
 """Callers: clients, their public keys, their grants, used assertions, and webhook secrets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -93,6 +93,26 @@ def standing(
     values = {"client": client_id, "kid": kid, "organisation": organisation, "now": now}
     row = connection.execute(_STANDING, values).first()
     return None if row is None else Standing(row.name, tuple(row.scopes))
+
+
+def may_any(
+    connection: Connection, organisations: Collection[str], scope: str, now: datetime
+) -> bool:
+    """Whether any client may do this now for one of these organisations."""
+    rows = connection.execute(
+        select(c.scopes)
+        .join(t.grant, g.client_id == c.id)
+        .where(
+            and_(
+                g.organisation.in_(sorted(organisations)),
+                c.disabled_at.is_(None),
+                g.revoked_at.is_(None),
+                g.valid_from <= now,
+                or_(g.valid_to.is_(None), g.valid_to > now),
+            )
+        )
+    ).scalars()
+    return any(scope in held for held in rows)
 
 
 def put(tx: Tx, client_id: str, name: str, algorithms: list[str], scopes: list[str]) -> None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from broker.store import ledger, pauses
 from broker.store import tables as t
 
 d = t.delivery.c
 wi = t.work_item.c
+dl = t.deadline.c
 
 UNFINISHED: Final = ("due", "held", "dead")
 
@@ -28,14 +29,15 @@ class Behind:
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """Seconds that the oldest due delivery has waited, by priority; counts by state and by code;
-    what waits where nothing is attempted, by priority; and how far each reader of the ledger is
-    behind."""
+    what waits where nothing is attempted, by priority; how far each reader of the ledger is behind;
+    and deadlines that passed and are not met, by (door, pathway, clock)."""
 
     behind: Mapping[str, Behind]
     queue_age: Mapping[str, float]
     deliveries: Mapping[str, int]
     overdue: Mapping[str, int]
     paused: Mapping[str, int]
+    late: Mapping[tuple[str, str, str], int]
 
 
 def read(connection: Connection, now: datetime, groups: Iterable[str]) -> Gauges:
@@ -55,12 +57,19 @@ def read(connection: Connection, now: datetime, groups: Iterable[str]) -> Gauges
     codes = connection.execute(
         select(wi.code, func.count()).where(wi.closed_at.is_(None)).group_by(wi.code)
     )
+    late = connection.execute(
+        select(t.message.c.door, t.message.c.pathway, dl.kind, func.count())
+        .join(t.message, t.message.c.id == dl.message_id)
+        .where(and_(dl.cleared_at.is_(None), dl.raised_at.is_not(None)))
+        .group_by(t.message.c.door, t.message.c.pathway, dl.kind)
+    )
     return Gauges(
         behind=behind(connection, groups, now),
         queue_age={name: max(0.0, (now - since).total_seconds()) for name, since in oldest},
         deliveries=dict(states.all()),
         overdue=dict(codes.all()),
         paused=pauses.waiting(connection, pauses.places(connection)),
+        late={(door, pathway, clock): count for door, pathway, clock, count in late},
     )
 
 

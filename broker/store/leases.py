@@ -2,23 +2,16 @@
 
 from datetime import timedelta
 
-from sqlalchemy import and_, delete, inspect, or_, update
+from sqlalchemy import and_, delete, or_, update
 
-from broker.errors import BrokerError
 from broker.store import tables as t
 from broker.store.tx import Tx
 
 le = t.lease.c
 
 
-class NoLeases(BrokerError):
-    """The schema, N-1, has no leases yet. The message says how it gets them."""
-
-
 def take(tx: Tx, name: str, holder: str, span: timedelta) -> bool:
-    """Take a lease, or prolong it; False while another holds it. Raises NoLeases."""
-    if not inspect(tx.connection).has_table(t.lease.name):
-        raise NoLeases("The schema is the one before this release's: run referral-broker migrate.")
+    """Take a lease, or prolong it; False while another holds it."""
     until = tx.now + span
     free = and_(le.name == name, or_(le.holder == holder, le.held_until < tx.now))
     if tx.execute(update(t.lease).where(free).values(holder=holder, held_until=until)).rowcount:
@@ -31,5 +24,4 @@ def take(tx: Tx, name: str, holder: str, span: timedelta) -> bool:
 
 def give_back(tx: Tx, name: str, holder: str) -> None:
     """Let another have it at once, if it is held."""
-    if inspect(tx.connection).has_table(t.lease.name):
-        tx.execute(delete(t.lease).where(and_(le.name == name, le.holder == holder)))
+    tx.execute(delete(t.lease).where(and_(le.name == name, le.holder == holder)))

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, and_, bindparam, select, update
 from sqlalchemy.engine import Row
 
 from broker.events import Event, SubjectKind
+from broker.store import attachments, work
 from broker.store import tables as t
-from broker.store import work
 from broker.store.tx import Tx
 from broker.vault import Binding, MessageKey, Tampered, Vault
 
@@ -62,6 +62,7 @@ class NewMessage:
     viewers: Sequence[dict[str, Any]] = ()
     identifiers: Sequence[dict[str, Any]] = ()
     deadlines: Sequence[dict[str, Any]] = ()
+    attachments: Sequence[dict[str, Any]] = ()
 
 
 def put(tx: Tx, new: NewMessage) -> None:
@@ -80,6 +81,7 @@ def put(tx: Tx, new: NewMessage) -> None:
             tx.execute(t.into(table), list(rows))
     if new.deadlines:
         work.put_deadlines(tx, new.deadlines)
+    attachments.put_keys(tx, new.attachments)
     tx.record(new.event)
 
 
@@ -194,6 +196,11 @@ def set_status(tx: Tx, message_id: str, status: str, reason: str | None = None) 
         .where(t.message.c.id == message_id)
         .values(status=status, closed_reason=reason)
     )
+
+
+def set_priority(tx: Tx, message_id: str, priority: str) -> None:
+    """Let a message be as urgent as it is taken now."""
+    tx.execute(update(t.message).where(m.id == message_id).values(priority=priority))
 
 
 def exists(tx: Tx, message_id: str) -> bool:

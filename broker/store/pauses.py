@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from typing import Any, Final
-from weakref import WeakSet
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     and_,
     delete,
     func,
-    inspect,
     or_,
     select,
     true,
@@ -27,21 +24,10 @@ EVERYWHERE: Final = Destination("")
 
 d, p = t.delivery.c, t.pause.c
 _LISTING: Final = select(t.pause).order_by(p.since, p.ods, p.service)
-_have: Final[WeakSet[Engine]] = WeakSet()
-
-
-def is_known(connection: Connection) -> bool:
-    """Whether the schema has pauses; once it has them it keeps them, so that is asked only until
-    then."""
-    if connection.engine not in _have and inspect(connection).has_table(t.pause.name):
-        _have.add(connection.engine)
-    return connection.engine in _have
 
 
 def listing(connection: Connection) -> Sequence[Row[Any]]:
     """Return every pause, the oldest first."""
-    if not is_known(connection):
-        return []
     return connection.execute(_LISTING).all()
 
 

@@ -3,9 +3,20 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.engine import Row
 
+from broker.store import newest
 from broker.store import tables as t
 from broker.store.tx import Tx
 
@@ -14,11 +25,22 @@ _SAME_RECEIPT: Final = select(t.receipt.c.id).where(
     and_(*(t.receipt.c[name] == bindparam(name) for name in _NAMED))
 )
 _CHANGE: Final = update(t.referral).where(t.referral.c.subject_id == bindparam("this"))
-_GET: Final = (
-    select(t.referral, t.subject.c.version, t.subject.c.last_seq)
-    .join(t.subject, t.subject.c.id == t.referral.c.subject_id)
-    .where(t.referral.c.subject_id == bindparam("this"))
+_TRIAGE: Final = [column for column in t.triage.c if column.name != "subject_id"]
+_FROM: Final = t.referral.join(t.subject, t.subject.c.id == t.referral.c.subject_id)
+
+
+def _get(came_from: FromClause, triage: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    return (
+        select(t.referral, t.subject.c.version, t.subject.c.last_seq, *triage)
+        .select_from(came_from)
+        .where(t.referral.c.subject_id == bindparam("this"))
+    )
+
+
+_GET: Final = _get(
+    _FROM.outerjoin(t.triage, t.triage.c.subject_id == t.referral.c.subject_id), _TRIAGE
 )
+_GET_BEFORE: Final = _get(_FROM, [null().label(column.name) for column in _TRIAGE])
 
 
 def put(tx: Tx, row: dict[str, Any]) -> None:
@@ -27,8 +49,9 @@ def put(tx: Tx, row: dict[str, Any]) -> None:
 
 
 def get(connection: Connection, subject: str) -> Row[Any] | None:
-    """Return a referral with its version (ETag)."""
-    return connection.execute(_GET, {"this": subject}).first()
+    """Return a referral with its version (ETag), and what was made of its priority."""
+    statement = _GET if newest.is_here(connection) else _GET_BEFORE
+    return connection.execute(statement, {"this": subject}).first()
 
 
 def labelled(connection: Connection, subject: str) -> Row[Any] | None:

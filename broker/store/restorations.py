@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, inspect, or_, select, text, update
+from sqlalchemy import Connection, and_, or_, select, text, update
 from sqlalchemy.engine import Row
 
 from broker.events import uuid7
@@ -19,8 +19,6 @@ d, r, s = t.delivery.c, t.restoration.c, t.subject.c
 
 def current(connection: Connection) -> Row[Any] | None:
     """Return the restoration that is under way, or None."""
-    if not inspect(connection).has_table(t.restoration.name):
-        return None
     return connection.execute(select(t.restoration).where(r.ended_at.is_(None))).first()
 
 

@@ -2,8 +2,9 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -20,6 +21,7 @@ from broker.folders import sync_file
 from broker.store import database
 from broker.store import tables as t
 
+T = TypeVar("T")
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 DRAFT: Final = ".part"
 _PG_LOCK: Final = 0x5265_6642  # "RefB"
@@ -99,11 +101,12 @@ def check(engine: Engine) -> None:
         )
 
 
-def back_up(engine: Engine, target: Path) -> Path:
+def back_up(engine: Engine, target: Path, beside: Callable[[Path], None] = lambda _: None) -> Path:
     """Copy a SQLite database, whole and as at one moment, whoever writes to it meanwhile.
 
-    The copy is proved whole, and durable on return; it stands under its name only then. Raises
-    FileExistsError where something is there already.
+    The copy is proved whole, and durable on return; it stands under its name only then, and after
+    `beside` has put beside it what the copy at its path names. Raises FileExistsError where
+    something is there already.
     """
     if target.exists():
         raise FileExistsError(errno.EEXIST, "it is there already", str(target))
@@ -113,12 +116,20 @@ def back_up(engine: Engine, target: Path) -> Path:
             connection.exec_driver_sql("VACUUM INTO ?", (str(draft),))
         demand_whole(draft)
         crashpoint("backup.copied")
+        beside(draft)
         sync_file(draft)  # SQLite leaves it to us that the copy survives
         draft.rename(target)
         sync_file(target)
     finally:
         remove(draft)
     return target
+
+
+def look_into(path: Path, fn: Callable[[Connection], T]) -> T:
+    """Return what `fn` reads in a SQLite database that nobody serves from. Changes nothing."""
+    engine = create_engine(database.sqlite_url(path), poolclass=NullPool)
+    with engine.connect() as connection:
+        return fn(connection)
 
 
 def draft_of(target: Path) -> Path:

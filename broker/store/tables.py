@@ -97,6 +97,11 @@ class MessageRow(SQLModel, table=True):
         Index("ix_message_subject", "subject_id", "accepted_at"),
         Index("ix_message_correlation", "correlation_id"),
         Index("ix_message_replaces", "replaces"),
+        _where(
+            "ix_message_patient",
+            "patient_pseudonym IS NOT NULL",
+            *("patient_pseudonym", "pathway", "accepted_at"),
+        ),
         KEYED,
     )
     id: str = _id(primary=True)
@@ -184,6 +189,36 @@ class MessageKeyRow(SQLModel, table=True):
     wrapped: bytes = _bytes()
 
 
+class AttachmentRow(SQLModel, table=True):
+    """A file that was uploaded: what it is, and its SHA-256. One that no message names expires."""
+
+    __tablename__ = "attachment"
+    __table_args__ = (
+        _where("ix_attachment_unclaimed", "claimed_at IS NULL", "expires_at"),
+        KEYED,
+    )
+    id: str = _id(primary=True)
+    organisation: str = _text()
+    client_id: str = _text()
+    content_type: str = _text()
+    size: int = _int()
+    digest: str = _text()
+    created_at: datetime = _utc()
+    expires_at: datetime = _utc()
+    claimed_at: datetime | None = _utc(null=True)
+
+
+class AttachmentKeyRow(SQLModel, table=True):
+    """An attachment's own key, sealed under the key of a message that names it; before the first
+    does, under the upload's."""
+
+    __tablename__ = "attachment_key"
+    __table_args__ = (Index("ix_attachment_key_key", "key_id"), KEYED)
+    attachment_id: str = _id(primary=True)
+    key_id: str = _id(primary=True)
+    sealed: bytes = _bytes()
+
+
 class KeyCheckRow(SQLModel, table=True):
     """Proof that the key ring given at start-up is the one the data was sealed with."""
 
@@ -215,6 +250,21 @@ class ReferralRow(SQLModel, table=True):
     last_move_hmac: str | None = _text(null=True)
     last_event_id: str | None = _id(null=True)
     redirected_to: str | None = _text(null=True)
+
+
+class TriageRow(SQLModel, table=True):
+    """What its receiver made of a referral's priority, and when the patient was told what was
+    found: a row only where there is something to say.
+
+    `priority_asked` is the sender's own word where it is taken otherwise.
+    """
+
+    __tablename__ = "triage"
+    __table_args__ = (KEYED,)
+    subject_id: str = _id(primary=True)
+    priority_asked: str | None = _text(null=True)
+    priority_proposed: str | None = _text(null=True)
+    diagnosed_at: datetime | None = _utc(null=True)
 
 
 class DeliveryRow(SQLModel, table=True):
@@ -340,6 +390,18 @@ class DeadlineRow(SQLModel, table=True):
     cleared_at: datetime | None = _utc(null=True)
     lapsed: str | None = _text(null=True)
     raised_at: datetime | None = _utc(null=True)
+
+
+class EscalationRow(SQLModel, table=True):
+    """That a deadline which passed is still not met, and when who else hears of it: one row for
+    each step of its pathway's chain that was begun."""
+
+    __tablename__ = "escalation"
+    __table_args__ = (Index("ix_escalation_due", "told_at", "due_at"), KEYED)
+    deadline_id: str = _id(primary=True)
+    step: int = _int(primary=True)
+    due_at: datetime = _utc()
+    told_at: datetime | None = _utc(null=True)
 
 
 class TelephoneCallRow(SQLModel, table=True):
@@ -630,13 +692,17 @@ message = _table(MessageRow)
 event = _table(EventRow)
 payload = _table(PayloadRow)
 message_key = _table(MessageKeyRow)
+attachment = _table(AttachmentRow)
+attachment_key = _table(AttachmentKeyRow)
 key_check = _table(KeyCheckRow)
 referral = _table(ReferralRow)
+triage = _table(TriageRow)
 delivery = _table(DeliveryRow)
 attempt = _table(AttemptRow)
 receipt = _table(ReceiptRow)
 decision = _table(DecisionRow)
 deadline = _table(DeadlineRow)
+escalation = _table(EscalationRow)
 telephone_call = _table(TelephoneCallRow)
 work_item = _table(WorkItemRow)
 endpoint_state = _table(EndpointStateRow)

@@ -178,6 +178,15 @@ def resume(tx: Tx, message_id: str, kind: str, why: str, at: datetime) -> None:
         tx.wake(DEADLINES)
 
 
+def carry(tx: Tx, old: str, new: str, kinds: Collection[str]) -> None:
+    """Let what runs of these kinds for a message run on for the version that replaces it."""
+    ids = [one.id for one in tx.all(_RUNNING, {"message": old}) if one.kind in kinds]
+    if not ids:
+        return
+    tx.execute(update(t.deadline).where(dl.id.in_(ids)).values(message_id=new))
+    tx.execute(update(t.work_item).where(wi.object_id.in_(ids)).values(message_id=new))
+
+
 def reopen(tx: Tx, message_id: str, met_at: datetime) -> None:
     """Open the deadlines again that a decision met which is now undone."""
     tx.execute(

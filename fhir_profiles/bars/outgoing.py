@@ -84,11 +84,12 @@ def held(bundle: bytes) -> list[Held]:
     """Return the entries of a Bundle, each byte for byte as it stands there."""
     for name, value in strict_json.members(bundle):
         if name == "entry":
-            return [_held(raw) for raw in strict_json.elements(value)]
+            return [read_entry(raw) for raw in strict_json.elements(value)]
     return []
 
 
-def _held(raw: bytes) -> Held:
+def read_entry(raw: bytes) -> Held:
+    """Return an entry of its bytes."""
     # It was checked when it came in, so it is read without suspicion; digits are kept all the same.
     entry = json.loads(raw, parse_float=Decimal)
     return Held(entry.get("fullUrl", ""), entry.get("resource", {}), raw)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fhir_profiles import strict_json, verification_status
 from fhir_profiles.bars import demanded
+from fhir_profiles.bars.attachments import as_links
 from fhir_profiles.bars.codes import APPLICATION, REFERRAL, category
 from fhir_profiles.bars.outgoing import Held, Place, held, made, reference
 
@@ -81,6 +82,7 @@ def first(entries: Sequence[Held], kind: str) -> Held | None:
 
 
 def _told(referral: Referral, found: Sequence[Held]) -> Iterator[Held]:
+    found = as_links(found, referral.at)
     request, patient = asked(found, referral.focus), first(found, "Patient")
     if patient is None:
         raise LookupError("a referral by BaRS names its patient")

@@ -3,7 +3,7 @@
 The bytes that came by BaRS for this very receiver are not made anew: that is the caller's to tell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fhir_profiles.bars import demanded
@@ -14,6 +14,7 @@ from fhir_profiles.bars.outgoing import (
     ends,
     held,
     made,
+    read_entry,
     with_all_they_name,
     write,
 )
@@ -22,18 +23,21 @@ from fhir_profiles.bars.referral import Referral, asked, first, named_only
 _EVENT: Final = "servicerequest-request"
 
 
-def request(referral: Referral, envelope: Envelope) -> bytes:
+def request(referral: Referral, envelope: Envelope, beside: Sequence[bytes] = ()) -> bytes:
     """Return the message that asks a service to take a patient on.
 
     Of a referral that came by BaRS for somebody else every entry but the header is carried byte
-    for byte, and the one that is asked now is added.
+    for byte, and the one that is asked now is added. `beside` are entries that only this receiver
+    is told.
     """
     entries = referral.entries()
     focus = asked(entries, referral.focus)
     _, added = demanded.service(entries, referral.message_id, envelope.receiver, envelope.at)
     was = _header(referral)
     purpose = Purpose(_EVENT, "new", was.get("definition", REQUEST), focus.full_url)
-    return write(envelope, purpose, [*entries, *added], referral.message_id, was)
+    return write(
+        envelope, purpose, [*entries, *added, *map(read_entry, beside)], referral.message_id, was
+    )
 
 
 def _header(referral: Referral) -> Mapping[str, Any]:

@@ -9,13 +9,14 @@ from typing import Final
 from fhir_profiles import codes
 from fhir_profiles.pathways import documents
 from fhir_profiles.pathways.entry import Defaults, Entry, Reason
-from fhir_profiles.pathways.parts import Clocks, Level, Party, Span
+from fhir_profiles.pathways.parts import Clocks, Escalation, Level, Party, Reader, Span
 
 RECEIVERS: Final = "service-type"
 PRACTICE: Final = "general-practice"
 """Of the types of service, the patient's own practice."""
 OUTCOMES: Final = "referral-outcome"
 ITEMS: Final = "referral-item"
+TOPICS: Final = "update-topic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,32 @@ class Catalogue:
                     found[clock] = min(found.get(clock, due), due, key=lambda one: one.at)
         return found
 
+    def escalation(self, pathway: str, level: Level) -> tuple[Escalation, ...]:
+        """Return who else hears of a deadline that passed, the sooner first."""
+        entry = self.entries.get(pathway)
+        usual = self.defaults.escalation.get(level, ())
+        return entry.escalation.get(level, usual) if entry else usual
+
     def told(self, pathway: str, move: str) -> tuple[Party, ...]:
         """Return who hears of a move on a pathway, beside who makes it."""
         entry = self.entries.get(pathway)
         usual = self.defaults.told.get(move, ())
         return entry.told.get(move, usual) if entry else usual
+
+    def outcome_to(self, pathway: str) -> tuple[Reader, ...]:
+        """Return who gets an outcome on a pathway."""
+        entry = self.entries.get(pathway)
+        return (entry.outcome_to if entry else ()) or self.defaults.outcome_to
+
+    def window(self, pathway: str) -> Span | None:
+        """Return how long after a message another of the same patient on its pathway is flagged.
+
+        None for what is no pathway: readings for the record come as often as they are taken.
+        """
+        entry = self.entries.get(pathway)
+        if entry is None and (not pathway or pathway in codes.system(TOPICS)):
+            return None
+        return (entry.window if entry is not None else None) or self.defaults.window
 
     def takers(self, entry: Entry) -> tuple[str, ...]:
         """Return the types of service that a referral on a pathway may be sent on to: its own

@@ -1,13 +1,15 @@
 """A pharmacy's consultation in an entry: what it is called, and the rules that it is judged by."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from datetime import date, datetime, timedelta
+from typing import Literal, Self, cast
 
 from pydantic import Field, model_validator
 
 from fhir_profiles import codes
 from fhir_profiles.pathways.parts import Level, Strict
 from fhir_profiles.pathways.rules import ESCALATIONS, Escalation, Rule
+from fhir_profiles.working_days import london
 
 
 class Outcome(Strict):
@@ -55,6 +57,13 @@ class Shared(Strict):
     outcomes: tuple[Outcome, ...]
     escalations: tuple[Escalation, ...]
     warnings: tuple[Rule, ...]
+
+    def act_by(self, seen: date | datetime, level: str) -> date | None:
+        """Return the day by which the practice is to act, counted from that in London on which the
+        patient was seen; None where the level sets none."""
+        days = self.act_within_days.get(cast("Level", level))
+        day = london(seen).date() if isinstance(seen, datetime) else seen
+        return None if days is None else day + timedelta(days=days)
 
     @model_validator(mode="after")
     def _codes_agree(self) -> Self:

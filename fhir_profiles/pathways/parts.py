@@ -28,8 +28,15 @@ Clock = Literal[
     "seen",
     "treated",
     "diagnosed",
+    "arranged",
+    "attended",
+    "followed-up",
+    "concluded",
+    "resolved",
 ]
 Party = Literal["sender", "receiver", "practice"]
+# Who gets an outcome: who referred, the registered practice, and who else looks after the patient.
+Reader = Literal["referrer", "practice", "optometrist", "dentist"]
 Group = Literal["pharmacy", "eye", "dental", "hospital", "community"]
 # From the most urgent to the least.
 LEVELS: Final[tuple[Level, ...]] = ("stat", "urgent", "asap", "routine")
@@ -93,6 +100,13 @@ class Span(Strict):
         end = end_of_day(day + timedelta(days=self.days or 0))
         return end if end > start else end_of_day(day + timedelta(days=1))
 
+    def since(self, end: datetime) -> datetime:
+        """Return from when on something lies within it, looking back from `end`: hours and days
+        to the minute. Raises ValueError for working days."""
+        if self.working_days is not None:
+            raise ValueError("what is looked back over has `hours` or `days`")
+        return end.astimezone(UTC) - timedelta(hours=self.hours or 0, days=self.days or 0)
+
     def __str__(self) -> str:
         for number, unit in (
             (self.hours, "hour"),
@@ -105,6 +119,13 @@ class Span(Strict):
 
 
 Clocks = Mapping[Clock, Span]
+
+
+class Escalation(Strict):
+    """Who else hears of a deadline that is still not met so long after it was raised."""
+
+    after: Span
+    tell: tuple[Party, ...] = Field(min_length=1)
 
 
 class Coded(Strict):

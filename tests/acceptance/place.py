@@ -29,8 +29,8 @@ import httpx2
 from joserfc.jwk import ECKey
 from sqlalchemy import Connection, text, update
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
 from broker import registry
 from broker.access import scopes
 from broker.api.app import create_app
@@ -59,23 +59,9 @@ FHIR = "application/fhir+json"
 BROKER = "https://fhir.nhs.uk/Id/ers-dos-service-id|1"
 PATIENCE = 10.0
 EVERYTHING = tuple(scopes(registry.doors()))
-CALLERS = (
-    *(
-        "FPH01",
-        "FPH02",
-        "TPX01",
-        "TPX02",
-        "RXX01",
-        "RYY01",
-        "RXZ01",
-        "V99001",
-        "V99002",
-        "RYC01",
-        "Y99011",
-        "X99012",
-    ),
-    *("G99001", "G99002", "G99003", "G99004", "G99005"),
-)
+EXAMPLE = (files("sandbox") / "directory.yaml").read_text(encoding="utf-8")
+# Two more that tests put into a directory of their own.
+CALLERS = (*parse(EXAMPLE).organisations, "FPH02", "TPX02")
 _RENEW_AFTER = 200.0
 _references = count(1)
 
@@ -105,11 +91,7 @@ class Place:
             event_hooks={"response": [partial(composed.keep, folder)]},
         )
         self.webhook_port = free_port()  # nothing listens there
-        self.directory_text = (
-            (files("sandbox") / "directory.yaml")
-            .read_text(encoding="utf-8")
-            .replace("127.0.0.1:9902", f"127.0.0.1:{self.webhook_port}")
-        )
+        self.directory_text = EXAMPLE.replace("127.0.0.1:9902", f"127.0.0.1:{self.webhook_port}")
         self._key = ECKey.generate_key("P-384")
         self._callers: dict[tuple[str, tuple[str, ...]], Caller] = {}
         self._stop = asyncio.Event()
@@ -472,6 +454,13 @@ def first(answer: Body, kind: str = "update") -> Body:
     """Return the message of this kind in an answer."""
     found: Body = next(one for one in answer["messages"] if one["kind"] == kind)
     return found
+
+
+def warned(answer: Body) -> list[str]:
+    """Return what the sender is warned of, but that others of these tests told of the same patient
+    too."""
+    codes = [one["code"] for one in answer["warnings"]]
+    return [code for code in codes if code != "similar-message"]
 
 
 def kinds(answer: Body) -> list[str]:

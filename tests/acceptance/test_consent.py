@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
 from broker.store import tables as t
 from tests.acceptance.place import (
     Body,

@@ -18,6 +18,7 @@ from tests.acceptance.place import (
     reading,
     referral,
     taken,
+    warned,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,7 +97,7 @@ async def test_one_below_each_line_is_an_update_alone(
 async def test_an_irregular_pulse_that_is_not_confirmed_is_a_warning(pharmacy: Caller) -> None:
     sent = await pharmacy.submit(reading(130, 80, pulse=IRREGULAR))
     assert kinds(sent) == ["update"]
-    assert [w["code"] for w in sent["warnings"]] == ["pulse-irregular-unconfirmed"]
+    assert warned(sent) == ["pulse-irregular-unconfirmed"]
 
 
 async def test_same_day_clocks_run_from_the_consultation(pharmacy: Caller) -> None:

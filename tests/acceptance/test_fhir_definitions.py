@@ -214,6 +214,7 @@ DOORS = {
     "history-instance": ("GET", "/{}/00000000-0000-7000-8000-000000000000/_history"),
     "search-type": ("GET", "/{}"),
     "create": ("POST", "/{}"),
+    "update": ("PUT", "/{}/00000000-0000-7000-8000-000000000000"),
     "transaction": ("POST", ""),
 }
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
 from fhir_profiles.pathways.catalogue import catalogue
 from tests.acceptance.place import (
     Body,
@@ -659,3 +659,15 @@ async def test_what_may_be_sent_to_whom_is_said_beforehand(pharmacy: Caller) -> 
         "problems"
     ]
     assert wrong["field"] == "sender" and "dentistry" in wrong["todo"]
+
+
+async def test_a_long_message_is_received_whole(pharmacy: Caller, practice: Caller) -> None:
+    said = {
+        field: f"{field}: " + "said at length. " * 1_200
+        for field in ("clinical_summary", "history", "advice", "plan")
+    }
+    sent = taken(await pharmacy.post("/pharmacy/consultations", consultation(**said)))
+    row = await practice.take(first(sent)["id"])
+    content = (await practice.get(f"/inbox/{row['id']}")).text
+    assert len(content) > 65_536
+    assert all(words.strip() in content for words in said.values())

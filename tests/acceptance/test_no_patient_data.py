@@ -17,8 +17,8 @@ import pytest
 import pytest_asyncio
 from pydantic import ValidationError
 
-from adapters.optometry import ADAPTER as OPTOMETRY
 from adapters.pharmacy import ADAPTER as PHARMACY
+from adapters.pillars.optometry.door import REFERRALS as OPTOMETRY
 from broker.ports import Adapter
 from fhir_profiles import strict_json
 from sandbox.acts import heard

@@ -6,16 +6,13 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
+from broker import registry
 from broker.access import OPEN_ROUTES
 from tests.acceptance.place import Body, Caller, Place, first, reading, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-REFER = (
-    *("general-practice", "pharmacy", "dentistry", "community"),
-    *("secondary-care", "urgent-care"),
-)
-TELL = ("optometry", *(pillar for pillar in REFER if pillar != "general-practice"))
+PILLARS = sorted(adapter.door for name, adapter in registry.load().adapters.items() if "." in name)
 
 
 async def page_of(place: Place) -> Body:
@@ -77,10 +74,9 @@ async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) 
     assert versioned == {
         ("put", "/pharmacy/consultations/{identity}"),
         ("put", "/optometry/referrals/{identity}"),
-        ("put", "/self-referrals/{identity}"),
-        *(("put", f"/{pillar}/referrals/{{identity}}") for pillar in REFER),
-        *(("put", f"/{pillar}/updates/{{identity}}") for pillar in TELL),
+        *(("put", f"{door}/{{identity}}") for door in PILLARS),
         ("post", "/referrals/{referral}/{move}"),
+        ("put", "/FHIR/R4/{moved}/{id}"),
     }
 
 

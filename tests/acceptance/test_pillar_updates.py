@@ -57,6 +57,18 @@ async def test_every_example_reaches_the_practice_unmodified_with_its_task(
         assert answer["messages"][0]["priority"] == "routine"
 
 
+async def test_the_practice_reads_what_was_measured_and_how_the_wound_does(
+    place: Place, practice: Caller
+) -> None:
+    for topic, said in (("blood-pressure-reading", "138"), ("wound-progress", "granulating")):
+        answer = await tell(place, NURSE, example(NURSE, topic))
+        row = await practice.arrived(answer["messages"][0]["id"])
+        content = (await practice.get(f"/inbox/{row['id']}")).json()
+        found = [one["resource"] for one in content["entry"]]
+        (observation,) = [one for one in found if one["resourceType"] == "Observation"]
+        assert said in json.dumps(observation)
+
+
 @pytest.mark.parametrize(
     ("changes", "priority", "said"),
     [

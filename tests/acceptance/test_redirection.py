@@ -36,6 +36,17 @@ async def sent_on(hospital: Caller, at: str, **changes: Any) -> Body:
     return taken(await hospital.move(at, "redirect", said), 200)
 
 
+async def amended(optometrist: Caller, message: str, body: Body) -> Body:
+    """Amend a referral; return the message of its next version."""
+    answer = await optometrist.put(
+        f"/optometry/referrals/{message}",
+        {**body, "additional_information": "Now both eyes."},
+        if_match=await optometrist.etag(f"/messages/{message}"),
+    )
+    (again,) = taken(answer, 200)["messages"]
+    return dict(again)
+
+
 async def resource(caller: Caller, row: Body, kind: str) -> Body:
     """Return the first resource of a type in what was delivered."""
     content = (await caller.get(f"/inbox/{row['id']}")).json()
@@ -122,16 +133,7 @@ async def test_what_its_sender_amends_or_cancels_goes_to_where_it_is_now(
     at = message["referral"]
     answer = await sent_on(hospital, at)
     await other.take(answer["message"])
-    version = await optometrist.etag(f"/messages/{answer['message']}")
-    amended = taken(
-        await optometrist.put(
-            f"/optometry/referrals/{answer['message']}",
-            {**body, "additional_information": "Now both eyes."},
-            if_match=version,
-        ),
-        200,
-    )
-    (again,) = amended["messages"]
+    again = await amended(optometrist, answer["message"], body)
     assert {one["organisation"] for one in again["destinations"]} == {"RYY01", "G99002"}
     await other.take(again["id"])
     taken(await optometrist.move(at, "cancel", {"reason": "no-longer-needed"}), 200)
@@ -218,16 +220,7 @@ async def test_a_late_receipt_of_the_old_place_receives_nothing_in_the_new_ones_
 ) -> None:
     body = plain()
     message = await received(optometrist, hospital, body)
-    version = await optometrist.etag(f"/messages/{message['id']}")
-    amended = taken(
-        await optometrist.put(
-            f"/optometry/referrals/{message['id']}",
-            {**body, "additional_information": "See soon."},
-            if_match=version,
-        ),
-        200,
-    )
-    (again,) = amended["messages"]
+    again = await amended(optometrist, message["id"], body)
     row = await hospital.arrived(again["id"])
     answer = await sent_on(hospital, message["referral"])
     taken(await hospital.receipt(row), 200)

@@ -61,7 +61,7 @@ async def test_the_receivers_receipt_moves_it_from_requested_to_received(
     assert after["state"] == "received" and answer.headers["etag"] == f'W/"{after["version"]}"'
     assert moves_of(after) == {
         *("accept", "reject", "request-information", "redirect"),
-        *("no-contact", "decline", "deceased"),
+        *("upgrade", "downgrade", "no-contact", "decline", "deceased"),
     }
     assert moves_of(taken(await optometrist.get(at), 200)) == {
         *("cancel", "amend", "decline", "deceased")

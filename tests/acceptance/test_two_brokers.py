@@ -19,7 +19,7 @@ from tests.acceptance.place import Place, eventually, referral, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-OPTICIAN = "{organisation: TPX01, channel: inbox, takes: [notice]}"
+OPTICIAN = "{organisation: TPX01, channel: inbox, takes: [update, notice]}"
 HOSPITAL = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
 
 
@@ -53,7 +53,7 @@ class Served(Place):
         speaks = f"channel: bars, url: '{other.base}/FHIR/R4', {token_url}"
         assert endpoint in self.directory_text
         self.directory_text = self.directory_text.replace(
-            endpoint, endpoint.replace("channel: inbox", speaks)
+            endpoint, endpoint.replace("channel: inbox", speaks).replace("update, ", "")
         )
         key = FileKeyRing.load(self.settings.ring_path).token_keys[-1]
 

@@ -29,6 +29,7 @@ from tests.acceptance.place import (
     referral,
     taken,
 )
+from tests.acceptance.test_attachments import naming, uploaded
 from tests.acceptance.test_fhir_errors import outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,12 +54,15 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("GET", "/referrals/{}"): (Scope.REFERRALS_READ, "referral"),
     ("POST", "/referrals/{}/{}"): (Scope.REFERRALS_WRITE, "referral"),
     ("GET", "/messages/{}"): (Scope.MESSAGES_READ, "message"),
+    ("GET", "/messages/{}/status"): (Scope.MESSAGES_READ, "message"),
     ("GET", "/messages"): (Scope.MESSAGES_READ, ""),
     ("GET", "/overdue"): (Scope.MESSAGES_READ, ""),
     ("POST", "/messages/{}/telephone-calls"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/messages/{}/withdrawal"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/messages/{}/closure"): (Scope.MESSAGES_WRITE, "message"),
     ("POST", "/FHIR/R4/$process-message"): (Scope.BARS, ""),
+    ("POST", "/attachments"): (Scope.ATTACHMENTS_WRITE, ""),
+    ("GET", "/attachments/{}"): (Scope.ATTACHMENTS_READ, "attachment"),
     ("GET", "/organisations/{}"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/pathways"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/pathways/{}"): (Scope.DIRECTORY_READ, ""),
@@ -68,6 +72,7 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("GET", "/FHIR/R4/ServiceRequest/{}/_history"): (Scope.FHIR_READ, "resource"),
     ("GET", "/FHIR/R4/ServiceRequest/{}/_history/{}"): (Scope.FHIR_READ, "resource"),
     ("POST", "/FHIR/R4/ServiceRequest"): (Scope.FHIR_WRITE, ""),
+    ("PUT", "/FHIR/R4/Task/{}"): (Scope.FHIR_WRITE, "referral"),
     ("POST", "/FHIR/R4"): (Scope.FHIR_WRITE, ""),
     ("GET", "/FHIR/R4/Patient/{}"): (Scope.FHIR_READ, "resource"),
     ("POST", "/pharmacy/consultations"): (submit_scope("pharmacy"), ""),
@@ -206,7 +211,9 @@ async def objects(place: Place) -> dict[str, list[str]]:
     """Return the ids of real objects of every kind, with nothing to do with any stranger."""
     pharmacy, optometrist = place.of("FPH01"), place.of("TPX01")
     sent = await pharmacy.submit(reading(196, 124))
-    (referred,) = (await optometrist.submit(referral("raised-pressure")))["messages"]
+    image = await uploaded(optometrist)
+    sight_test = referral("raised-pressure", attachments=naming(image))
+    (referred,) = (await optometrist.submit(sight_test))["messages"]
     practice, hospital = place.of("G99001"), place.of("RXX01")
     task = first(sent, "referral")
     rows = [
@@ -226,6 +233,7 @@ async def objects(place: Place) -> dict[str, list[str]]:
         "resource": [row.id for row in indexed],
         "delivery": [row["id"] for row in rows],
         "referral": subjects,
+        "attachment": [image["id"]],
         "message": messages + subjects,  # a correction may name the referral too
     }
 
@@ -254,7 +262,7 @@ async def test_one_kind_of_id_is_not_another(place: Place) -> None:
     owner = place.of("FPH01")
     for method, path in OBJECTS:
         _, kind = NEEDS[method, path]
-        for other in {"delivery", "referral", "message", "resource"} - {kind}:
+        for other in {"delivery", "referral", "message", "resource", "attachment"} - {kind}:
             for identity in set(found[other]) - set(found[kind]):
                 if "pharmacy" in path or "optometry" in path:
                     continue

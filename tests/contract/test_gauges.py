@@ -14,7 +14,7 @@ from tests.samples import a_delivery, record, recorded
 
 def test_an_empty_store_has_nothing_to_show(store: Store, clock: SettableClock) -> None:
     found = store.read_now(lambda connection: gauges.read(connection, clock.now(), [GROUP]))
-    assert found == gauges.Gauges({GROUP: gauges.Behind(0, 0.0)}, {}, {}, {}, {})
+    assert found == gauges.Gauges({GROUP: gauges.Behind(0, 0.0)}, {}, {}, {}, {}, {})
 
 
 def test_ages_are_of_the_longest_due_and_counts_are_of_what_is_not_done(

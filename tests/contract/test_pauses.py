@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from broker import pausing
 from broker.errors import NotFound
@@ -130,15 +130,6 @@ def test_a_place_that_is_not_paused_is_not_resumed(store: Store) -> None:
     pause(store, HERE)
     with pytest.raises(NotFound, match="EYES is not paused"):
         store.write_now(lambda tx: pausing.resume(tx, SERVICE, OPERATOR))
-
-
-def test_a_schema_that_has_no_pauses_yet_is_claimed_from_all_the_same(
-    store: Store, clock: SettableClock
-) -> None:
-    delivery = due(store, clock, HERE)
-    store.write_now(lambda tx: tx.execute(text("DROP TABLE pause")))
-    assert claim(store) == [delivery]
-    assert store.read_now(pausing.listing) == []
 
 
 @pytest.mark.postgres

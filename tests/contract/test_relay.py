@@ -8,7 +8,6 @@ import pytest
 from joserfc import jwe
 from joserfc.jwk import OctKey
 from sqlalchemy import delete, select, update
-from structlog.testing import capture_logs
 
 from broker import log_memory
 from broker.answers import Answers
@@ -223,36 +222,6 @@ async def test_where_the_database_is_away_a_relay_still_ends(store: Store) -> No
         raise Unavailable("away")
 
     store.write = away  # type: ignore[method-assign,assignment]
-    await relay.close()
-    assert kafka.closed
-
-
-async def test_on_the_schema_before_leases_a_relay_waits_and_says_so_once(
-    database: Database,
-) -> None:
-    store = database.open()
-    with store.writer.begin() as connection:
-        t.lease.drop(connection)
-    relay, kafka = relay_of(store)
-    accept(store)
-    with capture_logs() as lines:
-        for _ in range(3):
-            assert await relay.run_once() == 0
-            relay._asks_at = 0.0  # some seconds later
-    assert [line["event"] for line in lines] == ["relay.waits-for-migration"]
-    assert "referral-broker migrate" in lines[0]["cause"]
-    with store.writer.begin() as connection:
-        t.lease.create(connection)
-    assert await relay.run_once() == 1
-    assert len(kafka.log.records) == 1
-
-
-async def test_a_relay_ends_on_the_schema_before_leases_too(database: Database) -> None:
-    store = database.open()
-    with store.writer.begin() as connection:
-        t.lease.drop(connection)
-    relay, kafka = relay_of(store)
-    await relay.run_once()
     await relay.close()
     assert kafka.closed
 

@@ -24,6 +24,7 @@ from sandbox.world import INBOX_PRACTICE, WEBHOOK_PRACTICE, World
 from tests.databases import take_back
 from tests.faults import judged
 
+IMAGE: Final = b"\xff\xd8\xff\xe0" + bytes(200_000)
 LONG_AGO: Final = "2026-01-05T10:00:00+00:00"
 DIES_WITHIN: Final = 60.0
 PAUSE: Final = 1.0
@@ -36,12 +37,13 @@ Sending = Coroutine[Any, Any, Reply]
 
 def everything(world: World) -> list[Sending]:
     """Updates to each practice, one of them withdrawn and one corrected, a referral that is
-    accepted and completed, and same-day tasks whose deadlines have passed."""
+    accepted and completed, one with an image, and same-day tasks whose deadlines have passed."""
     return [
         *to_inbox(world),
         *(one for _ in range(3) for one in to_webhook(world)),
         *to_hospital(world),
         *(one for _ in range(2) for one in overdue(world)),
+        illustrated(world),
         withdrawn(world),
         corrected(world),
     ]
@@ -67,6 +69,17 @@ def to_hospital(world: World) -> list[Sending]:
 def overdue(world: World) -> list[Sending]:
     """A task for the same day, of a day long past: its deadlines are raised at once."""
     return [world.pharmacy.submit(world.pharmacy.crisis(clinical_time=LONG_AGO))]
+
+
+async def illustrated(world: World) -> Reply:
+    """A referral with an image, which is uploaded first."""
+    sent = await world.optometrist.client.call("POST", "/attachments", IMAGE, key=uuid7())
+    assert sent.status == 201, sent.json
+    named = {name: sent.json[name] for name in ("id", "sha256")}
+    body = world.optometrist.referral(
+        practice=WEBHOOK_PRACTICE, attachments=[{**named, "title": "Fundus, right eye"}]
+    )
+    return await world.optometrist.submit(body)
 
 
 async def withdrawn(world: World) -> Reply:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from broker import log_memory, restoring
 from broker.events import DELIVERY_RECEIVED, REFERRAL_MOVED, Event, uuid7
@@ -18,7 +18,6 @@ from broker.relay import Relay
 from broker.store import deliveries, ledger, pauses, restorations, schema, trail
 from broker.store import tables as t
 from broker.store.restorations import STEP
-from tests.databases import Database
 from tests.samples import AT
 from tests.shell import PRACTICE, Place, consultation
 
@@ -306,14 +305,6 @@ def test_reconciling_is_audited_with_what_was_asked(marked: Place) -> None:
     (entry,) = audited(marked, "restore.reconciled")
     assert entry.facts["kafka"] == "not read"
     assert entry.facts["unsent"] == "1"
-
-
-def test_a_schema_of_the_release_before_cannot_be_marked_and_says_so(database: Database) -> None:
-    store = database.open()
-    for table in ("pause", "restoration"):
-        store.write_now(lambda tx, name=table: tx.execute(text(f"DROP TABLE {name}")))  # type: ignore[misc]
-    with pytest.raises(schema.WrongSchema, match="referral-broker migrate"):
-        store.write_now(lambda tx: restoring.begin(tx, ME))
 
 
 def a_record(kind: str, subject: str, sequence: int) -> Record:

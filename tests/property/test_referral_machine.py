@@ -40,7 +40,7 @@ class Referral(RuleBasedStateMachine):
             assert not offered
             assert "Allowed now: " in refused.detail
             return False
-        assert offered == move.is_open
+        assert offered
         self.history.append((move.name, self.state, after))
         if after is not self.state:
             self.before, self.moved_by, self.moved_at = self.state, organisation, self.now
@@ -84,19 +84,23 @@ class Referral(RuleBasedStateMachine):
         repeated = self.attempt(move, relation, organisation)
         # Only moves that leave the state as it is can be made twice running: nothing toggles.
         assert self.state is state or not repeated
-        assert not repeated or move.name in {"amend", "book"}
+        assert not repeated or move.name in {"amend", "book", "upgrade", "downgrade"}
 
     @invariant()
     def what_is_over_was_left_only_by_reinstating_on_the_same_day(self) -> None:
         for name, source, _ in self.history:
-            assert source not in TERMINAL or name == "reinstate"
+            assert source not in TERMINAL or (source, name) in {
+                *((State.REJECTED, name) for name in ("reinstate", "resolve")),
+                *((State.EXPIRED, name) for name in ("complete", "resolve")),
+            }
 
     @invariant()
     def nothing_was_decided_before_it_was_received(self) -> None:
         seen = {State.REQUESTED}
         for _, source, after in self.history:
             assert source in seen
-            if STAGES[after].taken_on or after is State.REJECTED:
+            # A consultation that names a referral is itself the proof that it was received.
+            if (STAGES[after].taken_on and source is not State.EXPIRED) or after is State.REJECTED:
                 assert State.RECEIVED in seen
             seen.add(after)
 

@@ -33,14 +33,17 @@ CELLS: dict[Action, tuple[str, set[Relation], set[Relation]]] = {
     Action.RECORD_CALL: ("messages:write", SENDER, SENDER),
     Action.TRACK: ("messages:read", PARTIES | DELIVERED, PARTIES),
     Action.COLLECT: ("inbox:read", DELIVERED, DELIVERED),
+    Action.FETCH: ("attachments:read", DELIVERED, DELIVERED),
     Action.GIVE_RECEIPT: ("inbox:write", DELIVERED, DELIVERED),
     Action.ACKNOWLEDGE: ("inbox:write", {R.ACTING, R.COPY}, {R.ACTING, R.COPY}),
     Action.READ_REFERRAL: ("referrals:read", PARTIES | DELIVERED, PARTIES),
     Action.MOVE_REFERRAL: ("referrals:write", PARTIES, PARTIES),
+    Action.UPDATE_TASK: ("fhir:write", PARTIES, PARTIES),
     Action.READ_RESOURCE: ("fhir:read", PARTIES | DELIVERED, PARTIES),
 }
 OWN = {
     Action.SUBMIT: "pharmacy:submit",
+    Action.UPLOAD: "attachments:write",
     Action.LIST_MESSAGES: "messages:read",
     Action.LIST_OVERDUE: "messages:read",
     Action.LIST_INBOX: "inbox:read",

@@ -17,8 +17,8 @@ from tests.reference import validator
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    *("end-to-end", "faults", "flatness", "intake", "power", "process-message", "recovery"),
-    *("relay", "search", "serial-point", "soak", "sweep", "validation"),
+    *("end-to-end", "faults", "flatness", "intake", "mixed", "power", "process-message"),
+    *("recovery", "relay", "search", "serial-point", "soak", "sweep", "validation"),
 ]
 QUICK = {
     "intake": ("--rounds", "1", "--seconds", "1", "--warm-up", "0.2", "--samples", "5"),
@@ -28,6 +28,7 @@ QUICK = {
         *("--messages", "300", "--rounds", "1"),
         *("--rate", "10", "--seconds", "1", "--warm-up", "0.5"),
     ),
+    "mixed": ("--rate", "5", "--seconds", "2", "--warm-up", "0.5", "--pairs", "1"),
     "recovery": ("--undelivered", "10"),
     "relay": ("--events", "20", "--rounds", "1"),
     "serial-point": ("--rounds", "1", "--seconds", "0.5"),
@@ -176,6 +177,13 @@ def test_a_benchmark_ends_with_its_figure_and_leaves_behind_what_it_was_made_of(
     elif name == "soak":
         assert raw["posted"] > 20
         assert all(mib > 50 for _, mib in raw["resident_mib"])
+    elif name == "mixed":
+        (pair,) = raw["pairs"]
+        for run in pair.values():
+            assert run["destinations"] >= 20
+            assert run["counted"] > 0 and set(run["others_ms"]) == SPREAD
+        ratio = pair["unwell"]["others_ms"]["p99"] / pair["well"]["others_ms"]["p99"]
+        assert result["figure"] == pytest.approx(ratio, abs=0.001)
     elif name == "power":
         assert result["figure"] == len(raw["wrong"]) == 0
         assert raw["cuts"] > raw["boundaries"] > 4

@@ -17,7 +17,6 @@ from fhir_profiles.blocks import (
     Fault,
     Finding,
     Observation,
-    Optometrist,
     Organisation,
     Pharmacist,
     TracedPatient,
@@ -396,7 +395,6 @@ def test_clinicians_and_organisations_are_canonical() -> None:
     assert places(Pharmacist, {"name": NAME, "gphc_number": "12"}) == [
         ("gphc_number", "gphc-number-invalid")
     ]
-    assert read(Optometrist, {"name": NAME, "goc_number": "0112345"}).goc_number == "01-12345"
 
 
 # -- observations --------------------------------------------------------------------------------

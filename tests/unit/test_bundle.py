@@ -305,6 +305,16 @@ def test_the_index_has_one_row_per_entry_with_codes_only() -> None:
     assert "kafor" not in repr(rows)
 
 
+def test_the_index_takes_the_first_of_a_documents_authors_for_who_wrote_it() -> None:
+    by = {"identifier": {"system": codes.ODS, "value": "FPH01"}}
+    for authors, known in (([by, by], "FPH01"), ([], "")):
+        held = {"resourceType": "DocumentReference", "status": "current", "author": authors}
+        url = "urn:uuid:01932f6e-5b1c-7d2e-9f3a-4b5c6d7e8f90"
+        entry = [{"fullUrl": url, "resource": held}]
+        content = {"resourceType": "Bundle", "type": "message", "entry": entry}
+        assert [row.requester for row in bundle.index(content, MESSAGE)] == [known]
+
+
 def test_the_index_follows_a_requester_through_its_role_to_the_organisation() -> None:
     entries = Entries(MESSAGE)
     site = entries.add("site", resources.organization("FPH01"))

@@ -97,7 +97,7 @@ def test_a_practice_hears_of_outcomes_and_not_of_what_lies_between() -> None:
     hears = {move for move, parties in CATALOGUE.defaults.told.items() if "practice" in parties}
     assert hears == {
         *("reject", "complete", "cancel", "reinstate", "did-not-attend", "no-contact"),
-        *("decline", "deceased", "expire"),
+        *("diagnosed", "decline", "deceased", "expire"),
     }
 
 
@@ -113,6 +113,14 @@ def broken() -> list[Any]:
         pytest.param({**whole, "colour": "red"}, "colour", id="an unknown field"),
         pytest.param({**whole, "senders": ["dentist"]}, "senders", id="an unknown pillar"),
         pytest.param({**whole, "senders": []}, "senders", id="no sender"),
+        pytest.param(
+            {**whole, "local-senders": ["optometry"], "senders": ["dentistry"]},
+            "no sender",
+            id="a local sender that is none",
+        ),
+        pytest.param(
+            {**whole, "window": {"working-days": 3}}, "looked back", id="a window of working days"
+        ),
         pytest.param({**whole, "urgency": "soon"}, "urgency", id="an unknown level"),
         pytest.param({**whole, "source": ""}, "source", id="no source"),
         pytest.param({**whole, "version": "1"}, "version", id="a version that is none"),
@@ -160,3 +168,12 @@ def test_no_name_of_a_pathway_stands_in_the_broker() -> None:
     names = re.compile(rf"\b({'|'.join(map(re.escape, CATALOGUE.entries))})\b")
     for path in sorted((ROOT / "broker").rglob("*.py")):
         assert not names.search(path.read_text()), path
+
+
+def test_a_pathway_has_its_own_window_else_that_of_all_and_a_topic_of_updates_has_none() -> None:
+    known = catalogue()
+    own = known.window("urgent-medicine-supply")
+    assert own is not None and own != known.defaults.window
+    assert known.window("podiatry") == known.window("a5t1") == known.defaults.window
+    assert known.window("") is None
+    assert known.window(next(iter(codes.system("update-topic").displays))) is None

@@ -159,11 +159,20 @@ def test_no_part_starts_before_ring_schema_and_topics_are_there() -> None:
 def test_every_part_has_the_same_ring_and_says_whether_it_is_ready() -> None:
     for name in of_profile("full") & OURS.keys():
         one = SERVICES[name]
-        assert [volume["source"] for volume in one["volumes"]] == ["keys"]
+        answers = name in {"api-1", "api-2"}
+        sources = [volume["source"] for volume in one["volumes"]]
+        assert sources == (["keys", "api"] if answers else ["keys"])
         assert one["environment"] == SERVICES["api-1"]["environment"]
         assert one["read_only"] is True and one["cap_drop"] == ["ALL"]
         if name != "set-up":
             assert ":9090/health/ready" in one["healthcheck"]["test"][-1]
+
+
+def test_whichever_process_took_an_attachment_the_others_have_it() -> None:
+    for name in ("api-1", "api-2"):
+        mounted = {volume["target"]: volume["source"] for volume in SERVICES[name]["volumes"]}
+        assert mounted[SERVICES[name]["environment"]["BROKER_DATA_DIR"]] == "api"
+    assert "api" in COMPOSE["volumes"]
 
 
 def test_kafka_keeps_what_it_acknowledged_though_a_node_is_lost() -> None:

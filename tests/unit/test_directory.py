@@ -58,7 +58,7 @@ def test_the_example_holds_every_party_of_the_demo() -> None:
 def test_each_place_of_the_example_takes_what_its_part_in_the_demo_needs() -> None:
     takes = {str(d): set(c.takes) for d, c in DIRECTORY.connections.items()}
     everything = {Kind.UPDATE, Kind.REFERRAL, Kind.NOTICE}
-    assert takes["FPH01"] == takes["TPX01"] == {Kind.NOTICE}
+    assert takes["FPH01"] == takes["TPX01"] == {Kind.UPDATE, Kind.NOTICE}  # outcomes too
     assert takes["G99001"] == takes["G99002"] == everything
     assert takes["G99003"] == {Kind.UPDATE}
     assert takes["RXX01/RXX01-SPA"] == {Kind.REFERRAL, Kind.NOTICE}

@@ -104,7 +104,7 @@ def test_the_senders_urgency_is_never_lowered_and_the_tables_always_counts(
 ) -> None:
     judgement = of(sender, code)
     table = eye.row(code).urgency
-    assert judgement.sender == sender
+    assert judgement.asked == sender
     assert judgement.table == table
     assert judgement.urgency in {sender, table}
     assert at_least_as_urgent(judgement.urgency, sender)
@@ -154,9 +154,9 @@ def test_a_pressure_still_raises_a_condition_that_has_no_row() -> None:
 
 
 def test_emergency_department_words_come_only_from_the_data() -> None:
-    assert of("stat", "orbital-cellulitis").emergency_department
-    assert not of("stat", "retinal-detachment").emergency_department
-    assert not of("stat", "cataract").emergency_department
+    assert of("stat", "orbital-cellulitis").emergency
+    assert not of("stat", "retinal-detachment").emergency
+    assert not of("stat", "cataract").emergency
 
 
 # -- receivers -----------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adapters.optometry import ADAPTER
-from adapters.optometry.request import OptometryReferral
+from adapters.pillars.optometry.door import REFERRALS as ADAPTER
+from adapters.pillars.optometry.door import OptometryReferral
+from adapters.pillars.optometry.sight_test import SightTestReferral
 from broker.errors import Problem
 from broker.events import Destination, Kind, Priority, Role, SubjectKind
-from broker.ports import Adapter, Context, Needs, Party
+from broker.ports import Adapter, Attached, Context, Needs, Party
 from fhir_profiles import codes, strict_json
 from fhir_profiles.blocks import Fault, to_problems
+from fhir_profiles.pathways.catalogue import catalogue
 from tests.made import errors
 
 NOW = datetime(2026, 10, 1, 16, 0, tzinfo=UTC)
@@ -49,6 +51,12 @@ def read(raw: Mapping[str, Any], now: datetime = NOW) -> OptometryReferral:
     return request
 
 
+def sight_test(raw: Mapping[str, Any]) -> SightTestReferral:
+    said = read(raw).root
+    assert isinstance(said, SightTestReferral)
+    return said
+
+
 def refused(raw: Mapping[str, Any], now: datetime = NOW) -> list[Fault]:
     with pytest.raises(ValidationError) as error:
         read(raw, now)
@@ -77,6 +85,12 @@ def context(
         correlation_id="01999f6e-6c00-7000-8000-000000000002",
         now=NOW,
         warnings=needed(raw).warnings,
+        attachments={
+            one["id"]: Attached(
+                one["id"], one["sha256"], "image/png", 70, f"https://broker.example/{one['id']}"
+            )
+            for one in raw.get("attachments", ())
+        },
     )
 
 
@@ -146,17 +160,17 @@ def test_it_is_an_adapter() -> None:
     adapter: Adapter = ADAPTER
     assert (adapter.name, adapter.accepts) == ("optometry", OptometryReferral)
     assert adapter.door == "/optometry/referrals"
-    assert adapter.examples.keys() == EXAMPLES.keys()
+    assert list(adapter.examples)[: len(EXAMPLES)] == list(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_is_taken_unmodified(example: str) -> None:
-    assert read(body(example)).reference == EXAMPLES[example]["reference"]
+    assert sight_test(body(example)).reference == EXAMPLES[example]["reference"]
 
 
 def test_the_openapi_page_describes_every_field() -> None:
     schema = OptometryReferral.model_json_schema()
-    for block in [schema, *schema["$defs"].values()]:
+    for block in schema["$defs"].values():
         for name, field in block["properties"].items():
             assert "description" in field or "$ref" in field, name
 
@@ -183,7 +197,7 @@ def test_with_an_nhs_number_address_and_telephone_are_not_needed() -> None:
     raw = body()
     for name in ("sex", "address", "telephone"):
         del raw["patient"][name]
-    assert read(raw).patient.nhs_number == "9990000018"
+    assert sight_test(raw).patient.nhs_number == "9990000018"
 
 
 def test_everything_that_is_wrong_is_told_at_once_each_with_its_own_field() -> None:
@@ -577,8 +591,9 @@ CODED = {
     *{"right", "left", "both", "telephone"},
     *{"goldmann", "perkins", "rebound", "non-contact", "other"},
 }
-# What the directory knows better than the sender.
-BETTER_KNOWN = {"0113 496 0200", "Hilltop Surgery", "G99002"}
+IMAGE = "01932f6e-5b1c-7d2e-9f3a-4b5c6d7e8f90"
+# What the directory knows better than the sender, and what is said as an address.
+BETTER_KNOWN = {"0113 496 0200", "Hilltop Surgery", "G99002", IMAGE}
 
 
 def lost(raw: Mapping[str, Any]) -> set[str]:
@@ -639,6 +654,15 @@ def everything() -> dict[str, Any]:
         allergies=[{"substance": {"text": "Latex", "code": "276433004"}, "reaction": "Itching"}],
         information_for_patient="Wash your hands.",
         additional_information="Prefers mornings.",
+        attachments=[
+            {
+                "id": IMAGE,
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "title": "OCT, right macula",
+                "dated": "2026-09-30",
+                "shows": "Fluid at the fovea",
+            }
+        ],
     )
     raw["patient"] |= {
         "needs": ["Level access"],
@@ -656,7 +680,7 @@ def everything() -> dict[str, Any]:
 
 def test_a_referral_with_every_field_filled_loses_nothing_and_no_digit() -> None:
     raw = everything()
-    assert read(raw).model_fields_set == set(OptometryReferral.model_fields)
+    assert sight_test(raw).model_fields_set == set(SightTestReferral.model_fields)
     assert lost(raw) == set()
     assert errors(content(raw)) == []
 
@@ -916,3 +940,80 @@ def test_what_is_asked_of_the_gp_and_who_chose_the_provider_are_on_the_message()
     assert action["valueCodeableConcept"]["coding"][0]["code"] == "information-only"
     [provider] = message.extension("provider")
     assert parts(provider) == {"ods": "RXX01", "service": "RXX01-SPA", "chosen-by-patient": True}
+
+
+def test_that_there_are_no_medicines_and_no_allergies_is_said_where_the_sender_says_so() -> None:
+    # An empty list says that there are none; a field that is left out says nothing.
+    said = Message(body(medicines=[], allergies=[]))
+    for item in ("medicines", "allergies"):
+        assert said.seen(item)["valueCodeableConcept"]["text"] == "None known"
+    silent = Message(body(medicines=None, allergies=None))
+    found = {it["code"]["coding"][0]["code"] for it in silent.all("Observation")}
+    assert not found & {"medicines", "allergies"}
+
+
+# -- what is not of the eyes ---------------------------------------------------------------------
+
+
+def pathway(name: str = "stop-smoking", **changes: Any) -> dict[str, Any]:
+    made: dict[str, Any] = copy.deepcopy(dict(ADAPTER.examples[name]))
+    made["assessed_at"] = "2026-10-01T10:40:00+01:00"
+    return {field: said for field, said in (made | changes).items() if said is not None}
+
+
+def test_a_body_that_names_a_pathway_is_in_the_form_of_all_pillars() -> None:
+    raw = pathway()
+    [want] = needed(raw).wants
+    assert (want.pathway, want.reason_code) == ("stop-smoking", "wants-to-stop-smoking")
+    assert want.seeks[0].receiver_type == "stop-smoking"
+    message = Message(raw)
+    [asked] = message.all("ServiceRequest")
+    assert asked["code"]["coding"][0]["code"] == "stop-smoking"
+    [source] = message.extension("Extension-UKCore-SourceOfServiceRequest")
+    assert source["valueCodeableConcept"]["coding"][0]["code"] == "185368000"
+    types = [one["type"] for one in message.all("Organization") if "type" in one]
+    assert [it[0]["coding"][0]["code"] for it in types] == ["310105000"]
+
+
+def test_what_is_wrong_with_it_is_told_in_the_words_of_its_own_form() -> None:
+    raw = pathway(consent=None, colour="blue", reason={"code": "bored"})
+    raw["clinician"]["goc_number"] = "1"
+    found = {(fault.field, fault.code): fault.todo for fault in refused(raw)}
+    assert found.keys() == {
+        ("consent", "missing"),
+        ("colour", "unknown-field"),
+        ("reason.code", "not-in-list"),
+        ("clinician.goc_number", "goc-number-invalid"),
+    }
+    assert "agrees to be referred" in found["consent", "missing"]
+    near = refused(body(dilatd=True, dilated=None))
+    assert [(it.field, it.todo) for it in near] == [("dilatd", "Did you mean `dilated`?")]
+
+
+def test_the_eyes_are_referred_with_a_sight_test_and_not_as_a_pathway() -> None:
+    [fault] = [it for it in refused(pathway(pathway="cataract")) if it.field == "pathway"]
+    assert fault.code == "sight-test-needed"
+    assert "`condition`" in fault.todo
+    of_eyes = {one.id for one in catalogue().entries.values() if one.group == "eye"}
+    assert not of_eyes & set(list(ADAPTER.examples)[len(EXAMPLES) :])
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("minor-illness", "not-a-sender"), ("nonsense", "unknown-pathway")]
+)
+def test_a_pathway_that_optometrists_do_not_send_is_refused(name: str, code: str) -> None:
+    found = {(it.field, it.code) for it in refused(pathway(pathway=name))}
+    assert ("pathway", code) in found
+
+
+def test_a_refused_body_on_a_pathway_is_judged_by_its_pathway() -> None:
+    raw = pathway("same-day-emergency-care")
+    seek = ADAPTER.sought(raw)
+    assert seek is not None
+    assert (seek.receiver_type, seek.field) == ("same-day-emergency-care", "reason.code")
+    assert (ADAPTER.danger(raw) or "").startswith("Telephone the same-day")
+    refuses = ADAPTER.withheld(raw | {"consent": False})
+    assert refuses is not None and refuses.organisation == "TPX01"
+    assert refuses.read_first[0].startswith("Nobody has been told.")
+    of_eyes = ADAPTER.sought(body())
+    assert of_eyes is not None and of_eyes.field == "condition"

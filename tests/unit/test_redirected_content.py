@@ -11,6 +11,7 @@ from fhir_profiles.message import Site
 from tests import made
 
 NEW = "0199a000-0000-7000-8000-00000000000b"
+PRIORITY = "urgent"
 SAID = "Redirected by Northfield Hospital (RXX01): No surgeon until March."
 REFERRALS = [name for name in made.contents() if name.endswith("-referral")]
 
@@ -34,6 +35,7 @@ def sent_on(before: bytes, ods: str = "RYY01") -> tuple[bytes, str]:
         message=NEW,
         performer=Site(ods, "Southmoor Hospital"),
         performer_type="hospital's single point of access",
+        priority=PRIORITY,
         said=SAID,
     )
     return found.body, found.focus
@@ -76,11 +78,12 @@ def test_it_is_as_its_profile_says(before: bytes) -> None:
 def test_nothing_that_was_said_is_lost_or_changed(before: bytes) -> None:
     content, focus = sent_on(before)
     old_focus = next(one for one in entries(before) if b'"ServiceRequest"' in one.resource).full_url
-    kept = {"id", "performer", "performerType", "note", "identifier"}
+    kept = {"id", "performer", "performerType", "note", "identifier", "priority"}
     was, now = request_of(before, old_focus), request_of(content, focus)
     for name in was.keys() - kept:
         assert list(texts(was[name])) == list(texts(now[name])), name
     assert now["note"][:-1] == was.get("note", [])
+    assert now["priority"] == PRIORITY
     others = [
         [
             list(texts(strict_json.loads(one.resource)))
@@ -91,6 +94,17 @@ def test_nothing_that_was_said_is_lost_or_changed(before: bytes) -> None:
     ]
     gone = [one for one in others[0] if one not in others[1]]
     assert all("'Organization'" in one for one in gone)  # whom it is no longer asked of
+
+
+def test_what_its_receiver_takes_it_for_stands_in_it_and_nothing_else_changes(
+    before: bytes,
+) -> None:
+    (focus,) = (one.full_url for one in entries(before) if b'"ServiceRequest"' in one.resource)
+    content = redirection.taken_as(before, focus, PRIORITY)
+    assert made.errors(content, "referral-content") == []
+    assert request_of(content, focus) == request_of(before, focus) | {"priority": PRIORITY}
+    others = [[one for one in entries(body) if one.full_url != focus] for body in (before, content)]
+    assert others[0] == others[1]
 
 
 def test_every_resource_has_an_id_of_its_own_message_and_what_refers_to_it_follows(

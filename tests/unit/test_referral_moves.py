@@ -1,10 +1,11 @@
 """The referral's state machine, row by row."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broker.errors import Conflict
+from broker.errors import Conflict, Refused
 from broker.move_content import MAX_TEXT, REJECTION_REASONS, check
 from broker.referral import (
     MOVES,
@@ -18,9 +19,11 @@ from broker.referral import (
     allowed,
     apply,
     as_table,
+    check_diagnosis,
     needs_receivers_eye,
     told,
 )
+from fhir_profiles import codes
 
 NOW = datetime(2026, 11, 23, 15, 0, tzinfo=UTC)
 PLAIN = Context(now=NOW, organisation="RXX01", pathway="cataract")
@@ -62,17 +65,23 @@ def test_the_terminal_states_are_those_that_nobody_can_still_see_through() -> No
         State.DECLINED_BY_PATIENT,
         State.DECEASED,
         State.EXPIRED,
+        State.RESOLVED,
     }
 
 
-def test_from_a_terminal_state_only_reinstate_leads_on() -> None:
+def test_from_a_terminal_state_leads_only_what_nobody_took_on() -> None:
     leaving = {
         (state, move.name)
         for move in MOVES.values()
         for state in move.sources
         if STAGES[state].is_terminal
     }
-    assert leaving == {(State.REJECTED, "reinstate")}
+    assert leaving == {
+        (State.REJECTED, "reinstate"),
+        (State.REJECTED, "resolve"),
+        (State.EXPIRED, "resolve"),
+        (State.EXPIRED, "complete"),
+    }
 
 
 def test_every_state_can_be_reached_and_every_open_one_can_be_left() -> None:
@@ -91,8 +100,7 @@ def test_a_rejected_referral_waits_for_its_sender() -> None:
 
 
 def test_the_doors_open_now_are_exactly_these() -> None:
-    shut = {m.name for m in MOVES.values() if not m.is_open}
-    assert shut == {"expire"}
+    assert MOVES["expire"].door is Door.TIME
     assert MOVES["receive"].door is Door.RECEIPT
     assert MOVES["amend"].door is Door.CORRECTION
     assert sum(move.door is Door.MOVE for move in MOVES.values()) == len(MOVES) - 3
@@ -116,18 +124,19 @@ def test_a_decision_before_the_receipt_is_refused_and_told_what_comes_first() ->
 
 def test_a_received_referral_may_be_accepted_or_rejected_by_its_receiver_only() -> None:
     assert names(State.RECEIVED, Relation.ACTING) == [
-        *("accept", "reject", "request-information", "redirect", "no-contact"),
-        *SAID_BY_EITHER,
+        *("accept", "reject", "request-information", "redirect", "upgrade", "downgrade"),
+        *("no-contact", *SAID_BY_EITHER),
     ]
     assert names(State.RECEIVED, Relation.SENDER) == ["cancel", "amend", *SAID_BY_EITHER]
-    for nobody in (Relation.COPY, Relation.NOTICE, Relation.NONE, Relation.BROKER):
+    for nobody in (Relation.COPY, Relation.NOTICE, Relation.NONE):
         assert names(State.RECEIVED, nobody) == []
+    assert names(State.RECEIVED, Relation.BROKER) == ["expire"]
 
 
 def test_accepted_may_still_become_rejected_or_be_completed() -> None:
     assert names(State.ACCEPTED, Relation.ACTING) == [
-        *("reject", "complete", "redirect", "book", "start", "no-contact"),
-        *SAID_BY_EITHER,
+        *("reject", "complete", "redirect", "upgrade", "downgrade", "book", "start"),
+        *("no-contact", *SAID_BY_EITHER),
     ]
     assert apply(State.ACCEPTED, MOVES["reject"], Relation.ACTING, PLAIN) is State.REJECTED
 
@@ -236,6 +245,55 @@ def test_what_no_pathway_says_the_services_of_cannot_be_sent_on() -> None:
     assert "redirect" not in {m.name for m in allowed(State.RECEIVED, Relation.ACTING, unknown)}
 
 
+def test_a_sender_agrees_to_what_is_proposed_and_may_object_to_that_and_to_what_was_set() -> None:
+    proposed = replace(PLAIN, is_proposed=True)
+    lowered = replace(PLAIN, is_lowered=True)
+    for state in OPEN:
+        assert {"agree", "object"} & set(names(state, Relation.SENDER)) == set()
+        assert {"agree", "object"} <= set(names(state, Relation.SENDER, proposed))
+        assert {"agree", "object"} & set(names(state, Relation.SENDER, lowered)) == {"object"}
+        assert {"agree", "object"} & set(names(state, Relation.ACTING, proposed)) == set()
+    with pytest.raises(Conflict, match="No lower priority is proposed: agree is not possible"):
+        apply(State.RECEIVED, MOVES["agree"], Relation.SENDER, lowered)
+    with pytest.raises(Conflict, match="No lower priority is proposed or was set"):
+        apply(State.RECEIVED, MOVES["object"], Relation.SENDER, PLAIN)
+
+
+@pytest.mark.parametrize("name", ["upgrade", "downgrade"])
+def test_a_priority_is_changed_before_the_patient_is_seen_and_by_the_receiver_only(
+    name: str,
+) -> None:
+    changeable = {state for state in State if name in names(state, Relation.ACTING)}
+    assert changeable == OPEN - {State.REQUESTED, State.REDIRECTED, State.IN_PROGRESS}
+    assert apply(State.BOOKED, MOVES[name], Relation.ACTING, PLAIN) is State.BOOKED
+    with pytest.raises(Conflict, match="Only the receiver may"):
+        apply(State.RECEIVED, MOVES[name], Relation.SENDER, PLAIN)
+
+
+def test_a_diagnosis_is_said_of_a_suspected_cancer_only() -> None:
+    suspected = replace(PLAIN, pathway="suspected-oral-cancer")
+    assert "diagnosed" in names(State.IN_PROGRESS, Relation.ACTING, suspected)
+    assert "diagnosed" not in names(State.IN_PROGRESS, Relation.ACTING)
+    with pytest.raises(Conflict, match="not referred as a suspected cancer"):
+        apply(State.ACCEPTED, MOVES["diagnosed"], Relation.ACTING, PLAIN)
+
+
+def test_a_suspected_cancer_ends_only_with_what_the_patient_was_told() -> None:
+    complete, suspected = MOVES["complete"], replace(PLAIN, pathway="urgent-suspected-cancer")
+    check_diagnosis(complete, {"outcome": "x", "diagnosis": "cancer-excluded"}, suspected)
+    check_diagnosis(complete, {"outcome": "x"}, replace(suspected, is_diagnosed=True))
+    check_diagnosis(complete, {"outcome": "x"}, PLAIN)
+    check_diagnosis(MOVES["reject"], {"reason": "other", "advice": "x"}, suspected)
+    for content, context, code in (
+        ({"outcome": "x"}, suspected, "missing"),
+        ({"outcome": "x", "diagnosis": "cancer-excluded"}, PLAIN, "not-suspected"),
+    ):
+        with pytest.raises(Refused) as caught:
+            check_diagnosis(complete, content, context)
+        (problem,) = caught.value.problems
+        assert (problem.field, problem.code) == ("diagnosis", code)
+
+
 def test_a_redirected_referral_waits_for_the_new_receivers_receipt() -> None:
     state = apply(State.ACCEPTED, MOVES["redirect"], Relation.ACTING, PLAIN)
     assert state is State.REDIRECTED
@@ -244,7 +302,7 @@ def test_a_redirected_referral_waits_for_the_new_receivers_receipt() -> None:
 
 def test_sender_and_practice_hear_of_every_outcome() -> None:
     for move in MOVES.values():
-        if move.to is not None and STAGES[move.to].is_terminal:
+        if move.name != "resolve" and move.to is not None and STAGES[move.to].is_terminal:
             hears = told(move, Relation.BROKER, "")
             assert Audience.PRACTICE in hears, move.name
             assert Audience.SENDER in hears or move.by == {Relation.SENDER}, move.name
@@ -290,6 +348,11 @@ def test_every_coded_reason_has_words_that_a_person_reads() -> None:
         for item in move.carries:
             assert item.words
             assert all((item.codes or {"": "-"}).values())
+
+
+def test_whatever_a_move_carries_has_a_name_in_fhir() -> None:
+    carried = {item.name for move in MOVES.values() for item in move.carries}
+    assert carried == set(codes.system("move-item").displays)
 
 
 def test_the_table_can_be_drawn_whole() -> None:

@@ -344,9 +344,16 @@ def test_whoever_acts_gets_no_copy_beside_it() -> None:
 
 
 def test_a_notice_goes_to_the_place_that_is_named_whatever_it_offers() -> None:
-    to_sender = Seek(Role.NOTICE, "", named=Destination("TPX01"))
-    assert go(to_sender, kind=Kind.NOTICE).routes[0].destination == Destination("TPX01")
+    to_sender = Seek(Role.NOTICE, "", named=Destination("X99012"))
+    assert go(to_sender, kind=Kind.NOTICE).routes[0].destination == Destination("X99012")
     assert go(to_sender, kind=Kind.UPDATE).warnings[0].code == "notice-does-not-take"
+
+
+def test_a_code_of_another_pillar_than_the_one_that_is_meant_gets_nothing() -> None:
+    carer = Seek(Role.COPY, "", named=Destination("TPX01"), pillar="dentistry")
+    routed = go(gp("G99001"), carer, kind=Kind.UPDATE)
+    assert [one.destination.ods for one in routed.routes] == ["G99001"]
+    assert [one.code for one in routed.warnings] == ["copy-another-pillar"]
 
 
 def test_an_endpoint_may_take_some_pathways_only() -> None:

@@ -230,6 +230,12 @@ def test_another_messages_key_opens_nothing() -> None:
         vault.open(other, vault.seal(one, b"body", BINDING), BINDING)
 
 
+def test_whatever_was_sealed_opens_however_long_it_is() -> None:
+    vault = a_vault()
+    key, body = vault.new_key("one"), os.urandom(8 * 1024 * 1024)
+    assert vault.open(key, vault.seal(key, body, BINDING), BINDING) == body
+
+
 def test_a_key_never_shows_itself() -> None:
     key = a_vault().new_key("one")
     assert key.raw.hex() not in repr(key)

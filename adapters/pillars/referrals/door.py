@@ -22,7 +22,6 @@ class Referrals:
         self.paths = FieldPaths(
             named="provider",
             practice="practice.ods",
-            sought="reason.code",
             deciding=(
                 *("pathway", "reason.code", "red_flags"),
                 *("provider", "practice.ods", "patient.address.postcode"),
@@ -34,8 +33,8 @@ class Referrals:
         """Return a complete body of each pathway that the pillar may send, by its id."""
         return complete(self.accepts)
 
-    def needs(self, request: Referral, _: datetime) -> Needs:
-        return needs.needs(request)
+    def needs(self, request: Referral, now: datetime) -> Needs:
+        return needs.needs(request, now)
 
     def translate(self, request: Referral, context: Context) -> Sequence[Draft]:
         return translate(request, context)

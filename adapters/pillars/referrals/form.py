@@ -6,26 +6,14 @@ parts that its pathways ask for. Which of them a referral must hold says the cat
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from adapters.pillars.who import Who
-from fhir_profiles import codes
-from fhir_profiles.blocks import (
-    URGENCIES,
-    Allergy,
-    AnyPatient,
-    Block,
-    Fault,
-    Finding,
-    Observation,
-    Provider,
-    TakenMedicine,
-    Urgency,
-    rule,
-)
+from adapters.pillars.referrals.request import Meant, Request
+from fhir_profiles import codes, glance
+from fhir_profiles.blocks import URGENCIES, Block, Fault, Finding, Observation, rule
 from fhir_profiles.pathways.catalogue import ITEMS, catalogue
 from fhir_profiles.pathways.entry import Entry
 from fhir_profiles.pathways.judgement import Judgement, judge
@@ -68,50 +56,26 @@ def may_act(practice: str | None, sender: str | None, provider: str | None) -> b
     return practice is not None and practice != sender and provider in {None, practice}
 
 
-class Referral(Who):
-    """What all referrals have in common; a pillar adds who refers."""
+class Referral(Request):
+    """A referral on a pathway of the catalogue, in the form that all pillars share."""
 
-    reference: Line = Field(examples=["2026-004711"])
-    """Your own reference for this referral: unique within your organisation, for ever."""
     pathway: Annotated[Line, AfterValidator(known_pathway)] = Field(examples=["specialty-referral"])
     """What the patient is referred on: an id of the catalogue (`GET /pathways`)."""
     reason: Reason
     """Why."""
-    patient: AnyPatient
-    """The patient. Without an NHS number, name, birth date, sex, address, postcode and telephone
-    are needed, and the message says that the identity is not verified."""
-    consent: Flagged
-    """Whether the patient agrees to be referred and to have this shared. If not, nothing is sent
-    and nothing clinical is kept."""
     assessed_at: When = Field(examples=["2026-11-20T10:30:00+00:00"])
     """When the patient was assessed: a date, or a time with its offset. The clocks start here."""
-    urgency: Urgency = Field(examples=["routine"])
-    """How soon you ask for. The pathway may raise it, and never lowers it."""
     red_flags: tuple[Line, ...] = Field(default=(), max_length=20)
     """Red flags of the pathway that the patient has, by code. Each makes the referral same-day at
     least, and the answer says what must not wait for it."""
-    symptoms: Text | None = Field(default=None, examples=["Distortion for 5 days"])
-    """Symptoms, and for how long."""
     findings: Text | None = None
     """What was found on examination."""
-    history: Text | None = Field(default=None, examples=["Type 2 diabetes since 2019"])
-    """Relevant history."""
-    medicines: tuple[TakenMedicine, ...] | None = Field(default=None, max_length=100)
-    """Medicines that the patient takes; an empty list says that there are none."""
-    allergies: tuple[Allergy, ...] | None = Field(default=None, max_length=50)
-    """Allergies and intolerances; an empty list says that there are none known."""
     observations: tuple[Observation, ...] = Field(default=(), max_length=100)
     """What was measured or seen."""
     question: Text | None = None
     """What is asked of the receiver."""
     patient_informed: Flagged | None = None
     """Whether the patient knows what is suspected."""
-    provider: Provider | None = None
-    """The provider to send it to, if you or the patient name one."""
-    information_for_patient: Text | None = Field(default=None, examples=["Call 111 if it worsens"])
-    """What the patient was told to do meanwhile."""
-    additional_information: Text | None = None
-    """Anything else that the receiver should know."""
 
     @classmethod
     def may_send(cls, entry: Entry) -> bool:
@@ -123,6 +87,21 @@ class Referral(Who):
     def entry(self) -> Entry:
         """Return what the catalogue says of its pathway."""
         return catalogue().entries[self.pathway]
+
+    @property
+    def happened(self) -> date | datetime:
+        return self.assessed_at
+
+    @property
+    def reason_code(self) -> str:
+        return self.reason.code
+
+    def is_at_risk(self, now: datetime) -> bool:
+        return bool(self.red_flags) or super().is_at_risk(now)
+
+    @property
+    def meant(self) -> Meant:
+        return _meant(self.judgement)
 
     @property
     def judgement(self) -> Judgement:
@@ -140,8 +119,7 @@ class Referral(Who):
             ),
         )
 
-    def warnings(self) -> Iterator[Fault]:
-        """Yield what the sender is told of the referral itself; codes of the system `warning`."""
+    def warnings(self, now: datetime) -> Iterator[Fault]:
         judgement = self.judgement
         if judgement.urgency != judgement.asked:
             yield Fault(
@@ -151,6 +129,26 @@ class Referral(Who):
                 f"the rule {judgement.rule}.",
                 "Nothing to do; both urgencies are on the message.",
             )
+
+    @classmethod
+    def glance(cls, raw: Mapping[str, Any]) -> Meant | None:
+        entry = catalogue().entries.get(glance.word(raw.get("pathway")))
+        if entry is None:
+            return None
+        flags = raw.get("red_flags")
+        listed = flags if isinstance(flags, list | tuple) else ()
+        judgement = judge(
+            entry,
+            reason=glance.word(glance.block(raw.get("reason")).get("code")),
+            asked=glance.urgency(raw.get("urgency")),
+            red_flags=[glance.word(one) for one in listed],
+            practice_may_act=may_act(
+                glance.ods(raw.get("practice")),
+                glance.ods(raw.get(cls.sender_field)),
+                glance.ods(raw.get("provider")),
+            ),
+        )
+        return _meant(judgement)
 
     def holds(self, item: str) -> bool:
         """Whether it says anything of an item of the catalogue's `minimum`."""
@@ -205,6 +203,10 @@ class Referral(Who):
                     f"{self.entry().name} cannot be decided on without this: {display}.",
                     f"Send `{FIELDS[item]}`.",
                 )
+
+
+def _meant(judgement: Judgement) -> Meant:
+    return Meant(judgement, "reason.code", judgement.subspecialty, judgement.entry.name)
 
 
 def pathways_of(pillar: str) -> WithJsonSchema:

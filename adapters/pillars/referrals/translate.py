@@ -4,12 +4,14 @@ Pure: the same request and context give the same bytes. Everything that the send
 message, with both urgencies, every warning, and what is not verified.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.extension import Extension
+from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
 from adapters.pillars.found import Found
@@ -17,6 +19,7 @@ from adapters.pillars.message import Message
 from adapters.pillars.parts import OfBody, OfEyes, OfTeeth
 from adapters.pillars.referrals.form import Referral
 from adapters.pillars.referrals.needs import KEY
+from adapters.pillars.referrals.request import Judged, Request
 from broker.ports import Context, Draft
 from fhir_profiles import clinical, codes, focus, make, resources
 from fhir_profiles.bars.incoming import CATEGORIES
@@ -24,6 +27,7 @@ from fhir_profiles.pathways.catalogue import catalogue, service_words, system_of
 from fhir_profiles.pathways.judgement import Judgement
 from fhir_profiles.working_days import start_of
 
+EXT_SOURCE: Final = f"{codes.UK_CORE}Extension-UKCore-SourceOfServiceRequest"
 EXT_PRIORITY_REASON: Final = f"{codes.UK_CORE}Extension-UKCore-PriorityReason"
 
 _TRANSFER: Final = resources.concept(CATEGORIES, "referral", "Transfer of Care")
@@ -36,64 +40,123 @@ _ANAESTHESIA: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a form's own words come to, where forms differ.
+
+    `conditions` are the sites of the conditions that it is about, by a name for each; `found` is
+    every other resource that it speaks of, by name.
+    """
+
+    code: CodeableConcept
+    reason: CodeableConcept
+    seen_by: datetime | None
+    conditions: Mapping[str, CodeableConcept | None]
+    found: Mapping[str, FHIRResourceModel]
+    priority_reason: CodeableConcept
+    sites: Sequence[CodeableConcept] = ()
+    details: Sequence[CodeableConcept] = ()
+    said: Sequence[str | None] = ()
+    extensions: Sequence[Extension] = ()
+    flags: Sequence[CodeableConcept] = ()
+
+
 def translate(request: Referral, context: Context) -> Sequence[Draft]:
-    """Return the referral as one draft: Bundle of the ServiceRequest and all it speaks of."""
-    message = Message(request, request.patient, request.assessed_at, context, KEY)
-    entries, judgement = message.entries, request.judgement
-    found = dict(Found(request, message).every())
-    about = entries.add(
-        "service-request",
-        _service_request(request, message, judgement, [entries.url(name) for name in found]),
+    """Return the referral as one draft."""
+    return (draft(request, context, KEY),)
+
+
+def draft(request: Referral, context: Context, key: str) -> Draft:
+    """Return the referral as its want of this key: a ServiceRequest and all that it speaks of."""
+    message = message_of(request, context, key)
+    judgement = request.judgement
+    spoken = Spoken(
+        code=resources.defined("pathway", request.pathway),
+        reason=_reason(request, judgement),
+        seen_by=_seen_by(request, judgement),
+        conditions={"condition": None},
+        found=dict(Found(request, message).every()),
+        priority_reason=make.CodeableConcept(text=judgement.rule),
+        sites=list(_sites(request)),
+        details=list(_details(request)),
+        said=[request.additional_information],
+        flags=[resources.defined("red-flag", one.code) for one in judgement.red_flags],
     )
+    return drafted(request, message, spoken)
+
+
+def message_of(request: Request, context: Context, key: str = KEY) -> Message:
+    """Begin the message of a referral."""
+    return Message(request, request.patient, request.happened, context, key)
+
+
+def drafted(request: Request, message: Message, spoken: Spoken) -> Draft:
+    """Return a referral of any form: its ServiceRequest first, then all it speaks of."""
+    entries = message.entries
+    about = entries.add("service-request", _service_request(request, message, spoken))
     message.add_parties()
-    entries.add(
-        "condition",
-        clinical.condition(
-            code=_reason(request, judgement),
-            patient=message.patient,
-            recorder=message.says,
-            recorded=request.assessed_at,
-            # Who refers tells what somebody else is to confirm.
-            suspected=True,
-        ),
-    )
-    for name, resource in found.items():
+    for name, site in spoken.conditions.items():
+        entries.add(
+            name,
+            clinical.condition(
+                code=spoken.reason,
+                patient=message.patient,
+                recorder=message.says,
+                recorded=request.happened,
+                site=site,
+                # Who refers tells what somebody else is to confirm.
+                suspected=True,
+            ),
+        )
+    for name, resource in spoken.found.items():
         entries.add(name, resource)
-    message.add_flags(*(resources.defined("red-flag", one.code) for one in judgement.red_flags))
-    return (Draft(KEY, entries.body(), about),)
+    message.add_flags(*spoken.flags)
+    return message.draft(about)
 
 
-def _service_request(
-    request: Referral, message: Message, judgement: Judgement, supporting: list[str]
-) -> ServiceRequest:
+def _service_request(request: Request, message: Message, spoken: Spoken) -> ServiceRequest:
+    judgement, url = request.meant.judgement, message.entries.url
     asked = focus.service_request(
         identifiers=message.identifiers(request.reference),
         category=_TRANSFER,
-        code=resources.defined("pathway", request.pathway),
+        code=spoken.code,
         priority=judgement.urgency,
         patient=message.patient,
         requester=message.role,
         performers=message.receivers,
         authored=message.context.now,
-        window=resources.period(request.assessed_at, _seen_by(request, judgement)),
-        reasons=[_reason(request, judgement)],
-        reason_references=[message.entries.url("condition")],
-        supporting=supporting,
-        sites=list(_sites(request)),
-        details=list(_details(request)),
-        notes=list(message.notes(request.additional_information, _AGREES)),
+        window=resources.period(request.happened, spoken.seen_by),
+        reasons=[spoken.reason],
+        reason_references=[url(name) for name in spoken.conditions],
+        supporting=[url(name) for name in spoken.found],
+        sites=spoken.sites,
+        details=spoken.details,
+        notes=list(message.notes(*spoken.said, _AGREES)),
         label=message.label,
     )
-    rule = make.CodeableConcept(text=judgement.rule)
-    reason = resources.extension(EXT_PRIORITY_REASON, valueCodeableConcept=rule)
+    reason = resources.extension(EXT_PRIORITY_REASON, valueCodeableConcept=spoken.priority_reason)
     return asked.model_copy(
         update={
-            "extension": list(_extensions(request, judgement)),
+            "extension": list(_extensions(request, judgement, spoken.extensions)),
             "priority__ext": make.FHIRPrimitiveExtension(extension=[reason]),
             "performerType": make.CodeableConcept(text=service_words(judgement.receiver)),
             "patientInstruction": request.information_for_patient,
         }
     )
+
+
+def _extensions(
+    request: Request, judgement: Judged, own: Sequence[Extension]
+) -> Iterator[Extension]:
+    if request.source is not None:
+        yield resources.extension(EXT_SOURCE, valueCodeableConcept=request.source)
+    yield focus.urgencies(judgement.asked, judgement.table, judgement.rule)
+    yield from own
+    if request.provider is not None:
+        yield focus.provider(request.provider)
+
+
+# -- the form of the catalogue's pathways --------------------------------------------------------
 
 
 def _seen_by(request: Referral, judgement: Judgement) -> datetime | None:
@@ -111,12 +174,6 @@ def _reason(request: Referral, judgement: Judgement) -> CodeableConcept:
     if snomed is not None:
         coding.append(make.Coding(system=codes.SNOMED, code=snomed))
     return make.CodeableConcept(coding=coding, text=said.text)
-
-
-def _extensions(request: Referral, judgement: Judgement) -> Iterator[Extension]:
-    yield focus.urgencies(judgement.asked, judgement.table, judgement.rule)
-    if request.provider is not None:
-        yield focus.provider(request.provider)
 
 
 def _sites(request: Referral) -> Iterator[CodeableConcept]:

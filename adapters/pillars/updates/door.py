@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from adapters.pillars import refused
 from adapters.pillars.examples import updates
 from adapters.pillars.updates import needs
 from adapters.pillars.updates.form import Update
@@ -40,4 +41,4 @@ class Updates:
         return needs.danger(raw)
 
     def sought(self, raw: Mapping[str, Any]) -> Seek | None:
-        return needs.sought(raw)
+        return refused.sought(raw)

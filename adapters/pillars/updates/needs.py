@@ -1,34 +1,45 @@
 """What an update needs before it is translated: the practice, how soon, what the sender hears."""
 
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any, Final
 
-from adapters.pillars.updates.asked import Asked, asked, judged
+from adapters.pillars import asked, refused, tasks
+from adapters.pillars.asked import Asked
+from adapters.pillars.parts import enclosed
+from adapters.pillars.tasks import Task
 from adapters.pillars.updates.form import TOPICS, Update
-from broker.errors import Problem
 from broker.events import Kind, Priority, Role, SubjectKind, highest
 from broker.ports import Needs, Seek, Want, Withheld
-from fhir_profiles import codes, consent, glance
+from fhir_profiles import codes, glance
+from fhir_profiles.blocks import URGENCIES
+from fhir_profiles.pathways.catalogue import PRACTICE
 
 UPDATE: Final = "update"
 TASK: Final = "task"
-_PRACTICE: Final = "general-practice"
-_TELEPHONE: Final = "Telephone the patient's registered practice; out of hours, NHS 111."
-_AT_ONCE: Final = "Call 999, or send the patient to the emergency department (A&E) now."
-_NOT_SENT: Final = "The patient does not agree: nothing was sent, and nothing clinical was kept."
-_NOBODY_TOLD: Final = (
-    "Nobody has been told. What was found needs somebody to act; call 999 if life is in danger. "
-    "Speak with the patient again."
-)
+
+
+def asked_by(request: Update) -> Asked:
+    """Return what an update asks of the practice."""
+    action = request.action
+    own = Priority(URGENCIES[action.urgency]) if action is not None else None
+    return asked.asked(request, own)
+
+
+def task_of(request: Update, found: Asked) -> Task | None:
+    """Return the one task of an update, whoever asks for it."""
+    if found.task is None:
+        return None
+    what = request.action.what if request.action is not None else None
+    by = tasks.day(request.seen_at, found.task)
+    return Task(TASK, found.task, by, what, found.rules)
 
 
 def needs(request: Update) -> Needs:
     """Return the update for the registered practice, and the task if it must act."""
-    found = asked(request)
+    found = asked_by(request)
     patient, practice = request.patient, request.practice.ods
     seek = Seek(
-        role=Role.ACTING, receiver_type=_PRACTICE, practice=practice, postcode=patient.postcode
+        role=Role.ACTING, receiver_type=PRACTICE, practice=practice, postcode=patient.postcode
     )
     return Needs(
         organisation=request.organisation.ods,
@@ -41,10 +52,9 @@ def needs(request: Update) -> Needs:
         identity_verified=patient.verified,
         practice=practice,
         escalates=bool(found.task or found.emergency),
-        warnings=tuple(
-            Problem(one.field, one.code, one.detail, one.todo) for one in patient.warnings()
-        ),
+        warnings=tuple(map(refused.problem, patient.warnings())),
         advice=found.advice,
+        attachments=enclosed(request),
     )
 
 
@@ -61,21 +71,9 @@ def _wants(request: Update, found: Asked, seek: Seek) -> Iterator[Want]:
         seeks=(seek,),
         happened=request.seen_at,
     )
-    if found.task is not None:
-        yield Want(
-            key=TASK,
-            kind=Kind.REFERRAL,
-            pathway=request.topic,
-            pathway_version=version,
-            priority=found.task,
-            seeks=(seek,),
-            happened=request.seen_at,
-            required=False,
-            # Routing adds what the directory knows: its name and its number.
-            if_left_out="No task was sent. Telephone the registered practice and ask them to "
-            f"act: {found.task.words}.",
-            reason_code=found.rules[0].id if found.rules else "",
-        )
+    task = task_of(request, found)
+    if task is not None:
+        yield tasks.want(task, request.topic, version, seek, request.seen_at)
 
 
 # -- bodies that are not validated ---------------------------------------------------------------
@@ -83,49 +81,15 @@ def _wants(request: Update, found: Asked, seek: Seek) -> Iterator[Want]:
 
 def withheld(raw: Mapping[str, Any], form: type[Update]) -> Withheld | None:
     """Read the few fields that are still looked at where the patient refused; else None."""
-    refusal = consent.refusal(raw, "consent", form.looked())
-    if refusal is None:
-        return None
-    found = _glance(raw)
-    urgent = found.emergency or (found.task is not None and found.task.is_urgent)
-    return Withheld(
-        kind=Kind.UPDATE,
-        organisation=refusal.organisation,
-        reference=refusal.reference,
-        problems=tuple(
-            Problem(one.field, one.code, one.detail, one.todo) for one in refusal.faults
-        ),
-        read_first=(*((_AT_ONCE,) if found.emergency else ()), _NOBODY_TOLD, _NOT_SENT)
-        if urgent
-        else (_NOT_SENT,),
-    )
+    return refused.withheld(raw, form, _glance(raw))
 
 
 def danger(raw: Mapping[str, Any]) -> str | None:
     """Say whom to telephone about a body that is refused, if it speaks of something urgent."""
-    found = _glance(raw)
-    if found.emergency:
-        return f"{_AT_ONCE} {_TELEPHONE}"
-    return _TELEPHONE if found.task is not None and found.task.is_urgent else None
-
-
-def sought(raw: Mapping[str, Any]) -> Seek | None:
-    """Return who would act on a body, as far as it can be read of it. Never raises."""
-    practice = glance.ods(raw.get("practice"))
-    if practice is None:
-        return None
-    return Seek(role=Role.ACTING, receiver_type=_PRACTICE, practice=practice)
+    return refused.danger(_glance(raw))
 
 
 def _glance(raw: Mapping[str, Any]) -> Asked:
-    pressure, action = glance.block(raw.get("blood_pressure")), raw.get("action")
-    read = glance.number(pressure.get("systolic")), glance.number(pressure.get("diastolic"))
-    known = [one for one in read if one is not None]
-    # One number that cannot be read hides nothing of the other.
-    normal = Decimal(120), Decimal(80)
-    return judged(
-        glance.urgency(glance.block(action).get("urgency")) if action else None,
-        (read[0] or normal[0], read[1] or normal[1]) if known else None,
-        acute_symptoms=glance.yes(raw.get("acute_symptoms")),
-        fainting_or_falls=glance.yes(raw.get("fainting_or_falls")),
-    )
+    action = raw.get("action")
+    own = glance.urgency(glance.block(action).get("urgency")) if action else None
+    return asked.read(raw, Priority(own) if own is not None else None)

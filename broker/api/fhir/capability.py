@@ -24,10 +24,11 @@ _SHAPES: Final = {
     ("POST", "/_search"): "search-type",
     ("POST", ""): "create",
     ("GET", "/{id}"): "read",
+    ("PUT", "/{id}"): "update",
     ("GET", "/{id}/_history"): "history-instance",
     ("GET", "/{id}/_history/{version}"): "vread",
 }
-_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party|created)\}(.*)")
+_CLASS: Final = re.compile(r"/\{\w+:(definition|focus|party|created|moved)\}(.*)")
 
 router = APIRouter(prefix=BASE, tags=["FHIR definitions"])
 

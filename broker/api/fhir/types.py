@@ -43,11 +43,13 @@ PARTIES: Final = (
     "QuestionnaireResponse",
 )
 CREATED: Final = ("ServiceRequest", "Communication")
+MOVED: Final = ("Task",)
 CLASSES: Final = {
     "definition": DEFINITIONS,
     "focus": FOCUS,
     "party": PARTIES,
     "created": CREATED,
+    "moved": MOVED,
 }
 
 
@@ -73,6 +75,7 @@ for _name, _pattern in _PATTERNS.items():
 Definition = Annotated[str, Path(json_schema_extra={"enum": list(DEFINITIONS)})]
 Focus = Annotated[str, Path(json_schema_extra={"enum": list(FOCUS)})]
 Created = Annotated[str, Path(json_schema_extra={"enum": list(CREATED)})]
+Moved = Annotated[str, Path(json_schema_extra={"enum": list(MOVED)})]
 Party = Annotated[str, Path(json_schema_extra={"enum": list(PARTIES)})]
 
 

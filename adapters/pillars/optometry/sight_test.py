@@ -1,34 +1,27 @@
-"""What an optometry system sends: a referral in its own words, with every problem told at once.
+"""A referral after a sight test, in an optometrist's own words, with every problem told at once.
 
 The fields follow item 23 of the first issue and section 6 of the reference pharmacy-mesh-pds.md
 (the data set of EeRS and the minimum set proposed there). What is left out is not said; nothing is
-assumed. Numbers keep their digits.
+assumed. Numbers keep their digits. The rules themselves are `fhir_profiles.eye`; here they meet
+one request, or a body that is not taken.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
+from fhir.resources.R4B.codeableconcept import CodeableConcept
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from fhir_profiles import codes
-from fhir_profiles.blocks import (
-    URGENCIES,
-    Allergy,
-    AnyPatient,
-    Block,
-    Finding,
-    Optometrist,
-    Organisation,
-    Provider,
-    TakenMedicine,
-    Urgency,
-    rule,
-)
-from fhir_profiles.eye import Reading, Tonometer, of_snomed
-from fhir_profiles.pathways.parts import Level
+from adapters.pillars.optometry.who import OfOptometry
+from adapters.pillars.referrals.request import Meant, Request
+from adapters.pillars.who import Speaker
+from fhir_profiles import codes, glance, make, resources
+from fhir_profiles.blocks import URGENCIES, Block, Fault, Finding, rule
+from fhir_profiles.eye import Judgement, Reading, Tonometer, conditions, judge, of_snomed
 from fhir_profiles.values import (
     Flagged,
+    GocNumber,
     Line,
     Number,
     PastDate,
@@ -38,6 +31,14 @@ from fhir_profiles.values import (
     refusal,
 )
 from fhir_profiles.working_days import london
+
+# Confirmed by the project's references (UK Core value sets and code systems).
+_OPTOMETRIST: Final = make.CodeableConcept(
+    coding=[
+        resources.coding(codes.SNOMED, "28229004", "Optometrist"),
+        resources.coding(codes.JOB_ROLE, "R1280", "Optometrist"),
+    ]
+)
 
 Side = Literal["right", "left"]
 SIDES: Final[tuple[Side, ...]] = ("right", "left")
@@ -201,28 +202,30 @@ class EyeFindings(Block):
     """Anything else that was found in this eye."""
 
 
-class OptometryReferral(Block):
-    """A patient referred by an optometrist after a sight test.
+class Performer(Speaker):
+    """Who performed a sight test."""
+
+    goc_number: GocNumber = Field(examples=["01-12345"])
+    """GOC number, like 01-12345."""
+
+    registers: ClassVar[Mapping[str, str]] = {"goc_number": codes.GOC}
+
+    @property
+    def job(self) -> CodeableConcept:
+        return _OPTOMETRIST
+
+
+class SightTestReferral(OfOptometry, Request):
+    """A patient referred for the eyes after a sight test.
 
     Goes to the named provider, else to the service that the condition asks for; the patient's GP
     practice, if it is known, gets a copy. The higher of your urgency and the table's counts.
     """
 
-    reference: Line = Field(examples=["CV-2026-004711"])
-    """Your own reference for this referral: unique within your organisation, for ever."""
-    patient: AnyPatient
-    """The patient. Without an NHS number, name, birth date, sex, address, postcode and telephone
-    are needed, and the message says that the identity is not verified."""
-    practice: Organisation | None = None
-    """The patient's registered GP practice, if it is known. It gets a copy."""
-    performer: Optometrist
+    performer: Performer
     """Who performed the sight test and refers."""
-    optical_practice: Organisation
-    """The optical practice that refers: the organisation of your token."""
     date_of_sight_test: When = Field(examples=["2026-10-01"])
     """When the eyes were tested: a date, or a time with its offset. The clocks start here."""
-    urgency: Urgency = Field(examples=["routine"])
-    """How soon you ask for. The table of eye conditions may raise it, and never lowers it."""
     subspecialty: Subspecialty | None = Field(default=None, examples=["cataract"])
     """The clinic that is wanted, if one is."""
     condition: Condition
@@ -243,30 +246,69 @@ class OptometryReferral(Block):
     """Whether the refraction was cycloplegic."""
     under_hospital: Flagged | None = None
     """Whether the patient is under the hospital for this already."""
-    symptoms: Text | None = Field(default=None, examples=["Distortion for 5 days"])
-    """Symptoms, and for how long."""
-    history: Text | None = Field(default=None, examples=["Type 2 diabetes since 2019"])
-    """Ocular, medical and family history."""
-    medicines: tuple[TakenMedicine, ...] = Field(default=(), max_length=100)
-    """Medicines that the patient takes."""
-    allergies: tuple[Allergy, ...] = Field(default=(), max_length=50)
-    """Allergies and intolerances."""
-    consent: Flagged
-    """Whether the patient agrees to be referred and to have this shared. If not, nothing is sent
-    and nothing clinical is kept."""
     gp_action: GpAction | None = Field(default=None, examples=["information-only"])
     """What is asked of the GP."""
-    provider: Provider | None = None
-    """The provider to send it to, if you or the patient name one."""
-    information_for_patient: Text | None = Field(default=None, examples=["Call 111 if it worsens"])
-    """What the patient was told to do meanwhile."""
-    additional_information: Text | None = None
-    """Anything else that the receiver should know."""
+    # -- what it means ---------------------------------------------------------------------------
 
     @property
-    def level(self) -> Level:
-        """The urgency that the sender asks for, as a level of the rules."""
-        return URGENCIES[self.urgency]
+    def speaker(self) -> Performer:
+        return self.performer
+
+    @property
+    def happened(self) -> date | datetime:
+        return self.date_of_sight_test
+
+    @property
+    def reason_code(self) -> str:
+        return self.condition.known or self.condition.snomed or ""
+
+    @property
+    def meant(self) -> Meant:
+        return _meant(self.judgement, self.subspecialty or "")
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the rules of the eye make of it."""
+        return judge(
+            URGENCIES[self.urgency],
+            code=self.condition.known,
+            readings=self.readings,
+            why_not_gp=_why_not_gp(
+                self.practice.ods if self.practice else None,
+                self.provider.ods if self.provider else None,
+            ),
+        )
+
+    def warnings(self, now: datetime) -> Iterator[Fault]:
+        judgement = self.judgement
+        for one in judgement.remarks:
+            yield Fault(one.path, one.code, one.detail, one.todo)
+        sent = judgement.due(self.tested_on).get("sent")
+        if sent is not None and now > sent.at:
+            yield Fault(
+                "date_of_sight_test",
+                "sent-late",
+                f"Sent later than the sight test allows ({sent.span.source}).",
+                "Telephone the receiver; the clocks for being seen and treated run on.",
+            )
+
+    @classmethod
+    def glance(cls, raw: Mapping[str, Any]) -> Meant:
+        condition, subspecialty = glance.block(raw.get("condition")), raw.get("subspecialty")
+        code: str | None = glance.word(condition.get("code"))
+        snomed = condition.get("snomed")
+        if code not in conditions():
+            code = of_snomed(snomed) if isinstance(snomed, str) else None
+        judgement = judge(
+            glance.urgency(raw.get("urgency")),
+            code=code,
+            readings=tuple(_pressures(raw)),
+            why_not_gp=_why_not_gp(
+                glance.block(raw.get("practice")).get("ods"),
+                glance.block(raw.get("provider")).get("ods"),
+            ),
+        )
+        return _meant(judgement, subspecialty if isinstance(subspecialty, str) else "")
 
     @property
     def tested_on(self) -> date:
@@ -291,3 +333,24 @@ class OptometryReferral(Block):
             for side in SIDES
             for at, it in enumerate(self.findings(side).pressures)
         )
+
+
+def _meant(judgement: Judgement, clinic: str) -> Meant:
+    words = codes.system("eye-subspecialty").displays.get(clinic, "")
+    return Meant(judgement, "condition", clinic, words)
+
+
+def _why_not_gp(practice: object, provider: object) -> str | None:
+    if not practice:
+        return "the practice is not known"
+    if provider and provider != practice:
+        return "another provider is named"
+    return None
+
+
+def _pressures(raw: Mapping[str, Any]) -> Iterator[Reading]:
+    for side in SIDES:
+        for it in glance.blocks(glance.block(raw.get(side)).get("pressures")):
+            value = glance.number(it.get("value"))
+            if value is not None:
+                yield Reading(side, value, None, repeated=False)

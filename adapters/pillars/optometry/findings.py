@@ -13,14 +13,14 @@ from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.observation import Observation, ObservationComponent
 from fhir.resources.R4B.quantity import Quantity
 
-from adapters.optometry.request import (
+from adapters.pillars.optometry.sight_test import (
     SIDES,
     EyeFindings,
-    OptometryReferral,
     Pressure,
     PrismCorrection,
     Refraction,
     Side,
+    SightTestReferral,
 )
 from fhir_profiles import clinical, codes, make, resources
 
@@ -54,7 +54,7 @@ _BASES: Final = ("base_in", "base_out", "base_up", "base_down")
 Named = tuple[str, Observation]
 
 
-def observations(request: OptometryReferral, patient: str, performer: str) -> Iterator[Named]:
+def observations(request: SightTestReferral, patient: str, performer: str) -> Iterator[Named]:
     """Yield every finding with a name that is unique in the message, right eye first."""
     made = _Maker(patient, performer, request.date_of_sight_test)
     for side in SIDES:

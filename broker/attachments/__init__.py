@@ -1,0 +1,1 @@
+"""Attachments: images and documents that messages name, sealed files beside the database."""
