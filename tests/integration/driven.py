@@ -34,6 +34,7 @@ ADAPTERS: Final = {
 CONTENT: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "upgrade": {"priority": "stat"},
+        "redirect": {"advice": "We have no room until March.", "patient_agrees": "yes"},
         "reject": {"reason": "criteria-not-met", "advice": "Watch and wait."},
         "complete": {"outcome": "Seen and treated."},
         "cancel": {"reason": "no-longer-needed"},
