@@ -31,8 +31,7 @@ ENDINGS: Final = (
     ("cancel",),
     ("decline",),
     ("accept", "deceased"),
-    ("redirect", "accept", "complete"),
-    ("accept", "redirect", "reject", "resolve"),
+    ("accept", "redirect", "accept", "complete"),
 )
 ELSEWHERE: Final = "RYY99"
 BOOKED: Final = {"starts_at": "2099-12-01T10:00:00+00:00", "place": "Clinic 1"}
@@ -41,7 +40,7 @@ Ledger = dict[str, list[str]]
 
 
 def places() -> str:
-    """Return the example directory, and one more organisation that has every service that it has."""
+    """Return the example directory, and one more organisation with a twin of each service."""
     known = yaml.load(DIRECTORY.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506 - texts
     (pattern,) = [one for one in known["organisations"] if one["ods"] == "RYY01"]
     known["organisations"].append({**pattern, "ods": ELSEWHERE, "name": "Another Place"})
