@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -133,11 +133,13 @@ class Rude:
             talks.add(task)
             try:
                 await self._talk(reader, writer)
-            except (OSError, asyncio.IncompleteReadError):
+            except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 pass
             finally:
                 talks.discard(task)
                 writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
 
         server = await asyncio.start_server(talk, "127.0.0.1", self._port)
         try:
