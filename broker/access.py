@@ -70,6 +70,7 @@ class Action(StrEnum):
     READ_PATHWAYS = "pathways.read"
     UPLOAD = "attachment.upload"
     FETCH = "attachment.fetch"
+    READ_THREAD = "thread.read"
     READ_RESOURCE = "resource.read"
     SEARCH_RESOURCES = "resources.search"
     CREATE_RESOURCE = "resource.create"
@@ -153,6 +154,7 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.UPLOAD: Rule(_S.ATTACHMENTS_WRITE),
         # A part of what was delivered, and so theirs to collect like the rest of it.
         Action.FETCH: Rule(_S.ATTACHMENTS_READ, _RECEIVERS, _RECEIVERS, "fetch this attachment"),
+        Action.READ_THREAD: Rule(_S.MESSAGES_READ, _EVERYBODY, _PARTIES, "read this thread"),
         Action.READ_RESOURCE: Rule(_S.FHIR_READ, _EVERYBODY, _PARTIES, "read this resource"),
         # Asked before it is searched; what is found is what may be read: see `readable`.
         Action.SEARCH_RESOURCES: Rule(_S.FHIR_READ),

@@ -19,6 +19,7 @@ from broker.attachments.enclosing import Enclosing
 from broker.audit import Entry
 from broker.closing import closing
 from broker.composition import POSTED
+from broker.conversing import Conversing, check_same_thread
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
@@ -28,7 +29,7 @@ from broker.events import Destination, Kind
 from broker.moves import Found, Ready
 from broker.moving import check_version
 from broker.ports import Adapter, Needs, Want
-from broker.preparing import Origin, Plan, Planned, Prepared, plan, prepare
+from broker.preparing import Origin, Plan, Planned, Prepared, plan, prepare, pseudonym_of
 from broker.reading import read_object, understand
 from broker.retracting import Retractor
 from broker.sent import Sent, check_standing, lock, read, retire
@@ -66,9 +67,10 @@ class _Parts:
 class Correcting:
     """Replaces what was sent by what should have been sent."""
 
-    def __init__(self, core: Core, enclosing: Enclosing) -> None:
+    def __init__(self, core: Core, enclosing: Enclosing, conversing: Conversing) -> None:
         self._core = core
         self._enclosing = enclosing
+        self._conversing = conversing
 
     async def correct(self, asked: Correction) -> Answer:
         """Replace a message; durable on return. The same body again gets the same answer.
@@ -117,7 +119,8 @@ class Correcting:
         self._check_reference(sent, needs, directory.stands_for(organisation))
         answered = sent.answers.subject_id if sent.answers is not None else None
         ending = await closing(self._core, needs, asked.caller, directory, now, answered)
-        needs = ending.needs
+        needs = await self._conversing.about(ending.needs, asked.caller, directory)
+        check_same_thread(needs, sent.message.subject_id)
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
         planned = assigning.following(planned, sent, self._core.vault)
@@ -147,7 +150,7 @@ class Correcting:
             reference_hmac=sent.message.reference_hmac,
             body_hmac=request_hmac,
             posted=asked.body,
-            patient=self._core.vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+            patient=pseudonym_of(self._core.vault, needs),
             traceparent=asked.traceparent,
         )
         owners = directory.stands_for(organisation)

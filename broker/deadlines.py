@@ -116,7 +116,7 @@ DUTIES: Final[dict[str, str]] = {
     _K.COPY_RECEIVED: "confirm that the copy is stored",
     _K.NOTICE_RECEIVED: "confirm that the notice is stored",
     _K.DECIDED: "decide on it",
-    _K.ANSWERED: "answer the receiver's question",
+    _K.ANSWERED: "answer the question",
     _K.FILED: "file or reject it",
     _K.TELEPHONE: "telephone and record the call",
     _K.ARRANGED: "book or see the patient",

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 import structlog
 
-from broker import similar
+from broker import conversing, similar
 from broker.access import Caller
 from broker.answers import Answer, Claimed, Kept
 from broker.attachments import enclosing
 from broker.attachments.enclosing import Enclosing
 from broker.audit import Entry
 from broker.closing import closing
+from broker.conversing import Conversing
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
@@ -25,8 +26,8 @@ from broker.directory import Directory
 from broker.errors import Conflict, Problem, Refused, Stale
 from broker.events import Kind, digest, uuid7
 from broker.moves import Ready
-from broker.ports import Adapter, Enclosed, Needs, Translator, Withheld
-from broker.preparing import Origin, Prepared, new_slot, plan, prepare
+from broker.ports import Adapter, Enclosed, Needs, Talks, Translator, Withheld
+from broker.preparing import Origin, Prepared, new_slot, plan, prepare, pseudonym_of
 from broker.reading import own, read_object, understand
 from broker.store import keys, messages, referrals
 from broker.store.tx import Tx
@@ -81,9 +82,10 @@ class Taken:
 class Intake:
     """Takes requests in. One per process; any number of processes."""
 
-    def __init__(self, core: Core, enclosing: Enclosing) -> None:
+    def __init__(self, core: Core, enclosing: Enclosing, conversing: Conversing) -> None:
         self._core = core
         self._enclosing = enclosing
+        self._conversing = conversing
 
     async def accept(self, posted: Posted) -> Answer:
         """Take a request in. Durable on return; a repeat gets the same answer again.
@@ -125,7 +127,7 @@ class Intake:
             directory = await self._core.directory.current()
             request, needs = submission.read(directory, now)
             ending = await closing(self._core, needs, caller, directory, now)
-            needs = ending.needs
+            needs = await self._conversing.about(ending.needs, caller, directory)
             version = self._core.directory.version
             translator = submission.translator
             planned = replace(
@@ -138,7 +140,9 @@ class Intake:
             )
             origin = self._origin(submission, needs, claimed)
             slots = {
-                one.want.key: new_slot(one.want, needs.subject, submission.facts)
+                one.want.key: conversing.slot(
+                    new_slot(one.want, needs.subject, submission.facts), needs.talks
+                )
                 for one in planned.planned
             }
             prepared = prepare(
@@ -156,6 +160,7 @@ class Intake:
                 kept: Kept = kept,
                 version: int = version,
                 steps: Sequence[Ready] = steps,
+                talks: Talks | None = needs.talks,
                 named: Sequence[Enclosed] = needs.attachments,
                 owners: Collection[str] = owners,
             ) -> None:
@@ -163,6 +168,7 @@ class Intake:
                 self._core.answers.keep(tx, claimed, kept)
                 enclosing.claim(tx, named, owners)
                 self._write(tx, submission, prepared)
+                conversing.write(tx, talks)
                 for step in steps:
                     step.write(tx)
 
@@ -203,7 +209,7 @@ class Intake:
             reference_hmac=self.reference(caller.organisation, needs.reference),
             body_hmac=claimed.request_hmac,
             posted=submission.posted,
-            patient=vault.pseudonym(needs.nhs_number) if needs.nhs_number else None,
+            patient=pseudonym_of(vault, needs),
             traceparent=submission.traceparent,
         )
 

@@ -19,6 +19,7 @@ from broker.attachments.uploading import Uploading
 from broker.auth import Authority
 from broker.bars.receiving import Bars
 from broker.calls import Calls
+from broker.conversing import Conversing
 from broker.core import Core
 from broker.correcting import Correcting
 from broker.creating import Creating
@@ -63,11 +64,12 @@ class Broker:
         self.core = core = Core(store, self.vault, self.directory, answers, settings.source)
         folder = Folder.within(settings.data_dir)
         enclosing = Enclosing(store, self.vault, folder, settings.base_url)
-        self.intake = Intake(core, enclosing)
+        self.conversing = Conversing(core)
+        self.intake = Intake(core, enclosing, self.conversing)
         self.profiles = profile_packages.profiles(settings.data_dir)
         self.bars = Bars(core, self.intake, self.profiles, Target.read(settings.bars_target))
         self.moving = Moving(core)
-        self.correcting = Correcting(core, enclosing)
+        self.correcting = Correcting(core, enclosing, self.conversing)
         self.uploading = Uploading(core, folder, timedelta(hours=settings.attachment_hours))
         self.fetching = Fetching(core, folder)
         self.leftovers = Leftovers(store, folder, is_alone=settings.is_embedded)

@@ -135,6 +135,30 @@ class Closes:
 
 
 @dataclass(frozen=True, slots=True)
+class Talks:
+    """What a clinical message belongs to. Its sender says of which `kind` it is, and names by its
+    id a referral or message that it is `about`, or the message that it is `in_reply_to`.
+
+    The broker adds what that is: the `message` that is spoken about, its kind and, of a referral,
+    the `referral`; the `content` that lends the patient, who is known by the pseudonym `patient`;
+    the `thread` that it goes on; and the question that it `meets`.
+    """
+
+    kind: str
+    about: str = ""
+    in_reply_to: str = ""
+    is_answer: bool = False
+    is_chase: bool = False
+    message: str = ""
+    message_kind: Kind | None = None
+    referral: str = ""
+    content: bytes | None = field(default=None, repr=False)
+    patient: tuple[str, str] | None = None
+    thread: str = ""
+    meets: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Enclosed:
     """An attachment that a body names: its id and SHA-256, and where the body names it."""
 
@@ -162,8 +186,8 @@ class Needs:
     `consent` False: nothing is sent and nothing clinical is kept. `warnings` are told to the
     sender and carried on the message. `advice` are sentences that the sender must read, most
     important first. `escalates` is true where a refusal must begin "Nothing was sent.". `closes` is
-    the referral that this ends, or tells the course of. `attachments` are refused
-    unless all are there as named.
+    the referral that this ends, or tells the course of; `talks` what it is part of a conversation
+    about. `attachments` are refused unless all are there as named.
     `nhs_number` is used for a keyed pseudonym only. `practice` is the registered practice, if it is
     known.
     """
@@ -182,6 +206,7 @@ class Needs:
     warnings: tuple[Problem, ...] = ()
     advice: tuple[str, ...] = ()
     closes: Closes | None = None
+    talks: Talks | None = None
     attachments: tuple[Enclosed, ...] = ()
 
 
@@ -205,8 +230,8 @@ class Context:
     """What translation may use beside the request: ids, parties and the one time that counts.
 
     `message_ids`, `destinations` and `priorities` have one entry per want that goes out, by key.
-    `referral` is the id of the referral that the request `closes`, if it names one; `attachments`
-    are those that it names, by id.
+    `referral` is the id of the referral that the request `closes`, if it names one; `talks` is what
+    a clinical message belongs to; `attachments` are those that it names, by id.
     """
 
     message_ids: Mapping[str, str]
@@ -218,6 +243,7 @@ class Context:
     warnings: tuple[Problem, ...] = ()
     priorities: Mapping[str, Priority] = field(default_factory=dict)
     referral: str | None = None
+    talks: Talks | None = None
     attachments: Mapping[str, Attached] = field(default_factory=dict)
 
 

@@ -36,6 +36,12 @@ from fhir_profiles import redirection
 
 ABOUT: Final = "referral"
 """What an update's event says of the referral whose loop it closes: its id."""
+TALK: Final = "communication"
+"""What the event of a clinical message says of it: its kind."""
+COMMUNICATIONS: Final = "communications"
+"""The door of clinical messages: several of them share a subject, their thread."""
+CONCERNS: Final = "concerns"
+"""What the event of a clinical message says of the message that it is about: its id, or nothing."""
 WANT: Final = "want"
 """What a referral's event says of what it was asked for as, beside others of one post."""
 CHOSEN_BY: Final = "chosen-by"
@@ -202,6 +208,13 @@ def prepare(
     )
 
 
+def pseudonym_of(vault: Vault, needs: Needs) -> tuple[str, str] | None:
+    """Return (key id, keyed pseudonym) of the patient: as given, or of what is spoken about."""
+    if needs.nhs_number:
+        return vault.pseudonym(needs.nhs_number)
+    return needs.talks.patient if needs.talks is not None else None
+
+
 def asked_as(vault: Vault, correlation_id: str, key: str) -> str:
     """Return what a referral's event says of its want's key, which may be a sender's own words."""
     return vault.mac(f"want|{correlation_id}", key.encode())
@@ -210,6 +223,9 @@ def asked_as(vault: Vault, correlation_id: str, key: str) -> str:
 def _named(want: Want, needs: Needs, origin: Origin, vault: Vault) -> dict[str, str]:
     if want.kind is Kind.REFERRAL:
         return {WANT: asked_as(vault, origin.correlation_id, want.key)}
+    if needs.talks is not None:
+        about = {CONCERNS: needs.talks.message} if needs.talks.message else {}
+        return {TALK: needs.talks.kind, **about}
     return {ABOUT: needs.closes.referral} if needs.closes is not None else {}
 
 
@@ -232,6 +248,7 @@ def _context(
         warnings=plan.warnings,
         priorities={one.want.key: one.want.priority for one in plan.planned},
         referral=needs.closes.referral if needs.closes is not None else None,
+        talks=needs.talks,
     )
 
 
@@ -421,6 +438,8 @@ def told(message: NewMessage, directory: Directory, now: datetime) -> dict[str, 
             for one in sorted(message.deadlines, key=lambda one: str(one["due_at"]))
         ],
     }
+    if row["door"] == COMMUNICATIONS:
+        told["thread"] = f"/communications/{row['id']}/thread"
     if row["kind"] == Kind.REFERRAL:
         told["referral"] = f"/referrals/{row['subject_id']}"
     return told

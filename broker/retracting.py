@@ -7,7 +7,7 @@ place, and the cancelling of a joined referral that nobody has accepted yet.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from broker import referral
 from broker.access import Caller
@@ -29,6 +29,7 @@ from broker.events import (
     caused_id,
 )
 from broker.moves import Found, Mover, Ready
+from broker.preparing import COMMUNICATIONS
 from broker.reading import read_object, unknown_code
 from broker.referral import State
 from broker.sent import Sent, check_standing, lock, read, retire
@@ -122,7 +123,7 @@ class Retractor:
                 agreement=old.agreement,
                 purpose=old.purpose,
                 unclocked=frozenset({DeadlineKind.TELEPHONE}),
-                facts={"reason": "withdrawn", "supersedes": "unsent", "about": old.id},
+                facts={"reason": "withdrawn", "about": old.id, **_supersedes(old)},
             ),
         )
 
@@ -324,6 +325,12 @@ async def _until_it_stands(draw_up: Callable[[], Awaitable[Answer]]) -> Answer:
             return await draw_up()
         except Stale:
             continue
+
+
+def _supersedes(old: Any) -> dict[str, str]:
+    """Say that nothing earlier need be sent any more; in a thread the rest was said all the same,
+    and who gets this gets what it withdraws first."""
+    return {} if old.door == COMMUNICATIONS else {"supersedes": "unsent"}
 
 
 def _nothing_but(body: bytes, reasons: Mapping[str, str]) -> str:

@@ -163,7 +163,7 @@ def _passed(teller: Teller, passed: Passed) -> list[NewMessage]:
     if message.kind == Kind.NOTICE or row.kind in UNTOLD:
         return []
     who = teller.directory.name_now(Destination(row.owner))
-    said = [f"{_not_done(row.kind)} {deadlines.in_words(row.due_at)} by {who}."]
+    said = [f"{_not_done(row.kind, message.kind)} {deadlines.in_words(row.due_at)} by {who}."]
     if row.kind in deadlines.RECEIPT_CLOCKS.values():  # others may pass when it is taken
         said.append(passed.lies)
     said.append("Please make sure that the patient is seen to.")
@@ -212,7 +212,9 @@ def _places(directory: Directory, passed: Passed) -> Iterable[tuple[Destination,
             yield place, why
 
 
-def _not_done(kind: str) -> str:
+def _not_done(kind: str, of: str) -> str:
+    if kind == DeadlineKind.ANSWERED and of == Kind.UPDATE:
+        return "Your question was not answered"
     words: dict[str, str] = {
         DeadlineKind.RECEIVED: "Your message was not confirmed as stored",
         DeadlineKind.COPY_RECEIVED: "A copy of your message was not confirmed as stored",

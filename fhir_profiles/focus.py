@@ -203,7 +203,7 @@ def notice(
     `topic` is a code of `notice-topic`, `reason` (definition, code) such as ("rejection-reason",
     "deceased"), `text` a sentence for a person, `subject` the referral or consultation it is about.
     """
-    telling = _Telling(message_id, original, sender, receiver)
+    telling = Telling(message_id, original, sender, receiver)
     told_of = by_identifier(original.kind, codes.MESSAGE_ID, original.message_id)
     # In response to something is only what answers another Communication.
     is_answer = original.kind == "Communication"
@@ -252,7 +252,7 @@ def task(
     what the receiver tells the referrer, both in the receiver's words.
     """
     states = codes.system("referral-state")
-    telling = _Telling(message_id, original, requester, owner)
+    telling = Telling(message_id, original, requester, owner)
     subject: dict[str, Any] = {"for": reference(telling.patient) if telling.patient else None}
     focus = telling.entries.add(
         "task",
@@ -277,7 +277,7 @@ def task(
     return telling.finish(focus)
 
 
-class _Telling:
+class Telling:
     """The entries of a content that tells of an original: its patient, and the organisations."""
 
     def __init__(self, message_id: str, original: Original, *sites: Site) -> None:

@@ -63,6 +63,7 @@ _EVERYBODY: Final = (
     Scope.FHIR_READ,
     Scope.FHIR_WRITE,
     Scope.ATTACHMENTS_READ,
+    submit_scope("communications"),
 )
 
 

@@ -78,6 +78,24 @@ def _told(form: type[Who], what: str, name: str, said: Mapping[str, Any]) -> dic
     }
 
 
+def communications(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a body of each kind of clinical message that an optometrist sends to a practice."""
+    who = _read("referrers")["optometry"]
+    return {
+        kind: {
+            "reference": f"communication-{kind}-0001",
+            "consent": True,
+            form.sender_field: who["optical_practice"],
+            "clinician": {"name": who["clinician"]["name"], "role": "Optometrist"},
+            "kind": kind,
+            **said,
+            "patient": _PATIENT,
+            "to": {"ods": "G99001"},
+        }
+        for kind, said in _read("communications").items()
+    }
+
+
 def updates(form: type[Who]) -> Mapping[str, Mapping[str, Any]]:
     """Return a body of each topic of an update, by its code."""
     return {

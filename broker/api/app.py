@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from broker import registry
 from broker.api import (
     attachments,
+    communications,
     described,
     health,
     inbox,
@@ -36,6 +37,7 @@ from broker.parts import EMBEDDED, Part
 from broker.ports import Adapter
 from broker.settings import Settings
 
+NATIVE_DOORS = (messages, communications, referrals, inbox, attachments, organisations, pathways)
 TITLE = "Referral Broker"
 ABOUT = (
     "Referrals and clinical messages between general practice, pharmacy, optometry, dentistry and "
@@ -75,7 +77,7 @@ def create_app(settings: Settings, parts: Collection[Part] = EMBEDDED) -> FastAP
     app.include_router(token.router)
     for adapter in adapters.values():
         app.include_router(native.router_for(adapter))
-    for module in (messages, referrals, inbox, attachments, organisations, pathways):
+    for module in NATIVE_DOORS:
         app.include_router(module.router, dependencies=NATIVE)
     app.include_router(health.router)
     modules = (capability, creation, definitions, process_message, resources, tasks)

@@ -17,6 +17,8 @@ PRACTICE: Final = "general-practice"
 OUTCOMES: Final = "referral-outcome"
 ITEMS: Final = "referral-item"
 TOPICS: Final = "update-topic"
+_NONE: Final = (TOPICS, "communication-kind")
+"""What stands where a message has no pathway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,11 @@ class Catalogue:
     def window(self, pathway: str) -> Span | None:
         """Return how long after a message another of the same patient on its pathway is flagged.
 
-        None for what is no pathway: readings for the record come as often as they are taken.
+        None for what is no pathway: readings for the record come as often as they are taken, and
+        what is said to and fro as often as it is said.
         """
         entry = self.entries.get(pathway)
-        if entry is None and (not pathway or pathway in codes.system(TOPICS)):
+        if entry is None and (not pathway or any(pathway in codes.system(it) for it in _NONE)):
             return None
         return (entry.window if entry is not None else None) or self.defaults.window
 

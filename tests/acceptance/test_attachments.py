@@ -636,7 +636,8 @@ async def test_a_referral_with_attachments_is_not_redirected_to_where_none_could
 ) -> None:
     known = await uploaded(optometrist)
     message = await received(optometrist, hospital, plain(attachments=naming(known)))
-    store, spa = place.broker.store, "organisation: RYY01, service: RYY01-SPA, channel: inbox"
+    store = place.broker.store
+    spa = "service: RYY01-SPA, channel: inbox, takes: [referral, update, notice]"
     speaking = speaking_bars(spa, place.webhook_port)
     await store.write(lambda tx: clients.revoke_grant(tx, "acceptance", "RYY01"))
     try:

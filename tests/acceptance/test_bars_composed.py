@@ -24,7 +24,9 @@ from tests.acceptance.place import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-HOSPITAL = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
+HOSPITAL = (
+    "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, update, notice]}"
+)
 OPTICIAN = "{organisation: TPX01, channel: inbox, takes: [update, notice]}"
 
 

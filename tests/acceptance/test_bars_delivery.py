@@ -28,7 +28,9 @@ from tests.bars_body import PATIENT_WORDS, request
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TARGET = (codes.SERVICE_ID, "RXX01-SPA")
-INBOX = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
+INBOX = (
+    "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, update, notice]}"
+)
 
 
 class InBars(ReferralDelivery):

@@ -172,8 +172,10 @@ async def test_a_sender_that_cannot_be_told_asks_until_the_service_has_answered(
 
 @asynccontextmanager
 async def hospital_speaks_bars(place: Place, receiver: BarsReceiver) -> AsyncIterator[None]:
-    inbox = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
-    speaks = inbox.replace("channel: inbox", f"channel: bars, url: '{receiver.url}'")
+    inbox = "service: RXX01-SPA, channel: inbox, takes: [referral, update, notice]}"
+    speaks = (
+        f"service: RXX01-SPA, channel: bars, url: '{receiver.url}', takes: [referral, notice]}}"
+    )
     async with place.directory((inbox, speaks)):
         yield
 

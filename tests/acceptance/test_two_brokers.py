@@ -20,7 +20,9 @@ from tests.acceptance.place import Place, eventually, referral, taken
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OPTICIAN = "{organisation: TPX01, channel: inbox, takes: [update, notice]}"
-HOSPITAL = "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, notice]}"
+HOSPITAL = (
+    "{organisation: RXX01, service: RXX01-SPA, channel: inbox, takes: [referral, update, notice]}"
+)
 
 
 class Served(Place):

@@ -180,7 +180,7 @@ def test_a_benchmark_ends_with_its_figure_and_leaves_behind_what_it_was_made_of(
     elif name == "mixed":
         (pair,) = raw["pairs"]
         for run in pair.values():
-            assert run["destinations"] >= 20
+            assert run["destinations"] > 3
             assert run["counted"] > 0 and set(run["others_ms"]) == SPREAD
         ratio = pair["unwell"]["others_ms"]["p99"] / pair["well"]["others_ms"]["p99"]
         assert result["figure"] == pytest.approx(ratio, abs=0.001)

@@ -61,7 +61,7 @@ def test_each_place_of_the_example_takes_what_its_part_in_the_demo_needs() -> No
     assert takes["FPH01"] == takes["TPX01"] == {Kind.UPDATE, Kind.NOTICE}  # outcomes too
     assert takes["G99001"] == takes["G99002"] == everything
     assert takes["G99003"] == {Kind.UPDATE}
-    assert takes["RXX01/RXX01-SPA"] == {Kind.REFERRAL, Kind.NOTICE}
+    assert takes["RXX01/RXX01-SPA"] == everything
     assert "G99005" not in takes
     assert "G99004" not in takes
     hilltop = DIRECTORY.connections[Destination("G99002")].endpoint

@@ -358,7 +358,7 @@ def test_a_code_of_another_pillar_than_the_one_that_is_meant_gets_nothing() -> N
 
 def test_an_endpoint_may_take_some_pathways_only() -> None:
     directory = changed(
-        "service: RXX01-SPA, channel: inbox, takes: [referral, notice]}",
+        "service: RXX01-SPA, channel: inbox, takes: [referral, update, notice]}",
         "service: RXX01-SPA, channel: inbox, takes: [referral, notice], pathways: [cataract]}",
     )
     (problem,) = go(seek(), directory=directory).problems
@@ -372,7 +372,7 @@ def test_a_refusal_of_what_is_not_taken_names_others_that_do() -> None:
         EXAMPLE.replace("icb: QYY\n    postcode_areas", "icb: QXX\n    postcode_areas")
         .replace("rank: 1", "rank: 2", 1)
         .replace(
-            "service: RYY01-SPA, channel: inbox, takes: [referral, notice]",
+            "service: RYY01-SPA, channel: inbox, takes: [referral, update, notice]",
             "service: RYY01-SPA, channel: inbox, takes: [notice]",
         )
         .replace("receiver_type: macular, subspecialties: [all], rank: 1", OFFERS_SPA_LAST)

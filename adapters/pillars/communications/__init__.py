@@ -1,0 +1,1 @@
+"""Clinical messages: what one party of a patient's care says to another."""
