@@ -65,6 +65,7 @@ class Action(StrEnum):
     ACKNOWLEDGE = "inbox.acknowledge"
     READ_REFERRAL = "referral.read"
     MOVE_REFERRAL = "referral.move"
+    CONVERT_REFERRAL = "referral.convert"
     UPDATE_TASK = "task.update"
     READ_ORGANISATION = "organisation.read"
     READ_PATHWAYS = "pathways.read"
@@ -148,6 +149,9 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         ),
         Action.READ_REFERRAL: Rule(_S.REFERRALS_READ, _EVERYBODY, _PARTIES, "read this referral"),
         Action.MOVE_REFERRAL: Rule(_S.REFERRALS_WRITE, _MOVERS, _MOVERS, "move this referral"),
+        Action.CONVERT_REFERRAL: Rule(
+            _S.REFERRALS_WRITE, _PARTIES, _PARTIES, "make a referral of this request"
+        ),
         Action.UPDATE_TASK: Rule(_S.FHIR_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
         Action.READ_PATHWAYS: Rule(_S.DIRECTORY_READ),

@@ -117,7 +117,9 @@ def _may_follow(closes: Closes) -> frozenset[State]:
 def _course(closes: Closes, found: Found) -> Iterator[Wanted]:
     """Yield the moves that a request asks for, in this order."""
     told = {"diagnosis": closes.diagnosis} if _diagnosis(closes, found) else {}
-    if closes.ends:
+    if closes.ends and closes.hands_back:
+        yield Wanted("reject", {"reason": "wrong-service", "advice": closes.outcome})
+    elif closes.ends:
         yield Wanted("complete", {"outcome": closes.outcome, **told})
     else:
         yield Wanted("start", {})
@@ -135,7 +137,7 @@ def _check_diagnosis(
     closes: Closes, found: Found, caller: Caller, directory: Directory, now: datetime
 ) -> None:
     """Raise Refused where a suspected cancer would end without what the patient was told."""
-    if not closes.ends or _diagnosis(closes, found):
+    if not closes.ends or closes.hands_back or _diagnosis(closes, found):
         return
     context = moves.context(found.row, caller.organisation, directory, now)
     try:

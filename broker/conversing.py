@@ -21,7 +21,7 @@ from broker.events import Destination, Kind, Recorded
 from broker.ports import Needs, Seek, Talks
 from broker.preparing import CONCERNS, TALK, Slot
 from broker.referral import RELATIONS, Relation, State
-from broker.store import attachments, ledger, messages, referrals, work
+from broker.store import attachments, ledger, messages, referrals, threads, work
 from broker.store.tx import Connection, Tx
 
 QUESTION: Final = "question"
@@ -101,6 +101,7 @@ class Conversing:
             message=concerns.message.id if concerns is not None else "",
             message_kind=Kind(concerns.message.kind) if concerns is not None else None,
             referral=concerns.row.subject_id if concerns is not None and concerns.row else "",
+            about_subject=concerns.message.subject_id if concerns is not None else "",
             content=content.body,
             patient=(message.pseudonym_key, message.patient_pseudonym)
             if message.patient_pseudonym
@@ -181,7 +182,7 @@ class Conversing:
         self, connection: Connection, event: Recorded, row: Any, directory: Directory
     ) -> dict[str, Any]:
         opened = messages.payload(connection, self._core.vault, event.id, CONTENT)
-        said = _words(opened.body) if opened is not None else {"subject": None, "text": None}
+        told = words(opened.body) if opened is not None else {"subject": None, "text": None}
         clocks = {one.kind: one for one in work.deadlines_of(connection, [row.id])}
         answered = clocks.get(DeadlineKind.ANSWERED)
         return {
@@ -199,7 +200,7 @@ class Conversing:
                 for route in event.routes
             ],
             "sent_at": row.accepted_at.isoformat(),
-            **said,
+            **told,
             "attachments": [
                 f"/attachments/{key.attachment}"
                 for key in attachments.carried(connection, self._core.vault, row.id)
@@ -218,10 +219,15 @@ def slot(slot: Slot, talks: Talks | None) -> Slot:
     return replace(slot, subject=talks.thread, subject_kind=None)
 
 
-def write(tx: Tx, talks: Talks | None) -> None:
-    """Meet the clocks of the question that a message answers: it needs no filing besides."""
-    if talks is not None and talks.meets:
+def write(tx: Tx, talks: Talks | None, subject: str) -> None:
+    """Write what a new thread is about, and meet the clocks of the question that a message answers:
+    it needs no filing besides. `subject` is the thread."""
+    if talks is None:
+        return
+    if talks.meets:
         work.clear(tx, talks.meets, *_MET)
+    if talks.about_subject and not talks.thread:
+        threads.put(tx, subject, talks.about_subject)
 
 
 def check_same_thread(needs: Needs, subject: str) -> None:
@@ -316,7 +322,7 @@ def _to(seek: Seek, place: Destination) -> Seek:
     return replace(seek, named=place)
 
 
-def _words(content: bytes) -> dict[str, Any]:
+def words(content: bytes) -> dict[str, Any]:
     """Return what a Communication says: its subject and its text."""
     entries: Sequence[Any] = json.loads(content)["entry"]
     found = next(

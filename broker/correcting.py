@@ -20,6 +20,7 @@ from broker.audit import Entry
 from broker.closing import closing
 from broker.composition import POSTED
 from broker.conversing import Conversing, check_same_thread
+from broker.converting import before_of, came_of
 from broker.core import Core
 from broker.crashpoints import crashpoint
 from broker.current_directory import StaleDirectory
@@ -120,6 +121,7 @@ class Correcting:
         answered = sent.answers.subject_id if sent.answers is not None else None
         ending = await closing(self._core, needs, asked.caller, directory, now, answered)
         needs = await self._conversing.about(ending.needs, asked.caller, directory)
+        needs = await self._goes_on(needs, sent)
         check_same_thread(needs, sent.message.subject_id)
         version = self._core.directory.version
         planned = plan(asked.adapter, raw, needs, directory, now)
@@ -198,6 +200,14 @@ class Correcting:
         await self._core.store.write(write)
         crashpoint("correction.written")
         return answer
+
+    async def _goes_on(self, needs: Needs, sent: Sent) -> Needs:
+        """Return the needs with what was said before, of what a request for advice became."""
+        request = await self._core.store.read(lambda c: came_of(c, sent.message.subject_id))
+        if request is None:
+            return needs
+        before = await self._core.store.read(lambda c: before_of(c, self._core.vault, request))
+        return before.on(needs)
 
     async def _wanted_before(
         self, adapter: Adapter, sent: Sent, directory: Directory

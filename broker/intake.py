@@ -4,7 +4,7 @@ A request is read, understood, routed, translated and sealed; then one transacti
 messages, events, payloads, referrals, deadlines and audit entries together.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -54,7 +54,9 @@ class Submission:
 
     `read` understands it by the directory of the moment and may refuse it. `answer` is what its
     sender is told, and gets again if it `repeats`. `posted` is kept where the content is not itself
-    what was posted; `facts` stand in the event.
+    what was posted; `facts` stand in the event. A `correlation_id` joins it to what it goes on
+    from; beside its sender `owners` may have uploaded what it encloses; `steps` are the moves that
+    it makes of another referral.
     """
 
     caller: Caller
@@ -67,6 +69,9 @@ class Submission:
     posted: bytes | None = field(default=None, repr=False)
     facts: Mapping[str, str] = field(default_factory=dict)
     conversation: str | None = None
+    correlation_id: str | None = None
+    owners: frozenset[str] = frozenset()
+    steps: Callable[[Prepared, Directory, datetime], Awaitable[Sequence[Ready]]] | None = None
     traceparent: str | None = None
 
 
@@ -108,7 +113,7 @@ class Intake:
                 translator=adapter,
                 raw=raw,
                 read=lambda known, now: understand(adapter, raw, organisation, known, now),
-                answer=_told,
+                answer=told,
                 posted=posted.body,
                 traceparent=posted.traceparent,
             )
@@ -134,7 +139,7 @@ class Intake:
                 plan(translator, submission.raw, needs, directory, now),
                 aside=await self._known_to_sender(needs, directory, now),
             )
-            owners = directory.stands_for(needs.organisation)
+            owners = directory.stands_for(needs.organisation) | submission.owners
             enclosures = await self._enclosing.look_up(
                 needs.attachments, planned.routes, owners, directory, now
             )
@@ -150,6 +155,8 @@ class Intake:
                 enclosures,
             )
             steps = ending.steps(planned, caller)
+            if submission.steps is not None:
+                steps += await submission.steps(prepared, directory, now)
             answer = submission.answer(prepared)
             kept = self._kept(submission, prepared, answer, now)
             crashpoint("intake.sealed")
@@ -168,7 +175,7 @@ class Intake:
                 self._core.answers.keep(tx, claimed, kept)
                 enclosing.claim(tx, named, owners)
                 self._write(tx, submission, prepared)
-                conversing.write(tx, talks)
+                conversing.write(tx, talks, prepared.messages[0].event.subject)
                 for step in steps:
                     step.write(tx)
 
@@ -203,7 +210,7 @@ class Intake:
             organisation=caller.organisation,
             client=caller.client_id,
             door=submission.door,
-            correlation_id=uuid7(),
+            correlation_id=submission.correlation_id or uuid7(),
             conversation=submission.conversation,
             source=self._core.source,
             reference_hmac=self.reference(caller.organisation, needs.reference),
@@ -306,7 +313,8 @@ class Intake:
         return Answer(ACCEPTED, strict_json.dumps(body))
 
 
-def _told(prepared: Prepared) -> Answer:
+def told(prepared: Prepared) -> Answer:
+    """Return what the sender of a native body is answered."""
     return Answer(ACCEPTED, strict_json.dumps(prepared.answer()))
 
 

@@ -20,6 +20,7 @@ from broker.auth import Authority
 from broker.bars.receiving import Bars
 from broker.calls import Calls
 from broker.conversing import Conversing
+from broker.converting import Converting
 from broker.core import Core
 from broker.correcting import Correcting
 from broker.creating import Creating
@@ -66,6 +67,7 @@ class Broker:
         enclosing = Enclosing(store, self.vault, folder, settings.base_url)
         self.conversing = Conversing(core)
         self.intake = Intake(core, enclosing, self.conversing)
+        self.converting = Converting(core, self.intake, self.adapters)
         self.profiles = profile_packages.profiles(settings.data_dir)
         self.bars = Bars(core, self.intake, self.profiles, Target.read(settings.bars_target))
         self.moving = Moving(core)

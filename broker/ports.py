@@ -114,12 +114,12 @@ class Closes:
     """The referral whose loop a request closes, as its receiver names it: by its id or that of its
     message, or by the `reference` that its sender, an ODS code, gave it.
 
-    It `ends` it, with `outcome` as what is told of that; or only tells its course, and leaves it
-    open, in progress. `diagnosis` is what a patient with a suspected cancer was told. `tells_all`:
-    who gets the request's own message hears nothing beside of the move that it makes. Where
-    `refuses_late` is true, one that was over already is refused, else it is a warning. With a
-    `pathway`, a referral on another one is refused. `field` is where the body
-    names it.
+    It `ends` it, with `outcome` as what is told of that, or `hands_back` to its sender what is left
+    to do; or only tells its course, and leaves it open, in progress. `diagnosis` is what a patient
+    with a suspected cancer was told. `tells_all`: who gets the request's own message hears nothing
+    beside of the move that it makes. Where `refuses_late` is true, one that was over already is
+    refused, else it is a warning. With a `pathway`, a referral on another one is refused. `field`
+    is where the body names it.
     """
 
     field: str
@@ -128,6 +128,7 @@ class Closes:
     reference: str = ""
     pathway: str = ""
     ends: bool = True
+    hands_back: bool = False
     outcome: str = ""
     diagnosis: str = ""
     tells_all: bool = False
@@ -140,8 +141,8 @@ class Talks:
     id a referral or message that it is `about`, or the message that it is `in_reply_to`.
 
     The broker adds what that is: the `message` that is spoken about, its kind and, of a referral,
-    the `referral`; the `content` that lends the patient, who is known by the pseudonym `patient`;
-    the `thread` that it goes on; and the question that it `meets`.
+    the `referral`; the `about_subject`; the `content` that lends the patient, who is known by the
+    pseudonym `patient`; the `thread` that it goes on; and the question that it `meets`.
     """
 
     kind: str
@@ -152,6 +153,7 @@ class Talks:
     message: str = ""
     message_kind: Kind | None = None
     referral: str = ""
+    about_subject: str = ""
     content: bytes | None = field(default=None, repr=False)
     patient: tuple[str, str] | None = None
     thread: str = ""
@@ -187,9 +189,9 @@ class Needs:
     sender and carried on the message. `advice` are sentences that the sender must read, most
     important first. `escalates` is true where a refusal must begin "Nothing was sent.". `closes` is
     the referral that this ends, or tells the course of; `talks` what it is part of a conversation
-    about. `attachments` are refused unless all are there as named.
-    `nhs_number` is used for a keyed pseudonym only. `practice` is the registered practice, if it is
-    known.
+    about; `based_on` the message that it goes on from, with what was `said_before`. `attachments`
+    are refused unless all are there as named. `nhs_number` is used for a keyed pseudonym only.
+    `practice` is the registered practice, if it is known.
     """
 
     organisation: str
@@ -207,6 +209,8 @@ class Needs:
     advice: tuple[str, ...] = ()
     closes: Closes | None = None
     talks: Talks | None = None
+    based_on: str | None = None
+    said_before: tuple[str, ...] = ()
     attachments: tuple[Enclosed, ...] = ()
 
 
@@ -231,7 +235,9 @@ class Context:
 
     `message_ids`, `destinations` and `priorities` have one entry per want that goes out, by key.
     `referral` is the id of the referral that the request `closes`, if it names one; `talks` is what
-    a clinical message belongs to; `attachments` are those that it names, by id.
+    a clinical message belongs to, `based_on` the message that a referral goes on from, with
+    what was `said_before`;
+    `attachments` are those that it names, by id.
     """
 
     message_ids: Mapping[str, str]
@@ -244,6 +250,8 @@ class Context:
     priorities: Mapping[str, Priority] = field(default_factory=dict)
     referral: str | None = None
     talks: Talks | None = None
+    based_on: str | None = None
+    said_before: tuple[str, ...] = ()
     attachments: Mapping[str, Attached] = field(default_factory=dict)
 
 

@@ -249,6 +249,8 @@ def _context(
         priorities={one.want.key: one.want.priority for one in plan.planned},
         referral=needs.closes.referral if needs.closes is not None else None,
         talks=needs.talks,
+        based_on=needs.based_on,
+        said_before=needs.said_before,
     )
 
 

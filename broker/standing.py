@@ -11,6 +11,7 @@ from broker.events import Role
 from broker.referral import Door, Move, State
 from broker.store import deliveries, messages
 from broker.store.tx import Connection
+from fhir_profiles.pathways.catalogue import catalogue
 
 
 def ways(connection: Connection, row: Any, doors: Mapping[str, str]) -> dict[Door, str]:
@@ -56,6 +57,7 @@ def view(
             for method, url in [_way(move, row.subject_id, ways)]
             if url is not None
         ],
+        "convert": _conversion(row, stage.waits_for is not None),
         "message": row.message_id,
         "sender": row.sender,
         "receiver": row.receiver,
@@ -68,6 +70,14 @@ def view(
         "last_move": row.last_move,
         "last_moved_at": row.last_move_at.isoformat() if row.last_move_at else None,
     }
+
+
+def _conversion(row: Any, is_open: bool) -> str | None:
+    """Return where a referral is made of it, if it is a request for advice that waits."""
+    entry = catalogue().entries.get(row.pathway)
+    if entry is None or not entry.becomes_referral or not is_open:
+        return None
+    return f"/referrals/{row.subject_id}/convert"
 
 
 def _way(move: Move, subject: str, ways: Mapping[Door, str]) -> tuple[str, str | None]:

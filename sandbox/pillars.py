@@ -7,6 +7,7 @@ import hashlib
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 from sandbox.acts import Act, heard, tracked
 from sandbox.ledger import Entry, until
@@ -147,6 +148,47 @@ async def sent_on(world: World, story: Story) -> None:
     story.see(gone.status == 404, f"{hospital.name} sees what it received, and no more of it")
 
 
+async def advice(world: World, story: Story) -> None:
+    """A practice asks for advice, is asked something, and makes a referral of it all."""
+    practice, hospital = world.practice, world.hospital
+    sent = await practice.post(
+        "general-practice.referrals", "advice-and-guidance", family=_NOBODY_DECIDES
+    )
+    request = sent.json["messages"][0]
+    await received(hospital, request["id"])
+    about = request["referral"].rpartition("/")[2]
+    asked = await hospital.send(
+        "POST", "/communications", _said(hospital, "question", "Since when?", about=about)
+    )
+    question = asked.json["messages"][0]
+    await received(practice, question["id"])
+    answer = await practice.send(
+        "POST", "/communications", _said(practice, "answer", "May.", in_reply_to=question["id"])
+    )
+    thread = await practice.get(question["thread"])
+    texts = [one["text"] for one in thread["messages"]]
+    story.see(
+        answer.status == 202 and texts == ["Since when?", "May."],
+        f"{hospital.name} asked “Since when?” and {practice.name} answered “May.”: one thread",
+    )
+    made = await moved(
+        practice,
+        request["referral"],
+        "convert",
+        pathway="specialty-referral",
+        reason={"code": "cardiology", "text": "Palpitations"},
+        reference=f"{about}-converted",
+        history="Palpitations for three months.",
+        medicines=[],
+        allergies=[],
+    )
+    stored = await received(hospital, made.json["messages"][0]["id"])
+    story.see(
+        made.status == 202 and stored,
+        f"{practice.name} made a referral of it, typing nothing again: {hospital.name} has it",
+    )
+
+
 async def discharge(world: World, story: Story) -> None:
     """A discharge reaches the practice and, with the patient's word, the pharmacy."""
     hospital, pharmacy = world.pillars[DISCHARGING_HOSPITAL], world.pharmacy
@@ -197,7 +239,21 @@ async def received(partner: Partner, message: str) -> Entry:
     return found
 
 
-async def moved(partner: Partner, referral: str, name: str, **content: str) -> Any:
+def _said(partner: Partner, kind: str, text: str, **about: str) -> dict[str, Any]:
+    """Return a clinical message of a partner's."""
+    return {
+        "reference": f"said-{uuid4()}",
+        "sent_by": {"ods": partner.ods},
+        "clinician": {"name": {"family": "Example", "given": "Sam"}, "role": "Doctor"},
+        "consent": True,
+        "kind": kind,
+        "subject": "Palpitations",
+        "text": text,
+        **about,
+    }
+
+
+async def moved(partner: Partner, referral: str, name: str, **content: Any) -> Any:
     """Move a referral; return the answer."""
     read = await partner.client.call("GET", referral)
     return await partner.send("POST", f"{referral}/{name}", content, if_match=read.etag)
@@ -225,6 +281,7 @@ PILLARS: Final[tuple[tuple[str, Act], ...]] = (
     ("A practice refers to a pharmacy, and has its answer", pharmacy_and_back),
     ("NHS 111 refers to urgent eye care", urgent_care),
     ("A single point of access sends a referral on", sent_on),
+    ("Advice becomes a referral", advice),
     ("A discharge reaches the practice and the pharmacy", discharge),
     ("An overdue referral is raised", overdue),
 )

@@ -39,6 +39,22 @@ async def read(request: Request, referral: Identity) -> Response:
 
 
 @router.post(
+    "/referrals/{referral:uuid}/convert",
+    status_code=202,
+    summary="Make a referral of a request for advice",
+    openapi_extra=takes(VERSION, KEY, body={"type": "object"}),
+)
+async def convert(request: Request, referral: Identity) -> Response:
+    """Everything that was said goes along. The body names pathway, reason and a reference of its
+    own, and any field of the form of whoever asked that the request did not say."""
+    caller = await caller_of(request)
+    broker = broker_of(request)
+    await allow_about(broker, caller, Action.CONVERT_REFERRAL, referral)
+    made = await broker.converting.convert(await _asked(request, caller, referral, ""))
+    return answer(made.body, made.status)
+
+
+@router.post(
     "/referrals/{referral:uuid}/{move}",
     summary="Make a move: accept, reject, complete …",
     openapi_extra=takes(VERSION, KEY, body={"type": "object"}, required=False),
@@ -48,15 +64,17 @@ async def make(request: Request, referral: Identity, move: str) -> Response:
     caller = await caller_of(request)
     broker = broker_of(request)
     await allow_about(broker, caller, Action.MOVE_REFERRAL, referral)
-    made = await broker.moving.move(
-        Asked(
-            caller=caller,
-            subject=referral,
-            move=move,
-            key=request.headers.get("idempotency-key"),
-            body=await body_of(request, empty=True),
-            version=version_of(request),
-        )
-    )
+    made = await broker.moving.move(await _asked(request, caller, referral, move))
     version = strict_json.loads(made.body)["version"]
     return answer(made.body, made.status, version=version)
+
+
+async def _asked(request: Request, caller: Caller, referral: str, move: str) -> Asked:
+    return Asked(
+        caller=caller,
+        subject=referral,
+        move=move,
+        key=request.headers.get("idempotency-key"),
+        body=await body_of(request, empty=bool(move)),
+        version=version_of(request),
+    )

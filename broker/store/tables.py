@@ -267,6 +267,16 @@ class TriageRow(SQLModel, table=True):
     diagnosed_at: datetime | None = _utc(null=True)
 
 
+class ThreadRow(SQLModel, table=True):
+    """A thread of clinical messages, by its subject, and the subject that it is about: a row only
+    where it is about one."""
+
+    __tablename__ = "thread"
+    __table_args__ = (Index("ix_thread_about", "about_subject"), KEYED)
+    subject_id: str = _id(primary=True)
+    about_subject: str = _id()
+
+
 class DeliveryRow(SQLModel, table=True):
     """One consumer's obligation for one event towards one destination.
 
@@ -697,6 +707,7 @@ attachment_key = _table(AttachmentKeyRow)
 key_check = _table(KeyCheckRow)
 referral = _table(ReferralRow)
 triage = _table(TriageRow)
+thread = _table(ThreadRow)
 delivery = _table(DeliveryRow)
 attempt = _table(AttemptRow)
 receipt = _table(ReceiptRow)

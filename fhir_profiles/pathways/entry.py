@@ -54,6 +54,8 @@ class Entry(Sourced):
     """Of the senders, those that no document at hand confirms: a region may set otherwise."""
     self_referral: bool = False
     receivers: tuple[str, ...] = Field(min_length=1)
+    becomes_referral: bool = False
+    """Whether what is asked for on it may become a referral on another pathway."""
     clinic_by_reason: bool = False
     """Whether each reason is a subspecialty, whose own clinic is sought."""
     urgency: Level = "routine"

@@ -79,6 +79,7 @@ async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) 
         ("put", "/pharmacy/consultations/{identity}"),
         ("put", "/optometry/referrals/{identity}"),
         *(("put", f"{door}/{{identity}}") for door in PILLARS),
+        ("post", "/referrals/{referral}/convert"),
         ("post", "/referrals/{referral}/{move}"),
         ("put", "/FHIR/R4/{moved}/{id}"),
     }

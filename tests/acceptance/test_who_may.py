@@ -56,6 +56,7 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("PUT", "/inbox/{}/receipt"): (Scope.INBOX_WRITE, "delivery"),
     ("PUT", "/inbox/{}/acknowledgement"): (Scope.INBOX_WRITE, "delivery"),
     ("GET", "/referrals/{}"): (Scope.REFERRALS_READ, "referral"),
+    ("POST", "/referrals/{}/convert"): (Scope.REFERRALS_WRITE, "referral"),
     ("POST", "/referrals/{}/{}"): (Scope.REFERRALS_WRITE, "referral"),
     ("GET", "/messages/{}"): (Scope.MESSAGES_READ, "message"),
     ("GET", "/messages/{}/status"): (Scope.MESSAGES_READ, "message"),

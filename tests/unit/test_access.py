@@ -38,6 +38,7 @@ CELLS: dict[Action, tuple[str, set[Relation], set[Relation]]] = {
     Action.ACKNOWLEDGE: ("inbox:write", {R.ACTING, R.COPY}, {R.ACTING, R.COPY}),
     Action.READ_REFERRAL: ("referrals:read", PARTIES | DELIVERED, PARTIES),
     Action.MOVE_REFERRAL: ("referrals:write", PARTIES, PARTIES),
+    Action.CONVERT_REFERRAL: ("referrals:write", PARTIES, PARTIES),
     Action.UPDATE_TASK: ("fhir:write", PARTIES, PARTIES),
     Action.READ_THREAD: ("messages:read", PARTIES | DELIVERED, PARTIES),
     Action.READ_RESOURCE: ("fhir:read", PARTIES | DELIVERED, PARTIES),

@@ -130,6 +130,11 @@ class Outcome(Said):
         return self.outcome is not None and "leaves-open" not in properties
 
     @property
+    def hands_back(self) -> bool:
+        """Whether who referred is to act on it: their referral does not end before they do."""
+        return "hands-back" in codes.system(OUTCOMES).properties.get(self.outcome or "", {})
+
+    @property
     def diagnosis(self) -> str:
         """What a patient with a suspected cancer was told, where the outcome is that."""
         properties = codes.system(OUTCOMES).properties.get(self.outcome or "", {})

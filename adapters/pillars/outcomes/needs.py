@@ -136,6 +136,7 @@ def _closes(request: Outcome) -> Closes | None:
         reference=named.reference or "",
         pathway=request.pathway or "",
         ends=request.ends,
+        hands_back=request.hands_back,
         outcome=said,
         diagnosis=request.diagnosis,
         tells_all=True,

@@ -74,6 +74,9 @@ class Referral(Request):
     """What was measured or seen."""
     question: Text | None = None
     """What is asked of the receiver."""
+    may_convert: Flagged | None = None
+    """Of a request for advice: whether its receiver may make a referral of it without asking you
+    again."""
     patient_informed: Flagged | None = None
     """Whether the patient knows what is suspected."""
 
@@ -167,6 +170,16 @@ class Referral(Request):
                 "not-a-sender",
                 f"{self.entry().name} is not for {self.pillar.replace('-', ' ')} to refer to.",
                 "GET /pathways says which pathways you may send.",
+            )
+
+    @rule
+    def _may_be_converted(self, _: datetime) -> Iterator[Finding]:
+        if self.may_convert and not self.entry().becomes_referral:
+            yield Finding(
+                ("may_convert",),
+                "not-for-advice",
+                f"{self.entry().name} is a referral already.",
+                "Leave it out.",
             )
 
     @rule

@@ -12,6 +12,7 @@ from typing import Final
 from fhir.resources.R4B.codeableconcept import CodeableConcept
 from fhir.resources.R4B.extension import Extension
 from fhir.resources.R4B.fhirresourcemodel import FHIRResourceModel
+from fhir.resources.R4B.reference import Reference
 from fhir.resources.R4B.servicerequest import ServiceRequest
 
 from adapters.pillars.found import Found
@@ -38,6 +39,9 @@ _ANAESTHESIA: Final = {
     "intravenous-sedation": "Intravenous sedation",
     "general": "General anaesthesia",
 }
+
+
+_MAY_CONVERT: Final = "You may make a referral of this request without asking again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def draft(request: Referral, context: Context, key: str) -> Draft:
         priority_reason=make.CodeableConcept(text=judgement.rule),
         sites=list(_sites(request)),
         details=list(_details(request)),
-        said=[request.additional_information],
+        said=[request.additional_information, _MAY_CONVERT if request.may_convert else None],
         flags=[resources.defined("red-flag", one.code) for one in judgement.red_flags],
     )
     return drafted(request, message, spoken)
@@ -131,7 +135,7 @@ def _service_request(request: Request, message: Message, spoken: Spoken) -> Serv
         supporting=[url(name) for name in spoken.found],
         sites=spoken.sites,
         details=spoken.details,
-        notes=list(message.notes(*spoken.said, _AGREES)),
+        notes=list(message.notes(*spoken.said, *message.context.said_before, _AGREES)),
         label=message.label,
     )
     reason = resources.extension(EXT_PRIORITY_REASON, valueCodeableConcept=spoken.priority_reason)
@@ -139,10 +143,16 @@ def _service_request(request: Request, message: Message, spoken: Spoken) -> Serv
         update={
             "extension": list(_extensions(request, judgement, spoken.extensions)),
             "priority__ext": make.FHIRPrimitiveExtension(extension=[reason]),
+            "basedOn": list(_based_on(message.context)) or None,
             "performerType": make.CodeableConcept(text=service_words(judgement.receiver)),
             "patientInstruction": request.information_for_patient,
         }
     )
+
+
+def _based_on(context: Context) -> Iterator[Reference]:
+    if context.based_on is not None:
+        yield resources.by_identifier("ServiceRequest", codes.MESSAGE_ID, context.based_on)
 
 
 def _extensions(

@@ -1,6 +1,6 @@
 """What a referral's receiver made of its priority, when the patient was told the diagnosis, and who
-else hears of a deadline that nobody meets; attachments; and an index by which near-duplicates are
-found."""
+else hears of a deadline that nobody meets; attachments; what threads are about; and an index by
+which near-duplicates are found."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -76,3 +76,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_attachment_key_key", "attachment_key", ["key_id"])
+    op.create_table(
+        "thread",
+        sa.Column("subject_id", columns.Id(), nullable=False),
+        sa.Column("about_subject", columns.Id(), nullable=False),
+        sa.PrimaryKeyConstraint("subject_id"),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_thread_about", "thread", ["about_subject"])
