@@ -8,7 +8,7 @@ end of the request. See docs/adr/0023-advice-becomes-a-referral.md.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from broker import conversing, moves
@@ -38,6 +38,8 @@ CAME_OF: Final = "came-of"
 _ALLOWED: Final = "may_convert"
 # What was said of the request alone: the referral has another pathway, and goes somewhere else.
 _NOT_CARRIED: Final = frozenset({"pathway", "reason", "red_flags", "provider", _ALLOWED})
+# Who the patient is, and that they agree, nobody says anew.
+_KEPT: Final = frozenset({"patient", "consent", "clinician", "practice", _ALLOWED})
 # What a move may carry that somebody said to somebody.
 _SAID: Final = ("question", "answer", "advice", "outcome", "note")
 
@@ -91,8 +93,11 @@ class Converting:
             case = await self._read(asked)
             row, message = case.found.row, case.found.about.message
             adapter = self._adapters[message.door]
+            _check(said, case)
             body = {
                 **{name: it for name, it in case.posted.items() if name not in _NOT_CARRIED},
+                # The case is assessed anew, and the patient's time on the new pathway begins.
+                "assessed_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "attachments": list(case.enclosed),
                 **said,
             }
@@ -104,9 +109,7 @@ class Converting:
                 form, needs = understand(adapter, body, row.sender, directory, now)
                 if catalogue().entries[needs.wants[0].pathway].becomes_referral:
                     raise _refused("pathway", "is-for-advice", "That is for advice, too.")
-                # The patient's time on the new pathway begins now.
-                wants = tuple(replace(one, happened=now) for one in needs.wants)
-                return form, before.on(replace(needs, wants=wants))
+                return form, before.on(needs)
 
             async def steps(made: Prepared, directory: Directory, now: datetime) -> list[Ready]:
                 new = made.messages[0].row
@@ -168,6 +171,25 @@ class Converting:
             tuple({one["id"]: one for one in enclosed}.values()),
             frozenset(one.sender for _, one in said),
         )
+
+
+def _check(said: Mapping[str, Any], case: _Case) -> None:
+    """Raise Refused where a body says anew who the patient is or who refers, or names what does not
+    belong to the case: that is carried over as it was said."""
+    parties = {name for name, it in case.posted.items() if isinstance(it, dict) and "ods" in it}
+    problems = [
+        Problem(name, "carried-over", "It is carried over as it was said.", "Leave it out.")
+        for name in sorted((_KEPT | parties - _NOT_CARRIED) & said.keys())
+    ]
+    known = {one["id"] for one in case.enclosed}
+    chosen = said.get("attachments", ())
+    for at, one in enumerate(chosen if isinstance(chosen, list) else ()):
+        if isinstance(one, dict) and one.get("id") not in known:
+            detail = "This was neither sent with the request nor in what was said about it."
+            todo = "Name only what was, or leave `attachments` out: then all of it goes along."
+            problems.append(Problem(f"attachments[{at}].id", "unknown-attachment", detail, todo))
+    if problems:
+        raise Refused.all_of(problems)
 
 
 def before_of(connection: Connection, vault: Vault, subject: str) -> Before:
