@@ -69,6 +69,7 @@ class Action(StrEnum):
     UPDATE_TASK = "task.update"
     READ_ORGANISATION = "organisation.read"
     READ_PATHWAYS = "pathways.read"
+    LIST_SERVICES = "services.list"
     UPLOAD = "attachment.upload"
     FETCH = "attachment.fetch"
     READ_THREAD = "thread.read"
@@ -155,6 +156,7 @@ TABLE: Final[Mapping[Action, Rule]] = MappingProxyType(
         Action.UPDATE_TASK: Rule(_S.FHIR_WRITE, _MOVERS, _MOVERS, "move this referral"),
         Action.READ_ORGANISATION: Rule(_S.DIRECTORY_READ),
         Action.READ_PATHWAYS: Rule(_S.DIRECTORY_READ),
+        Action.LIST_SERVICES: Rule(_S.DIRECTORY_READ),
         Action.UPLOAD: Rule(_S.ATTACHMENTS_WRITE),
         # A part of what was delivered, and so theirs to collect like the rest of it.
         Action.FETCH: Rule(_S.ATTACHMENTS_READ, _RECEIVERS, _RECEIVERS, "fetch this attachment"),

@@ -119,8 +119,9 @@ def following(planned: Plan, sent: Sent, vault: Vault) -> Plan:
             and sent.sent_to.get(found.row.subject_id) == _acting(one)
         )
         place = next(sent_on, None)
-        routes = tuple(_followed(one.routes, place)) if place is not None else one.routes
-        followed.append(replace(one, routes=routes))
+        if place is not None:
+            one = replace(one, routes=tuple(_followed(one.routes, place)), candidates=())
+        followed.append(one)
     return replace(planned, planned=tuple(followed))
 
 

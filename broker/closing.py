@@ -169,7 +169,7 @@ def _with_referrer(want: Want, found: Found, caller: Caller, directory: Director
         if not one.is_referrer:
             seeks.append(one)
         elif one.role is Role.ACTING or place.ods != caller.organisation:
-            seeks.append(replace(one, named=place))
+            seeks.append(replace(one, named=place, because="It sent the referral."))
     return replace(want, seeks=tuple(seeks))
 
 

@@ -319,7 +319,8 @@ def _not_a_party(detail: str, others: Mapping[str, Destination], directory: Dire
 
 
 def _to(seek: Seek, place: Destination) -> Seek:
-    return replace(seek, named=place)
+    because = "" if seek.named is not None else "It is a party of what this is about."
+    return replace(seek, named=place, because=because)
 
 
 def words(content: bytes) -> dict[str, Any]:

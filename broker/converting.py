@@ -37,7 +37,9 @@ CAME_OF: Final = "came-of"
 """What the events of a referral say of the request for advice that it was made of: its subject."""
 _ALLOWED: Final = "may_convert"
 # What was said of the request alone: the referral has another pathway, and goes somewhere else.
-_NOT_CARRIED: Final = frozenset({"pathway", "reason", "red_flags", "provider", _ALLOWED})
+_NOT_CARRIED: Final = frozenset(
+    {"reference", "pathway", "reason", "red_flags", "provider", _ALLOWED}
+)
 # Who the patient is, and that they agree, nobody says anew.
 _KEPT: Final = frozenset({"patient", "consent", "clinician", "practice", _ALLOWED})
 # What a move may carry that somebody said to somebody.

@@ -124,7 +124,7 @@ class Correcting:
         needs = await self._goes_on(needs, sent)
         check_same_thread(needs, sent.message.subject_id)
         version = self._core.directory.version
-        planned = plan(asked.adapter, raw, needs, directory, now)
+        planned = plan(asked.adapter, raw, needs, directory, now, sent.under_way)
         planned = assigning.following(planned, sent, self._core.vault)
         retractor = Retractor(self._core.vault, directory, self._core.source, now)
         before = await self._wanted_before(asked.adapter, sent, directory)

@@ -98,6 +98,18 @@ class Directory:
             and self.is_open(service.organisation)
         )
 
+    def alike(self, service: Service) -> tuple[Service, ...]:
+        """Return what else in its ICB, of open organisations, is of one type with a service."""
+        types = {offer.receiver_type for offer in service.offers}
+        return tuple(
+            one
+            for one in self.entries.services
+            if one != service
+            and one.icb == service.icb
+            and self.is_open(one.organisation)
+            and any(offer.receiver_type in types for offer in one.offers)
+        )
+
     def is_open(self, ods: str) -> bool:
         """Tell whether the organisation is known and open."""
         organisation = self.organisations.get(ods)

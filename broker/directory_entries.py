@@ -68,6 +68,14 @@ Pillar = Annotated[str, AfterValidator(_known_pillar)]
 Slug = Annotated[str, _written("[a-z0-9]+(-[a-z0-9]+)*", "a word such as single-point-of-access")]
 Dos = Annotated[str, AfterValidator(_dos)]
 Text = Annotated[str, _written(r"\S(.*\S)?", "one line of text, up to 200 characters")]
+# `paused: false` would pause it otherwise, with that as the reason.
+Reason = Annotated[
+    str,
+    _written(
+        r"(?!(?i:true|false|yes|no|on|off|none|null)$)\S(.*\S)?",
+        "a reason in one line of text; leave it out where the service is not paused",
+    ),
+]
 Telephone = Annotated[str, _written(r"(\+44 |0)[0-9]+( [0-9]+)*", "a number such as 0113 496 0201")]
 Area = Annotated[str, _written("[A-Z]{1,2}", "a postcode area such as LS")]
 Hour = Annotated[str, _written("(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)", "a time such as 08:30")]
@@ -152,6 +160,26 @@ class Hours(_Entry):
     bank_holidays: Flag = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closure(_Entry):
+    """From which day to which, both included and by the London calendar, a service is closed; it
+    has closed for good where no last day is given. `reason` is what senders are told."""
+
+    first_day: date
+    last_day: date | None = None
+    reason: Text
+
+    def covers(self, day: date) -> bool:
+        return self.first_day <= day and (self.last_day is None or day <= self.last_day)
+
+    @property
+    def words(self) -> str:
+        """Say until when, and why."""
+        last = self.last_day
+        until = f"up to and including {last.day} {last:%B %Y}" if last is not None else "for good"
+        return f"closed {until} ({self.reason})"
+
+
 def _at(day: date, hour: str) -> datetime:
     """Return the moment of an hour of a day in London, as aware UTC; 24:00 is the next midnight."""
     if hour == "24:00":
@@ -163,7 +191,9 @@ def _at(day: date, hour: str) -> datetime:
 class Service(_Entry):
     """A part of an organisation that takes referrals of its own.
 
-    `dos` is the id under which the Directory of Services, and so every BaRS system, knows it.
+    `dos` is the id under which the Directory of Services, and so every BaRS system, knows it. On
+    the days of its `closures` nobody is there. It takes no new referral then, nor while it is
+    `paused`, which says to senders why; what it was sent before goes on.
     """
 
     code: Code
@@ -175,6 +205,8 @@ class Service(_Entry):
     opening_hours: tuple[Hours, ...]
     telephone: Telephone
     dos: Dos = ""
+    closures: tuple[Closure, ...] = ()
+    paused: Reason = ""
 
     @property
     def key(self) -> str:
@@ -189,9 +221,16 @@ class Service(_Entry):
         ranks = [o.rank for o in self.offers if o.covers(receiver_type, subspecialty)]
         return min(ranks, default=None)
 
+    def closure(self, day: date) -> Closure | None:
+        """Return the closure that holds on a day of the London calendar; of several the longest."""
+        holding = [one for one in self.closures if one.covers(day)]
+        return max(holding, key=lambda one: one.last_day or date.max, default=None)
+
     def is_staffed(self, moment: datetime) -> bool:
         """Tell whether somebody is there to answer; on a bank holiday only where it says so."""
         local = london(moment)
+        if self.closure(local.date()) is not None:
+            return False
         at = f"{local:%H:%M}"
         bank_holiday = local.weekday() < 5 and not is_working_day(local.date())
         return any(
@@ -209,7 +248,8 @@ class Service(_Entry):
             closing = [
                 _at(day, hours.closes)
                 for hours in self.opening_hours
-                if _WEEKDAYS[day.weekday()] in hours.days
+                if self.closure(day) is None
+                and _WEEKDAYS[day.weekday()] in hours.days
                 and (hours.bank_holidays or not bank_holiday)
             ]
             found = max((one for one in closing if one > moment), default=None)

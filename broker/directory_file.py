@@ -275,6 +275,9 @@ def _service(directory: Directory, entry: Service) -> Iterator[tuple[str, str]]:
     for hours in entry.opening_hours:
         if hours.opens >= hours.closes:
             yield "opening_hours", f"{hours.opens} is not before {hours.closes}."
+    for number, closure in enumerate(entry.closures):
+        if closure.last_day is not None and closure.last_day < closure.first_day:
+            yield f"closures[{number}].last_day", "it ends before it begins."
 
 
 def _endpoint(directory: Directory, entry: Connection) -> Iterator[tuple[str, str]]:

@@ -27,12 +27,30 @@ from typing import Any, ClassVar, Literal, Self
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a request: where (in the sender's own words), what, and what to do."""
+    """One thing wrong with a request: where (in the sender's own words), what, and what to do.
+
+    `instead` are the places, as `ODS/SERVICE`, of which one may be named where this one is refused.
+    """
 
     field: str
     code: str
     detail: str
     todo: str = ""
+    instead: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as every door answers it, and `from_json` reads it."""
+        said: dict[str, Any] = {
+            "field": self.field,
+            "code": self.code,
+            "detail": self.detail,
+            "todo": self.todo,
+        }
+        return said | ({"instead": list(self.instead)} if self.instead else {})
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> "Problem":
+        return Problem(**{**said, "instead": tuple(said.get("instead", ()))})
 
 
 class BrokerError(Exception):
@@ -64,16 +82,13 @@ class Refused(BrokerError):
         return {
             "code": self.code,
             "detail": self.detail,
-            "problems": [
-                {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
-                for one in self.problems
-            ],
+            "problems": [one.as_json() for one in self.problems],
         }
 
     @staticmethod
     def from_json(said: Mapping[str, Any]) -> "Refused":
         """Return a refusal that was remembered; it is answered by its code, as it was then."""
-        again = Refused(said["detail"], [Problem(**one) for one in said["problems"]])
+        again = Refused(said["detail"], [Problem.from_json(one) for one in said["problems"]])
         again.code = said["code"]
         return again
 

@@ -45,7 +45,8 @@ class Seek:
     `subspecialty` are looked for in the ICB of `practice`, else of the postcode's area. `words`
     is what a person calls that which is looked for, in the plural: reasons and refusals say it.
     What is named must be of `pillar`, if one is given. `is_referrer`: it is whoever sent the
-    referral that the request is the answer to, whom only the broker knows.
+    referral that the request is the answer to, whom only the broker knows. Where the broker named
+    it and not the sender, `because` says why.
     `field` is where the body says what is sought, where that is not as `FieldPaths` has it.
     """
 
@@ -58,6 +59,7 @@ class Seek:
     words: str = ""
     pillar: str = ""
     is_referrer: bool = False
+    because: str = ""
     field: str = ""
 
 

@@ -3,15 +3,16 @@
 Routes each wanted message, translates, composes. Reads nothing but what it is given.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from broker import deadlines, routing
+from broker import choosing, deadlines, routing
 from broker.attachments.enclosing import NONE_ENCLOSED, Enclosures
+from broker.choosing import Candidate
 from broker.composition import Composing, compose
 from broker.deadlines import DeadlineKind
 from broker.directory import Directory
@@ -44,6 +45,8 @@ CONCERNS: Final = "concerns"
 """What the event of a clinical message says of the message that it is about: its id, or nothing."""
 WANT: Final = "want"
 """What a referral's event says of what it was asked for as, beside others of one post."""
+CANDIDATES: Final = "candidates"
+"""What an event says of those among whom its acting receiver was chosen (`broker.choosing`)."""
 CHOSEN_BY: Final = "chosen-by"
 PATIENT: Final = "patient"
 """What a referral's event says where the patient chose the place."""
@@ -69,12 +72,14 @@ class Slot:
 class Planned:
     """A wanted message with where it goes.
 
-    `asked` is the sender's own priority, where the referral that it amends is taken otherwise.
+    `candidates` are those among whom its acting receiver was chosen. `asked` is the sender's own
+    priority, where the referral that it amends is taken otherwise.
     """
 
     want: Want
     routes: tuple[Route, ...]
     agreement: str | None
+    candidates: tuple[Candidate, ...] = ()
     asked: Priority | None = None
 
 
@@ -131,8 +136,12 @@ def plan(
     needs: Needs,
     directory: Directory,
     now: datetime,
+    under_way: Collection[Destination] = routing.NOWHERE,
 ) -> Plan:
-    """Decide where every message goes. Raises Refused where an acting receiver cannot be had."""
+    """Decide where every message goes. Raises Refused where an acting receiver cannot be had.
+
+    Of a correction, `under_way` is where its referrals are already.
+    """
     planned: list[Planned] = []
     warnings = list(needs.warnings)
     problems: list[Problem] = []
@@ -147,6 +156,7 @@ def plan(
             now,
             purpose=needs.purpose,
             paths=translator.paths,
+            under_way=under_way,
         )
         problems += routed.problems
         telephone = telephone or routed.telephone
@@ -155,7 +165,9 @@ def plan(
             left_out.append(routed.left_out)
             unasked = unasked or want.priority is Priority.STAT
         elif routed.routes:
-            planned.append(Planned(want, routed.routes, routed.agreement or None))
+            planned.append(
+                Planned(want, routed.routes, routed.agreement or None, routed.candidates)
+            )
     if problems:
         raise refusal(translator, raw, problems, telephone)
     if unasked:
@@ -306,7 +318,11 @@ def _composing(
         ],
         clocks=want.clocks,
         unclocked=slot.unclocked,
-        facts={**slot.facts, **({CHOSEN_BY: PATIENT} if want.chosen_by_patient else {})},
+        facts={
+            **slot.facts,
+            **({CHOSEN_BY: PATIENT} if want.chosen_by_patient else {}),
+            **({CANDIDATES: choosing.written(one.candidates)} if one.candidates else {}),
+        },
     )
 
 
@@ -377,10 +393,7 @@ def answer(
         "messages": [told(message, directory, now) for message in made],
         "correlation_id": correlation_id,
         "accepted_at": now.isoformat(),
-        "warnings": [
-            {"field": w.field, "code": w.code, "detail": w.detail, "todo": w.todo}
-            for w in (*plan.warnings, *plan.aside)
-        ],
+        "warnings": [one.as_json() for one in (*plan.warnings, *plan.aside)],
     }
 
 
@@ -439,9 +452,15 @@ def told(message: NewMessage, directory: Directory, now: datetime) -> dict[str, 
             }
             for one in sorted(message.deadlines, key=lambda one: str(one["due_at"]))
         ],
+        "candidates": candidates(message.event.facts, directory),
     }
     if row["door"] == COMMUNICATIONS:
         told["thread"] = f"/communications/{row['id']}/thread"
     if row["kind"] == Kind.REFERRAL:
         told["referral"] = f"/referrals/{row['subject_id']}"
     return told
+
+
+def candidates(facts: Mapping[str, str], directory: Directory) -> list[dict[str, Any]]:
+    """Return, as its sender reads it, among whom a message's acting receiver was chosen."""
+    return choosing.told(choosing.read(facts.get(CANDIDATES, "")), directory)

@@ -56,7 +56,7 @@ def understand(
             Problem(fault.field, fault.code, fault.detail, fault.todo)
             for fault in faults.to_problems(error, adapter.accepts)
         ]
-        problems += _missed(adapter, raw, [problem.field for problem in problems], directory)
+        problems += _missed(adapter, raw, [one.field for one in problems], directory, now)
         raise Refused.all_of(problems) from None
     needs = adapter.needs(request, sent_at or now)
     own(needs.organisation, organisation)
@@ -64,14 +64,18 @@ def understand(
 
 
 def _missed(
-    adapter: Adapter, raw: Mapping[str, Any], at_fault: Sequence[str], directory: Directory
+    adapter: Adapter,
+    raw: Mapping[str, Any],
+    at_fault: Sequence[str],
+    directory: Directory,
+    now: datetime,
 ) -> Iterator[Problem]:
     """Yield what routing misses of a body with faults, unless it hangs on one of these itself."""
     seek, paths = adapter.sought(raw), adapter.paths
     if seek is not None and any(_touch(at_fault, path) for path in paths.deciding):
         # What is sought is not known: only of a place that is named can anything be said.
         seek = replace(seek, receiver_type="") if seek.named is not None else None
-    problem = routing.missed(seek, directory, paths) if seek is not None else None
+    problem = routing.missed(seek, directory, paths, now) if seek is not None else None
     if problem is not None and not _touch(at_fault, problem.field):
         yield problem
 

@@ -39,6 +39,12 @@ class Sent:
     first_at: datetime
 
     @property
+    def under_way(self) -> frozenset[Destination]:
+        """Where the referrals of it that go on are, and where they were sent first."""
+        now = (Destination(one.row.receiver, one.row.receiver_service) for one in self.referrals)
+        return frozenset((*now, *self.sent_to.values()))
+
+    @property
     def places(self) -> list[Destination]:
         return [route.destination for route in self.routes]
 

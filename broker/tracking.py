@@ -14,6 +14,7 @@ from broker.deadlines import DeadlineKind
 from broker.directory import BARS, Directory
 from broker.events import Destination, Kind, Priority, Recorded, Role
 from broker.moves import BROKER
+from broker.preparing import candidates
 from broker.referral import MOVES, STAGES, Audience, Relation, State
 from broker.retracting import CLOSURES
 from broker.store import deliveries
@@ -74,6 +75,7 @@ def view(
             "closed_reason": message.closed_reason,
             "deadlines": [_deadline(row, directory, now) for row in trail.deadlines],
             "next": _next(trail, directory, now),
+            "candidates": candidates(trail.facts, directory),
             "telephone_calls": [
                 {
                     "called_at": _time(row.called_at),

@@ -41,6 +41,7 @@ class Trail:
     referral: Any
     joined: Sequence[Any]
     replaced_by: str | None
+    facts: Mapping[str, str]
 
 
 def read(connection: Connection, message_id: str) -> Trail | None:
@@ -76,6 +77,7 @@ def read(connection: Connection, message_id: str) -> Trail | None:
             if one.id != message_id and one.kind != Kind.NOTICE
         ],
         replaced_by=later.id if later is not None else None,
+        facts=next((event.facts for event in events if event.id == message.event_id), {}),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ STARTS_WITHIN: Final = 90.0  # several at once, on a machine that is busy
 STOPS_WITHIN: Final = 20.0
 _LOOK_EVERY: Final = 0.05
 _SHOWN: Final = 2_000
+_PORTS: Final = range(20_000, 32_768)
 
 
 class NotServing(Exception):
@@ -22,8 +24,10 @@ class NotServing(Exception):
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return a port of loopback that is free now: the wanted one if it is."""
-    for port in (wanted, 0):
+    """Return a port of loopback that is free now: the wanted one if it is. None that the system
+    lends to outgoing calls: whoever listens there soon would find it taken."""
+    others = random.SystemRandom().sample(_PORTS, 100)
+    for port in (wanted, *others) if wanted else others:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

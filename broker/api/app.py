@@ -27,6 +27,7 @@ from broker.api import (
     problems,
     process_message,
     referrals,
+    services,
     token,
 )
 from broker.api.calling import only_known_parameters
@@ -37,7 +38,10 @@ from broker.parts import EMBEDDED, Part
 from broker.ports import Adapter
 from broker.settings import Settings
 
-NATIVE_DOORS = (messages, communications, referrals, inbox, attachments, organisations, pathways)
+NATIVE_DOORS = (
+    *(messages, communications, referrals, inbox, attachments),
+    *(organisations, pathways, services),
+)
 TITLE = "Referral Broker"
 ABOUT = (
     "Referrals and clinical messages between general practice, pharmacy, optometry, dentistry and "

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from broker.access import Action
 from broker.api.calling import allow, answer, broker_of, caller_of
+from broker.api.services import closures_of
 from broker.directory import Directory
 from broker.errors import NotFound
 from broker.events import Destination
@@ -20,7 +21,8 @@ router = APIRouter(tags=["directory"])
 @router.get("/organisations/{ods}", summary="What an organisation takes, before you send")
 async def read(request: Request, ods: str) -> Response:
     """Returns whether it is open, and of each place what it takes: which kinds of message, on which
-    pathways (`all`: any), which referrals it is offered for, and when it is staffed."""
+    pathways (`all`: any), which referrals it is offered for, when it is staffed, and when or why it
+    takes no new referral."""
     caller = await caller_of(request)
     allow(caller, Action.READ_ORGANISATION)
     directory = await broker_of(request).directory.current()
@@ -56,6 +58,8 @@ def _place(directory: Directory, place: Destination, now: datetime) -> dict[str,
         "pathways": list(taking.pathways) if taking else [],
         "offers": [asdict(offer) for offer in service.offers] if service else None,
         "opening_hours": [asdict(hours) for hours in service.opening_hours] if service else None,
+        "closures": closures_of(service) if service else [],
+        "paused": (service.paused or None) if service else None,
         "telephone": directory.telephone(place) or None,
         "whom_to_telephone_now": directory.whom_to_telephone(place, now),
     }

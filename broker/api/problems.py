@@ -45,10 +45,7 @@ def problem(told: Told) -> Response:
         "status": status,
         "code": native,
         "detail": told.detail,
-        "problems": [
-            {"field": one.field, "code": one.code, "detail": one.detail, "todo": one.todo}
-            for one in told.problems
-        ],
+        "problems": [one.as_json() for one in told.problems],
     }
     return Response(strict_json.dumps(body), status, dict(told.headers), media_type=MEDIA_TYPE)
 

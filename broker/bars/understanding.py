@@ -274,7 +274,7 @@ def needs(understood: Understood, organisation: str, directory: Directory, now: 
     if use_case is None:
         raise ValueError("only a request has needs")
     patient = message.patient
-    place = understood.place or _shortlisted(message, use_case.code, directory)
+    place = understood.place or _shortlisted(message, use_case.code, directory, now)
     seeks = [Seek(Role.ACTING, "", named=place)]
     practice = directory.practice(patient.practice)
     if practice is not None and practice.ods not in {organisation, place.ods}:
@@ -331,8 +331,10 @@ def _priority(message: Message, due: datetime | None, now: datetime) -> Priority
     return Priority.ASAP if left.days < _WEEK else Priority.ROUTINE
 
 
-def _shortlisted(message: Message, use_case: str, directory: Directory) -> Destination:
-    """Return the first service of the shortlist that takes this. Raises NotOffered.
+def _shortlisted(
+    message: Message, use_case: str, directory: Directory, now: datetime
+) -> Destination:
+    """Return the first service of the shortlist that takes this now. Raises NotOffered.
 
     Application 8: 1 to 20 services, as performers of the CarePlan's activities, by preference.
     """
@@ -346,7 +348,7 @@ def _shortlisted(message: Message, use_case: str, directory: Directory) -> Desti
     for target in named:
         place = directory.by_target(target.system, target.value)
         if place is not None and isinstance(
-            routing.recheck(place, Kind.REFERRAL, directory, use_case), Endpoint
+            routing.takes_new(place, use_case, directory, now), Endpoint
         ):
             return place
     raise NotOffered(

@@ -20,6 +20,7 @@ import pytest
 from broker.store import claims, deliveries, work
 from broker.store import tables as t
 from consumers.record_update import RecordUpdate
+from sandbox.process import free_port
 from tests.shell import COMMAND, DIRECTORY, PHARMACY, PRACTICE, Place, consultation, directory_with
 
 STARTS_WITHIN = 60.0
@@ -95,13 +96,6 @@ def run(place: Place, *arguments: str, **variables: str) -> subprocess.Completed
         timeout=STARTS_WITHIN,
         check=False,
     )
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def a_place(folder: Path, template: Path, **variables: str) -> Place:

@@ -2,13 +2,16 @@
 
 import itertools
 import random
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from broker.choosing import Verdict
 from broker.directory import Directory
 from broker.directory_entries import (
+    Closure,
     Connection,
     Entries,
     Icb,
@@ -22,6 +25,9 @@ from broker.ports import Endpoint, Seek, Want
 from broker.routing import recheck, route
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)  # a Monday
+TODAY = NOW.date()
+CLOSED_NOW = (Closure(first_day=TODAY, last_day=TODAY, reason="away"),)
+CLOSED_LATER = (Closure(first_day=date(2026, 11, 24), reason="away"),)
 ICBS = ("QXX", "QYY")
 CODES = tuple(f"A{n}" for n in range(4))
 SERVICES = tuple(f"S{n}" for n in range(4))
@@ -67,6 +73,8 @@ def make(seed: int) -> Directory:
             ),
             opening_hours=(),
             telephone="01632 960002",
+            closures=pick.choice(((), (), (), CLOSED_NOW, CLOSED_LATER)),
+            paused=pick.choice(("", "", "", "no room")),
         )
         for code in SERVICES
     ]
@@ -145,6 +153,8 @@ def test_a_route_leads_only_to_a_known_open_connected_place_that_takes_it(seed: 
             assert kind in connection.takes
             assert "all" in connection.pathways or wanted.pathway in connection.pathways
             assert isinstance(recheck(place, kind, directory, wanted.pathway), Endpoint)
+            if place.service and kind is Kind.REFERRAL and one.role is Role.ACTING:
+                assert takes_new_by_hand(directory, place)
         destinations = [one.destination for one in routed.routes]
         assert len(set(destinations)) == len(destinations)
     event(f"sent: {sent // 10 * 10} or more of 100")
@@ -186,18 +196,38 @@ def test_a_search_finds_the_unique_lowest_rank_and_refuses_every_tie(seed: int) 
         seek = Seek(Role.ACTING, receiver_type, subspecialty, None, practice, postcode)
         best = best_by_hand(directory, receiver_type, subspecialty, practice, area)
         routed = route(want(seek), "SENDER", directory, NOW)
-        if len(best) == 1 and isinstance(
-            recheck(best[0], Kind.REFERRAL, directory, "eye-care"), Endpoint
+        if (
+            len(best) == 1
+            and isinstance(recheck(best[0], Kind.REFERRAL, directory, "eye-care"), Endpoint)
+            and takes_new_by_hand(directory, best[0])
         ):
             event("sent")
             assert [one.destination for one in routed.routes] == best
+            chosen, *others = routed.candidates
+            assert (chosen.destination, chosen.verdict) == (best[0], Verdict.CHOSEN)
+            for one in others:
+                is_shut = one.verdict in {Verdict.CLOSED, Verdict.PAUSED}
+                assert is_shut is not takes_new_by_hand(directory, one.destination)
+                assert one.rank > chosen.rank
             continue
         assert not routed.routes
         (problem,) = routed.problems
         if len(best) > 1:
             event("tie")
             assert problem.code == "tie"
-            assert all(str(place) in problem.todo for place in best)
+            taking = [str(place) for place in best if takes_new_by_hand(directory, place)]
+            assert sorted(problem.instead) == sorted(taking)
+        if problem.code.startswith("service-"):
+            event("shut")
+            assert str(best[0]) not in problem.instead
+            for place in problem.instead:  # what is offered instead is taken
+                again = replace(seek, named=Destination(*place.split("/")))
+                assert route(want(again), "SENDER", directory, NOW).routes
+
+
+def takes_new_by_hand(directory: Directory, place: Destination) -> bool:
+    service = directory.services[place.service]
+    return not service.paused and service.closures != CLOSED_NOW
 
 
 def best_by_hand(

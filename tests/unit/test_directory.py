@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,6 +176,93 @@ def test_whom_to_telephone_of_a_closed_place_is_its_successor_or_111() -> None:
     hospital = replace(DIRECTORY.organisations["RXX01"], status=Status.CLOSED)
     alone = Directory(replace(DIRECTORY.entries, organisations=(hospital,)))
     assert alone.whom_to_telephone(SPA, day) == (f"{hospital.name} has closed: telephone NHS 111.")
+
+
+MOVING = datetime(2026, 12, 28, 12, 0, tzinfo=UTC)  # a Monday, the clinic is closed
+MOVED = datetime(2027, 1, 4, 12, 0, tzinfo=UTC)
+
+
+def test_nobody_is_there_on_the_days_of_a_closure() -> None:
+    clinic = DIRECTORY.services["RXZ01-MACULAR"]
+    assert clinic.is_staffed(MOVED)
+    assert not clinic.is_staffed(MOVING)
+    assert DIRECTORY.whom_to_telephone(clinic.destination, MOVING) == (
+        "Westgate Hospital, macular clinic (0113 496 0491) is closed now: telephone NHS 111."
+    )
+    # It closes in the evening before, and then not before the evening of the first day after.
+    before = datetime(2026, 12, 23, 12, 0, tzinfo=UTC)
+    assert clinic.closes_after(before) == datetime(2026, 12, 23, 17, 0, tzinfo=UTC)
+    assert clinic.closes_after(MOVING) == datetime(2027, 1, 4, 17, 0, tzinfo=UTC)
+
+
+def test_of_several_closures_the_one_that_ends_last_is_told() -> None:
+    clinic = DIRECTORY.services["RXZ01-MACULAR"]
+    (first,) = clinic.closures
+    for later in (replace(first, last_day=date(2027, 2, 1)), replace(first, last_day=None)):
+        for closures in ((first, later), (later, first)):
+            assert replace(clinic, closures=closures).closure(MOVING.date()) == later
+    assert clinic.closure(MOVED.date()) is None
+
+
+def test_what_is_alike_is_of_a_type_with_it_in_its_icb_and_of_an_open_organisation() -> None:
+    pharmacy = DIRECTORY.services["FPH01-REFERRALS"]
+    assert [one.code for one in DIRECTORY.alike(pharmacy)] == ["FPH01-PHARMACY-FIRST"]
+    assert DIRECTORY.alike(DIRECTORY.services["RXX01-SPA"]) == ()  # the other one is of QYY
+    shut = changed_organisation("FPH01", status=Status.CLOSED)
+    assert shut.alike(pharmacy) == ()
+
+
+def changed_organisation(ods: str, **fields: Any) -> Directory:
+    organisations = tuple(
+        replace(one, **fields) if one.ods == ods else one for one in DIRECTORY.entries.organisations
+    )
+    return Directory(replace(DIRECTORY.entries, organisations=organisations))
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "code", "detail"),
+    [
+        (
+            "closures: [{first_day: 24/12/2026, reason: moves}]",
+            "closures[0].first_day",
+            "invalid",
+            "not a day such as 2026-11-30.",
+        ),
+        (
+            "closures: [{first_day: 2026-12-24, last_day: 2026-12-23, reason: moves}]",
+            "closures[0].last_day",
+            "inconsistent",
+            "RXX01-SPA: it ends before it begins.",
+        ),
+        (
+            "closures: [{first_day: 2026-12-24}]",
+            "closures[0].reason",
+            "missing",
+            "reason is missing.",
+        ),
+        (
+            "paused: false",
+            "paused",
+            "invalid",
+            "not a reason in one line of text; leave it out where the service is not paused.",
+        ),
+        (
+            "paused: 'Yes'",
+            "paused",
+            "invalid",
+            "not a reason in one line of text; leave it out where the service is not paused.",
+        ),
+    ],
+)
+def test_a_closure_or_pause_that_says_nothing_is_refused_where_it_stands(
+    line: str, field: str, code: str, detail: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        parse(
+            EXAMPLE.replace("telephone: 0113 496 0401\n", f"telephone: 0113 496 0401\n    {line}\n")
+        )
+    (problem,) = caught.value.problems
+    assert (problem.field, problem.code, problem.detail) == (f"services[0].{field}", code, detail)
 
 
 def test_a_directory_survives_the_database_and_back() -> None:
@@ -411,12 +499,18 @@ def test_the_difference_between_two_directories_reads_line_by_line() -> None:
         .replace("rank: 1", "rank: 2", 1)
         .replace("takes: [update]}", "takes: [update, notice]}")
         .replace("name: Duty doctor", "name: Duty team")
+        .replace("last_day: 2027-01-03", "last_day: 2027-01-10")
+        .replace("    paused: its waiting lists are being reviewed\n", "")
     )
     assert [str(change) for change in difference(DIRECTORY, parse(changed))] == [
         "changed organisation G99002: name Hilltop Surgery → Hillfoot Surgery",
         "changed organisation G99004: status closed → open; successor G99001 → none; "
         "telephone none → 0113 496 0204",
         "changed service RXX01-SPA: offers [spa [all] 1] → [spa [all] 2]",
+        "changed service RXZ01-MACULAR: closures "
+        "[2026-12-24 2027-01-03 the clinic moves to another building] → "
+        "[2026-12-24 2027-01-10 the clinic moves to another building]",
+        "changed service RYY01-OUTPATIENTS: paused its waiting lists are being reviewed → none",
         "changed endpoint G99003: takes [update] → [update, notice]",
         "removed contact G99001 clinical Duty doctor",
         "added contact G99001 clinical Duty team",

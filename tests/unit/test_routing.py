@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from broker import choosing
+from broker.choosing import Candidate, Verdict
 from broker.directory import Directory
 from broker.directory_entries import Entries
 from broker.directory_file import parse
 from broker.events import Destination, Kind, Priority, Role, Route
 from broker.ports import Endpoint, FieldPaths, Seek, Want
-from broker.routing import Routed, recheck, route
+from broker.routing import Routed, recheck, route, takes_new
 
 EXAMPLE = (Path(__file__).parents[2] / "sandbox" / "directory.yaml").read_text("utf-8")
 DIRECTORY = parse(EXAMPLE)
@@ -146,10 +148,11 @@ def test_nobody_in_the_area_is_refused_with_the_candidates_elsewhere() -> None:
     assert problem.detail == "Nobody takes macular, glaucoma in the area of the postcode."
     assert problem.todo == (
         "Name or telephone one of: Northfield Hospital, macular service "
-        "(RXX01/RXX01-MACULAR), 0113 496 0403."
+        "(RXX01/RXX01-MACULAR), 0113 496 0403; Westgate Hospital, macular clinic "
+        "(RXZ01/RXZ01-MACULAR), 0113 496 0491."
     )
     (nobody,) = go(seek("dental")).problems
-    assert nobody.todo == "No service in the directory takes it."
+    assert nobody.todo == "No service in the directory takes it now."
 
 
 def test_a_tie_is_refused_with_those_that_tie() -> None:
@@ -507,3 +510,198 @@ def test_what_is_sought_is_said_in_the_pillars_own_words_where_it_has_them() -> 
     assert (
         go(wanted).problems[0].detail == "Nobody takes macular clinics in the area of the postcode."
     )
+
+
+# -- closed and paused services ------------------------------------------------------------------
+
+MACULAR = Destination("RXX01", "RXX01-MACULAR")
+OTHER_MACULAR = Destination("RXZ01", "RXZ01-MACULAR")
+CHRISTMAS = datetime(2026, 12, 28, 10, tzinfo=UTC)  # a Monday on which RXZ01-MACULAR is closed
+
+
+def with_paused(*codes: str, why: str = "no consultant until March") -> Directory:
+    """The example, with these services paused."""
+    services = tuple(
+        replace(one, paused=why) if one.code in codes else one for one in DIRECTORY.entries.services
+    )
+    return Directory(replace(DIRECTORY.entries, services=services))
+
+
+@pytest.mark.parametrize("named", [MACULAR, Destination("RXX01"), None])
+def test_a_paused_service_is_refused_with_whom_to_send_it_to_instead(
+    named: Destination | None,
+) -> None:
+    (problem,) = go(seek("macular", named=named), directory=with_paused("RXX01-MACULAR")).problems
+    assert problem.code == "service-paused"
+    assert problem.field == ("provider" if named else "condition")
+    assert problem.detail == (
+        "Northfield Hospital, macular service (RXX01/RXX01-MACULAR) takes no new referral for now "
+        "(no consultant until March)."
+    )
+    assert problem.todo == (
+        "Telephone Westgate Hospital, macular clinic on 0113 496 0491. Name or telephone one of: "
+        "Westgate Hospital, macular clinic (RXZ01/RXZ01-MACULAR), 0113 496 0491."
+    )
+    assert problem.instead == ("RXZ01/RXZ01-MACULAR",)
+    assert not go(seek("macular", named=OTHER_MACULAR)).problems
+
+
+@pytest.mark.parametrize(
+    ("now", "is_closed"),
+    [
+        (datetime(2026, 12, 23, 23, 59, tzinfo=UTC), False),
+        (datetime(2026, 12, 24, 0, 0, tzinfo=UTC), True),
+        (datetime(2027, 1, 3, 23, 59, tzinfo=UTC), True),
+        (datetime(2027, 1, 4, 0, 0, tzinfo=UTC), False),  # in the night, and it waits
+    ],
+)
+def test_a_service_is_closed_from_the_first_day_to_the_last_by_the_london_calendar(
+    now: datetime, is_closed: bool
+) -> None:
+    routed = route(want(seek("macular", named=OTHER_MACULAR)), "TPX01", DIRECTORY, now, paths=PATHS)
+    assert [one.code for one in routed.problems] == (["service-closed"] if is_closed else [])
+    if is_closed:
+        assert routed.problems[0].detail == (
+            "Westgate Hospital, macular clinic (RXZ01/RXZ01-MACULAR) is closed up to and including "
+            "3 January 2027 (the clinic moves to another building) and takes no new referral."
+        )
+        assert routed.problems[0].instead == (str(MACULAR),)
+
+
+def test_a_closure_without_a_last_day_is_for_good() -> None:
+    directory = changed(
+        "last_day: 2027-01-03, reason: the clinic moves", "reason: the clinic moves"
+    )
+    wanted = want(seek("macular", named=OTHER_MACULAR))
+    (problem,) = route(wanted, "TPX01", directory, CHRISTMAS.replace(year=2036)).problems
+    assert "is closed for good (the clinic moves to another building)" in problem.detail
+
+
+def test_where_nobody_else_takes_it_the_paused_service_itself_is_telephoned() -> None:
+    directory = with_paused("RXX01-MACULAR", "RXZ01-MACULAR")
+    (problem,) = go(seek("macular"), directory=directory).problems
+    assert problem.todo == "Telephone Northfield Hospital, macular service on 0113 496 0403."
+    assert problem.instead == ()
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        (NOW, "Telephone Westgate Hospital, macular clinic on 0113 496 0491. "),
+        (
+            SUNDAY,
+            "Westgate Hospital, macular clinic (0113 496 0491) is closed now: telephone NHS 111. ",
+        ),
+    ],
+)
+def test_what_is_for_today_is_telephoned_to_whoever_takes_it_and_is_there(
+    now: datetime, says: str
+) -> None:
+    directory = with_paused("RXX01-MACULAR")
+    wanted = want(seek("macular"), priority=Priority.STAT)
+    assert route(wanted, "TPX01", directory, now).telephone.startswith(says)
+
+
+def test_who_is_offered_instead_takes_it_now_and_can_be_reached() -> None:
+    directory = with_paused("RXX01-MACULAR", "RXZ01-MACULAR")
+    (nobody,) = go(seek("macular", practice=None, postcode="BD1 1AA"), directory=directory).problems
+    assert nobody.code == "no-destination"
+    assert nobody.todo == "No service in the directory takes it now."
+    assert nobody.instead == ()
+    unconnected = changed("  - {organisation: RXZ01, service: RXZ01-MACULAR, ", "  # ")
+    services = with_paused("RXX01-MACULAR").entries.services
+    directory = Directory(replace(unconnected.entries, services=services))
+    assert go(seek("macular"), directory=directory).problems[0].instead == ()
+
+
+def test_a_paused_service_named_without_a_type_is_replaced_by_what_is_of_a_type_with_it() -> None:
+    directory = with_paused("RXX01-MACULAR")
+    (problem,) = go(seek("", named=MACULAR), directory=directory).problems
+    assert (problem.code, problem.instead) == ("service-paused", (str(OTHER_MACULAR),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [(Kind.UPDATE, Role.ACTING), (Kind.NOTICE, Role.NOTICE), (Kind.REFERRAL, Role.COPY)],
+)
+def test_only_what_is_to_be_taken_on_is_no_longer_taken(kind: Kind, role: Role) -> None:
+    routed = go(
+        replace(seek("", named=MACULAR), role=role),
+        kind=kind,
+        directory=with_paused("RXX01-MACULAR"),
+    )
+    assert [one.destination for one in routed.routes] == [MACULAR]
+
+
+def test_what_is_under_way_at_a_paused_service_goes_on() -> None:
+    directory = with_paused("RXX01-MACULAR")
+    wanted = want(seek("macular"))
+    assert route(wanted, "TPX01", directory, NOW, under_way=[MACULAR]).routes
+    assert not route(wanted, "TPX01", directory, NOW, under_way=[OTHER_MACULAR]).routes
+    for kind in Kind:
+        assert isinstance(recheck(MACULAR, kind, directory, "eye-care"), Endpoint)
+
+
+def test_whether_a_place_takes_new_referrals_is_told_with_the_reason_why_not() -> None:
+    assert takes_new(MACULAR, "eye-care", DIRECTORY, NOW) == Endpoint(MACULAR, "inbox")
+    paused = with_paused("RXX01-MACULAR")
+    assert takes_new(MACULAR, "eye-care", paused, NOW) == "service-paused"
+    assert takes_new(OTHER_MACULAR, "eye-care", DIRECTORY, CHRISTMAS) == "service-closed"
+    assert takes_new(Destination("FPH01"), "eye-care", DIRECTORY, NOW) == "does-not-take"
+    assert takes_new(Destination("G99004"), "eye-care", DIRECTORY, NOW) == "closed"
+
+
+# -- explaining ----------------------------------------------------------------------------------
+
+
+def test_a_route_that_was_searched_tells_its_candidates_and_what_ruled_each_out() -> None:
+    chosen = Candidate(MACULAR, 1, Verdict.CHOSEN)
+    for directory, now, verdict in [
+        (DIRECTORY, NOW, Verdict.RANKED_LOWER),
+        (DIRECTORY, CHRISTMAS, Verdict.CLOSED),
+        (with_paused("RXZ01-MACULAR"), NOW, Verdict.PAUSED),
+    ]:
+        routed = route(want(seek("macular"), gp("G99001", Role.COPY)), "TPX01", directory, now)
+        assert routed.candidates == (chosen, Candidate(OTHER_MACULAR, 2, verdict))
+        assert choosing.read(choosing.written(routed.candidates)) == list(routed.candidates)
+
+
+def test_a_named_organisation_chooses_among_its_own_services_and_a_named_service_has_no_rival() -> (
+    None
+):
+    routed = go(seek("macular", named=Destination("RXX01")))
+    assert routed.candidates == (Candidate(MACULAR, 1, Verdict.CHOSEN),)
+    assert go(seek("macular", named=MACULAR)).candidates == ()
+    assert go(gp("G99001"), kind=Kind.UPDATE).candidates == ()
+    assert choosing.read(choosing.written(())) == []
+
+
+def test_candidates_are_told_by_name_with_the_verdict_in_words() -> None:
+    told = choosing.told([Candidate(OTHER_MACULAR, 2, Verdict.CLOSED)], DIRECTORY)
+    assert told == [
+        {
+            "organisation": "RXZ01",
+            "service": "RXZ01-MACULAR",
+            "name": "Westgate Hospital, macular clinic",
+            "rank": 2,
+            "verdict": "service-closed",
+            "in_words": "It was closed.",
+        }
+    ]
+    assert set(choosing.WORDS) == set(Verdict)
+
+
+def test_ten_candidates_are_told_at_most_and_the_chosen_one_is_among_them() -> None:
+    one = EXAMPLE[EXAMPLE.index("  - code: RXX01-MACULAR") : EXAMPLE.index("  - code: RYY01-SPA")]
+    lower = one.replace("rank: 1", "rank: 2")
+    many = "".join(lower.replace("RXX01-MACULAR", f"RXX01-A{n}") for n in range(12))
+    routed = go(seek("macular"), directory=changed(one, many + one))
+    assert len(routed.candidates) == 10
+    assert routed.candidates[0] == Candidate(MACULAR, 1, Verdict.CHOSEN)
+
+
+def test_a_place_that_the_broker_named_has_the_reason_that_it_gave() -> None:
+    named = seek("", role=Role.NOTICE, named=Destination("G99001"))
+    assert go(named, kind=Kind.NOTICE).routes[0].reason == "The place that was named."
+    known = replace(named, because="It sent the referral.")
+    assert go(known, kind=Kind.NOTICE).routes[0].reason == "It sent the referral."
