@@ -99,13 +99,12 @@ class Directory:
         )
 
     def alike(self, service: Service) -> tuple[Service, ...]:
-        """Return what else in its ICB, of open organisations, is of one type with a service."""
+        """Return what else, of open organisations, is of one type with a service."""
         types = {offer.receiver_type for offer in service.offers}
         return tuple(
             one
             for one in self.entries.services
             if one != service
-            and one.icb == service.icb
             and self.is_open(one.organisation)
             and any(offer.receiver_type in types for offer in one.offers)
         )

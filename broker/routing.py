@@ -274,17 +274,6 @@ def _candidates(seek: Seek, directory: Directory) -> Sequence[Service]:
     return directory.offering(seek.receiver_type, seek.subspecialty)
 
 
-def _others(seek: Seek, place: Destination, directory: Directory) -> Sequence[Service]:
-    """Return who else takes what a place was to take, the lowest rank first."""
-    service = directory.service(place)
-    if seek.receiver_type or service is None:
-        found = _candidates(seek, directory)
-    else:  # BaRS names a place and no type of service
-        found = directory.alike(service)
-    others = [one for one in found if one.destination != place]
-    return sorted(others, key=lambda one: one.rank(seek.receiver_type, seek.subspecialty) or 0)
-
-
 def _considered(
     seek: Seek, chosen: Destination, directory: Directory, now: datetime
 ) -> tuple[Candidate, ...]:
@@ -331,17 +320,43 @@ def _reachable(
     else:
         today = directory.whom_to_telephone(place, now) if is_for_today else ""
         return _cut_off(place, reached, path, directory, today)
-    others = [
-        service
-        for service in _others(seek, place, directory)
-        if isinstance(recheck(service.destination, kind, directory, want.pathway), Endpoint)
-        and shut(service.destination, directory, now) is None
-    ]
+    others = _others(place, seek, kind, want.pathway, directory, now)
     whom = others[0].destination if is_shut is not None and others else place
     calls = directory.whom_to_telephone(whom, now) if is_for_today else _telephone(whom, directory)
     todo = f"{calls} {_name_one(others, directory)}" if others else calls
     detail = f"{directory.name(place)} ({place}) {why}."
     return _Missed(path, code, detail, todo, todo, _instead(others))
+
+
+def _others(
+    place: Destination,
+    seek: Seek,
+    kind: Kind,
+    pathway: str,
+    directory: Directory,
+    now: datetime,
+) -> list[Service]:
+    """Return who takes now what a place does not: in the area, or where nobody there does,
+    anywhere; the lowest rank first."""
+    service = directory.service(place)
+    if seek.receiver_type or service is None:
+        anywhere = directory.offering(seek.receiver_type, seek.subspecialty)
+        area = _area(seek, directory)
+        near: Sequence[Service] = area[0] if area is not None else ()
+    else:  # BaRS names a place and no type of service
+        anywhere = directory.alike(service)
+        near = [one for one in anywhere if one.icb == service.icb]
+    for among in (near, anywhere):
+        taking = [
+            one
+            for one in among
+            if one.destination != place
+            and isinstance(recheck(one.destination, kind, directory, pathway), Endpoint)
+            and shut(one.destination, directory, now) is None
+        ]
+        if taking:
+            break
+    return sorted(taking, key=lambda one: one.rank(seek.receiver_type, seek.subspecialty) or 0)
 
 
 def _path(seek: Seek, paths: FieldPaths) -> str:

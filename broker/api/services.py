@@ -16,6 +16,7 @@ from broker.directory import Directory
 from broker.directory_entries import Service
 from broker.errors import Problem, Refused
 from broker.ports import Endpoint
+from broker.reading import unknown_code
 from fhir_profiles.pathways.catalogue import catalogue
 
 router = APIRouter(tags=["directory"])
@@ -26,7 +27,10 @@ _AREA: Final = re.compile("[A-Za-z]{1,2}")
 @router.get("/services", summary="The services that take a pathway, to choose from")
 async def choices(
     request: Request,
-    pathway: Annotated[str, Query(description="the id of a pathway, as GET /pathways has it")],
+    # Who calls must be known before what is asked for is looked at: so it is looked at below.
+    pathway: Annotated[
+        str | None, Query(description="the id of a pathway, as GET /pathways has it; needed")
+    ] = None,
     area: Annotated[
         str | None,
         Query(
@@ -40,15 +44,11 @@ async def choices(
     offered, when it is staffed, and `why_not` where it takes none now: post to one that does, by
     its `organisation` and `service`. The patient's own practice is on no list."""
     allow(await caller_of(request), Action.LIST_SERVICES)
-    entry = catalogue().entries.get(pathway)
+    entry = catalogue().entries.get(pathway or "")
     problems = []
     if entry is None:
-        detail = "The catalogue has no such pathway."
-        problems.append(
-            Problem(
-                "pathway", "unknown-code", detail, "Send one of those that GET /pathways lists."
-            )
-        )
+        todo = "Send one of those that GET /pathways lists."
+        problems.append(unknown_code("pathway", pathway, todo))
     if area is not None and not _AREA.fullmatch(area):
         todo = (
             "Send the one or two letters that a postcode begins with, such as LS. The rest of it "
@@ -60,14 +60,14 @@ async def choices(
     directory = await broker_of(request).directory.current()
     now = datetime.now(UTC)
     found = [
-        _told(one, offers, pathway, directory, now)
+        _told(one, offers, entry.id, directory, now)
         for one in directory.entries.services
         if directory.is_open(one.organisation)
         and (area is None or area.upper() in one.postcode_areas)
         and (offers := [offer for offer in one.offers if offer.receiver_type in entry.receivers])
     ]
     found.sort(key=lambda one: (not one["takes_new"], one["rank"], one["name"]))
-    return answer({"pathway": pathway, "services": found})
+    return answer({"pathway": entry.id, "services": found})
 
 
 def _told(

@@ -70,6 +70,7 @@ NEEDS: dict[tuple[str, str], tuple[str, str]] = {
     ("POST", "/attachments"): (Scope.ATTACHMENTS_WRITE, ""),
     ("GET", "/attachments/{}"): (Scope.ATTACHMENTS_READ, "attachment"),
     ("GET", "/organisations/{}"): (Scope.DIRECTORY_READ, ""),
+    ("GET", "/services"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/pathways"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/pathways/{}"): (Scope.DIRECTORY_READ, ""),
     ("GET", "/FHIR/R4/ServiceRequest"): (Scope.FHIR_READ, ""),

@@ -51,6 +51,7 @@ OWN = {
     Action.LIST_INBOX: "inbox:read",
     Action.READ_ORGANISATION: "directory:read",
     Action.READ_PATHWAYS: "directory:read",
+    Action.LIST_SERVICES: "directory:read",
     Action.SEARCH_RESOURCES: "fhir:read",
     Action.CREATE_RESOURCE: "fhir:write",
     Action.PROCESS_MESSAGE: "bars:process-message",

@@ -204,10 +204,10 @@ def test_of_several_closures_the_one_that_ends_last_is_told() -> None:
     assert clinic.closure(MOVED.date()) is None
 
 
-def test_what_is_alike_is_of_a_type_with_it_in_its_icb_and_of_an_open_organisation() -> None:
+def test_what_is_alike_is_of_a_type_with_it_and_of_an_open_organisation() -> None:
     pharmacy = DIRECTORY.services["FPH01-REFERRALS"]
     assert [one.code for one in DIRECTORY.alike(pharmacy)] == ["FPH01-PHARMACY-FIRST"]
-    assert DIRECTORY.alike(DIRECTORY.services["RXX01-SPA"]) == ()  # the other one is of QYY
+    assert [one.code for one in DIRECTORY.alike(DIRECTORY.services["RXX01-SPA"])] == ["RYY01-SPA"]
     shut = changed_organisation("FPH01", status=Status.CLOSED)
     assert shut.alike(pharmacy) == ()
 

@@ -705,3 +705,11 @@ def test_a_place_that_the_broker_named_has_the_reason_that_it_gave() -> None:
     assert go(named, kind=Kind.NOTICE).routes[0].reason == "The place that was named."
     known = replace(named, because="It sent the referral.")
     assert go(known, kind=Kind.NOTICE).routes[0].reason == "It sent the referral."
+
+
+def test_where_nobody_of_the_area_takes_it_now_those_elsewhere_are_offered() -> None:
+    elsewhere = Destination("RYY01", "RYY01-SPA")
+    directory = with_paused("RXX01-SPA")
+    for wanted in (seek(), seek(named=SPA), seek("", named=SPA)):
+        (problem,) = go(wanted, directory=directory).problems
+        assert (problem.code, problem.instead) == ("service-paused", (str(elsewhere),))
