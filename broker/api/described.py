@@ -6,6 +6,7 @@ from typing import Any, Final
 from broker.api.outcomes import BASE
 from broker.api.outcomes import MEDIA_TYPE as FHIR_MEDIA_TYPE
 from broker.api.problems import MEDIA_TYPE
+from broker.choosing import Verdict
 from broker.errors import ANSWERS
 from broker.events import Kind, Priority, Role
 
@@ -82,13 +83,15 @@ def _listed(items: Schema, description: str) -> Schema:
 _TIME: Final = text(format="date-time")
 _FLAG: Final[Schema] = {"type": "boolean"}
 _FINDING: Final = closed(
+    "instead",
     field=text("Where it stands in what you sent, in your own words."),
     code=text(),
     detail=text("What is wrong."),
     todo=text("What to do."),
+    instead=_listed(text(), "The services, ODS/SERVICE, of which one may be named instead."),
 )
 _SENT: Final = closed(
-    "status priority priority_in_words referral",
+    "status priority priority_in_words referral thread candidates",
     id=text(),
     kind=one_of([Kind.UPDATE, Kind.REFERRAL]),
     status=one_of(["withheld"], "Only where the patient does not agree: nothing was sent."),
@@ -96,6 +99,7 @@ _SENT: Final = closed(
     priority=one_of(Priority),
     priority_in_words=text(),
     referral=text("Of a referral: where it stands is read there."),
+    thread=text("Of a clinical message: what else was said is read there."),
     destinations=_listed(
         closed(
             organisation=text("ODS code."),
@@ -105,6 +109,17 @@ _SENT: Final = closed(
             reason=text("Why it goes there."),
         ),
         "Where it goes.",
+    ),
+    candidates=_listed(
+        closed(
+            organisation=text("ODS code."),
+            service=text(),
+            name=text(),
+            rank={"type": "integer"},
+            verdict=one_of(Verdict),
+            in_words=text(),
+        ),
+        "Among which services the receiver was chosen, it first; none where you named it.",
     ),
     deadlines=_listed(
         closed(

@@ -1,6 +1,9 @@
 """The OpenAPI page, read by somebody who builds against it: what it says is what the doors do."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -8,6 +11,8 @@ from jsonschema import Draft202012Validator
 
 from broker import registry
 from broker.access import OPEN_ROUTES
+from broker.ports import Adapter
+from fhir_profiles import strict_json
 from tests.acceptance.place import Body, Caller, Place, first, reading, taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,6 +62,29 @@ async def test_what_the_doors_of_a_pharmacy_answer_is_what_the_page_says(
         schema = schema_of(page, method, route, answer)
         wrong = [one.message for one in Draft202012Validator(schema).iter_errors(answer.json())]
         assert (route, answer.status_code, wrong) == (route, answer.status_code, [])
+
+
+@pytest.mark.parametrize("adapter", registry.load().adapters.values(), ids=lambda one: one.name)
+async def test_what_a_door_answers_to_its_first_example_is_what_the_page_says(
+    place: Place, adapter: Adapter
+) -> None:
+    page = await page_of(place)
+    example = next(iter(adapter.examples.values()))
+    now = datetime.now(UTC)
+    said = strict_json.loads(json.dumps(example).encode())
+    sender = place.of(
+        adapter.needs(adapter.accepts.model_validate(said, context={"now": now}), now).organisation
+    )
+    body = {**example, "reference": str(uuid4())}
+    answers = [await sender.post(adapter.door, body)]
+    services = "icb: QXX\n    postcode_areas"
+    async with place.directory((services, f"paused: away\n    {services}")):
+        answers.append(await sender.post(adapter.door, {**body, "reference": str(uuid4())}))
+    assert answers[0].status_code == 202
+    for answer in answers:
+        schema = schema_of(page, "post", adapter.door, answer)
+        wrong = [one.message for one in Draft202012Validator(schema).iter_errors(answer.json())]
+        assert (answer.status_code, wrong) == (answer.status_code, [])
 
 
 async def test_the_page_tells_of_every_header_that_a_door_demands(place: Place) -> None:
