@@ -308,23 +308,23 @@ def _reachable(
     kind = delivered_as(want.kind, seek.role)
     reached = recheck(place, kind, directory, want.pathway)
     is_new = seek.role is Role.ACTING and kind is Kind.REFERRAL and place not in under_way
-    is_shut = shut(place, directory, now) if is_new else None
+    closed = shut(place, directory, now) if is_new else None
     # What is for today cannot wait until somebody is there again.
     is_for_today = want.priority is Priority.STAT
     if isinstance(reached, Endpoint):
-        if is_shut is None:
+        if closed is None:
             return found
-        code, why = is_shut.verdict.value, is_shut.words
+        code, words = closed.verdict.value, closed.words
     elif reached == "does-not-take":
-        code, why = reached, f"does not take this ({kind}, {want.pathway})"
+        code, words = reached, f"does not take this ({kind}, {want.pathway})"
     else:
         today = directory.whom_to_telephone(place, now) if is_for_today else ""
         return _cut_off(place, reached, path, directory, today)
     others = _others(place, seek, kind, want.pathway, directory, now)
-    whom = others[0].destination if is_shut is not None and others else place
+    whom = others[0].destination if closed is not None and others else place
     calls = directory.whom_to_telephone(whom, now) if is_for_today else _telephone(whom, directory)
     todo = f"{calls} {_name_one(others, directory)}" if others else calls
-    detail = f"{directory.name(place)} ({place}) {why}."
+    detail = f"{directory.name(place)} ({place}) {words}."
     return _Missed(path, code, detail, todo, todo, _instead(others))
 
 

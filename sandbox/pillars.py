@@ -6,6 +6,7 @@ Each claims only what was read from the broker's API, or found in a partner's ow
 import hashlib
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
 
@@ -254,9 +255,12 @@ def _said(partner: Partner, kind: str, text: str, **about: str) -> dict[str, Any
 
 
 async def moved(partner: Partner, referral: str, name: str, **content: Any) -> Any:
-    """Move a referral; return the answer."""
-    read = await partner.client.call("GET", referral)
-    return await partner.send("POST", f"{referral}/{name}", content, if_match=read.etag)
+    """Move a referral, on the version that stands; return the answer."""
+    while True:
+        read = await partner.client.call("GET", referral)
+        answer = await partner.send("POST", f"{referral}/{name}", content, if_match=read.etag)
+        if answer.status != HTTPStatus.PRECONDITION_FAILED:  # else it moved meanwhile
+            return answer
 
 
 def _undecided(partner: Partner, message: str) -> Entry | None:
