@@ -321,9 +321,13 @@ def _reachable(
         today = directory.whom_to_telephone(place, now) if is_for_today else ""
         return _cut_off(place, reached, path, directory, today)
     others = _others(place, seek, kind, want.pathway, directory, now)
-    whom = others[0].destination if closed is not None and others else place
-    calls = directory.whom_to_telephone(whom, now) if is_for_today else _telephone(whom, directory)
-    todo = f"{calls} {_name_one(others, directory)}" if others else calls
+    is_replaced = closed is not None and bool(others)
+    if is_for_today:
+        whom = others[0].destination if is_replaced else place
+        call = directory.whom_to_telephone(whom, now)
+    else:  # the numbers of those who take it instead stand in what is offered
+        call = "" if is_replaced else _telephone(place, directory)
+    todo = " ".join(filter(None, [call, _name_one(others, directory) if others else ""]))
     detail = f"{directory.name(place)} ({place}) {words}."
     return _Missed(path, code, detail, todo, todo, _instead(others))
 

@@ -88,6 +88,7 @@ async def test_a_question_about_a_referral_and_its_answer_are_one_thread(
     about = await received(optometrist, hospital)
     asked = await say(hospital, about=id_of(about), **ABOUT)
     assert whom(asked) == [("TPX01", None)]
+    assert asked["destinations"][0]["reason"] == "It is a party of what this is about."
     got = await communication(optometrist, asked)
     assert got["category"][0]["coding"][0]["code"] == "question"
     assert [one["contentString"] for one in got["payload"]] == [QUESTION["text"]]

@@ -108,6 +108,16 @@ async def test_who_asked_converts_and_everything_that_was_said_goes_along(
     await hospital.heard(about["id"], "cancelled")
 
 
+async def test_the_new_referral_has_a_reference_of_its_own(
+    practice: Caller, hospital: Caller
+) -> None:
+    about = await asked(practice, hospital)
+    unnamed = {name: it for name, it in new().items() if name != "reference"}
+    answer = await practice.move(about["referral"], "convert", unnamed)
+    (one,) = problem(answer, 422, "invalid")["problems"]
+    assert (one["field"], one["code"]) == ("reference", "missing")
+
+
 async def test_its_receiver_converts_only_what_the_request_allows(
     practice: Caller, hospital: Caller
 ) -> None:

@@ -539,8 +539,8 @@ def test_a_paused_service_is_refused_with_whom_to_send_it_to_instead(
         "(no consultant until March)."
     )
     assert problem.todo == (
-        "Telephone Westgate Hospital, macular clinic on 0113 496 0491. Name or telephone one of: "
-        "Westgate Hospital, macular clinic (RXZ01/RXZ01-MACULAR), 0113 496 0491."
+        "Name or telephone one of: Westgate Hospital, macular clinic (RXZ01/RXZ01-MACULAR), "
+        "0113 496 0491."
     )
     assert problem.instead == ("RXZ01/RXZ01-MACULAR",)
     assert not go(seek("macular", named=OTHER_MACULAR)).problems
