@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from broker import pausing, registry, settings
+from broker import choosing, pausing, registry, settings
 from broker.addresses import UrlRefused, is_address, read_url, why_refused
 from broker.commands import showing
 from broker.commands.opening import demand_database
@@ -148,6 +148,19 @@ def _partners(found: Settings, store: Store) -> Iterator[Finding]:
         count = len(directory.organisations)
         yield Finding("directory", "ok", f"Version {version}, {count} organisations.")
         yield from _ways_out(found, directory, without_secret)
+        yield _all(
+            Finding(
+                "services",
+                "warn",
+                "No new referral is taken by",
+                "Once they take them, load a directory without their closure or pause.",
+            ),
+            [
+                service.code
+                for service in directory.entries.services
+                if choosing.shut(service.destination, directory, now) is not None
+            ],
+        )
     else:
         mend = "referral-broker directory load FILE"
         yield Finding("directory", "fail", "None is loaded.", mend)

@@ -1053,9 +1053,11 @@ class TestCheck:
         add(loaded, "pharmasys", "--key", str(pair[1]))
         self.call(loaded, "https://hilltop.example/in")
         states = self.states(loaded, 0)
-        assert states.pop("endpoints") == "warn"  # the example has one that is not connected
+        # The example has one that is not connected, and a service that is paused.
+        assert (states.pop("endpoints"), states.pop("services")) == ("warn", "warn")
         assert set(states.values()) == {"ok"} and len(states) >= 10
-        assert "G99005" in loaded.ok("check").out
+        said = loaded.ok("check").out
+        assert "G99005" in said and "RYY01-OUTPATIENTS" in said and "RXX01-SPA" not in said
 
     def test_without_a_database_fails_and_makes_none(self, empty: Shell) -> None:
         assert self.states(empty, 1)["database"] == "fail"
