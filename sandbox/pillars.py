@@ -21,6 +21,7 @@ from sandbox.world import (
     OTHER_HOSPITAL,
     PHARMACY,
     URGENT_CARE,
+    URGENT_EYE,
     World,
 )
 
@@ -101,22 +102,41 @@ async def pharmacy_and_back(world: World, story: Story) -> None:
 
 
 async def urgent_care(world: World, story: Story) -> None:
-    """NHS 111 refers a red eye to urgent eye care, and is told how to reach it today."""
-    caller, hospital = world.pillars[URGENT_CARE], world.hospital
+    """NHS 111 refers a red eye to an optometrist, who sees it and says what was found."""
+    caller, optician = world.pillars[URGENT_CARE], world.pillars[URGENT_EYE]
     sent = await caller.post(
         "urgent-care.referrals", "minor-and-urgent-eye-care", practice=INBOX_PRACTICE
     )
     message = sent.json["messages"][0]
     place = message["destinations"][0]
     story.see(
-        sent.status == 202 and place["role"] == "acting",
+        sent.status == 202 and place["organisation"] == URGENT_EYE,
         f"{caller.name} referred a red eye to {place['name']}. {place['reason']}",
     )
-    await received(hospital, message["id"])
+    await received(optician, message["id"])
     told = await heard(caller, message["id"], "accepted")
-    story.see(told, f"{hospital.name} accepted it, and {caller.name} was told")
+    story.see(told, f"{optician.name} accepted it, and {caller.name} was told")
     read_out = await caller.get(f"/messages/{message['id']}/status")
     story.see(read_out["line"], f"who asks for the patient reads: “{read_out['line']}”")
+    seen = await optician.post(
+        "optometry.outcomes",
+        "minor-and-urgent-eye-care",
+        outcome="treated",
+        optical_practice={"ods": URGENT_EYE},
+        practice=INBOX_PRACTICE,
+        referrer=None,
+        referral={"id": message["referral"].rpartition("/")[2]},
+        patient=caller.drawn["patient"],
+    )
+    story.see(seen.status == 202, f"{optician.name} posted what was found and done")
+    update = seen.json["messages"][0]
+    for one in (caller, world.practice):
+        await received(one, update["id"])
+    shown = await caller.get(message["referral"])
+    story.see(
+        shown["state"] == "completed",
+        f"{caller.name} and {world.practice.name} have it, and the referral is completed",
+    )
 
 
 async def sent_on(world: World, story: Story) -> None:
@@ -283,7 +303,7 @@ async def until_listed(partner: Partner, message: str) -> set[str]:
 PILLARS: Final[tuple[tuple[str, Act], ...]] = (
     ("A dentist's suspected cancer goes with its image", radiograph),
     ("A practice refers to a pharmacy, and has its answer", pharmacy_and_back),
-    ("NHS 111 refers to urgent eye care", urgent_care),
+    ("NHS 111 refers to an optometrist", urgent_care),
     ("A single point of access sends a referral on", sent_on),
     ("Advice becomes a referral", advice),
     ("A discharge reaches the practice and the pharmacy", discharge),

@@ -48,6 +48,7 @@ WEBHOOK_PRACTICE: Final = "G99002"
 HOSPITAL: Final = "RXX01"
 DENTIST: Final = "V99001"
 URGENT_CARE: Final = "Y99011"
+URGENT_EYE: Final = "TPX03"
 DISCHARGING_HOSPITAL: Final = "RXZ01"
 OTHER_HOSPITAL: Final = "RYY01"
 _WEBHOOK_IN_FILE: Final = "http://127.0.0.1:9902/inbound"
@@ -109,6 +110,12 @@ PILLARS: Final = (
     ),
     Registration(
         URGENT_CARE, "aire-111-system", "Aire NHS 111", (submit_scope("urgent-care"), *_EVERYBODY)
+    ),
+    Registration(
+        URGENT_EYE,
+        "harbour-optometry-system",
+        "Harbour Eye Care",
+        (submit_scope("optometry"), *_EVERYBODY),
     ),
     Registration(
         DISCHARGING_HOSPITAL,

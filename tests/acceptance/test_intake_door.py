@@ -617,7 +617,7 @@ async def test_what_is_for_the_gp_goes_to_the_urgent_eye_service_where_the_pract
     body = referral("no-nhs-number", condition={"code": "herpes-zoster"})
     sent = await optometrist.submit(body)
     (message,) = sent["messages"]
-    assert message["destinations"][0]["service"] == "RXX01-EYE-CASUALTY"
+    assert message["destinations"][0]["service"] == "TPX03-URGENT-EYE"
     assert sent["warnings"]
 
 
@@ -630,7 +630,7 @@ async def test_a_place_says_beforehand_what_it_takes(pharmacy: Caller) -> None:
     casualty = next(one for one in hospital["takes"] if one["service"] == "RXX01-EYE-CASUALTY")
     assert casualty["offers"] == [
         {"receiver_type": "eye-casualty", "subspecialties": ["all"], "rank": 1},
-        {"receiver_type": "urgent-eye", "subspecialties": ["all"], "rank": 1},
+        {"receiver_type": "urgent-eye", "subspecialties": ["all"], "rank": 2},
     ]
     (hours,) = casualty["opening_hours"]
     assert (len(hours["days"]), hours["opens"], hours["closes"]) == (7, "08:00", "20:00")

@@ -43,7 +43,18 @@ def with_more(*sections: str) -> str:
 def test_the_example_holds_every_party_of_the_demo() -> None:
     assert set(DIRECTORY.organisations) == {
         *("FPH01", "G99001", "G99002", "G99003", "G99004", "G99005"),
-        *("TPX01", "RXX01", "RYY01", "RXZ01", "V99001", "V99002", "RYC01", "Y99011", "X99012"),
+        *(
+            "TPX01",
+            "TPX03",
+            "RXX01",
+            "RYY01",
+            "RXZ01",
+            "V99001",
+            "V99002",
+            "RYC01",
+            "Y99011",
+            "X99012",
+        ),
     }
     assert set(DIRECTORY.icbs) == {"QXX", "QYY"}
     offered = {

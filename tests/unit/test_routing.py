@@ -95,13 +95,13 @@ def test_a_referral_goes_to_the_only_service_of_its_kind_in_the_practices_icb() 
     ("receiver_type", "service"),
     [
         ("eye-casualty", "RXX01-EYE-CASUALTY"),
-        ("urgent-eye", "RXX01-EYE-CASUALTY"),
+        ("urgent-eye", "TPX03-URGENT-EYE"),
         ("macular", "RXX01-MACULAR"),
     ],
 )
 def test_each_receiver_type_has_its_service(receiver_type: str, service: str) -> None:
     routed = go(seek(receiver_type, subspecialty=""))
-    assert [one.destination for one in routed.routes] == [Destination("RXX01", service)]
+    assert [one.destination for one in routed.routes] == [Destination(service[:5], service)]
 
 
 def test_without_a_known_practice_the_area_of_the_postcode_decides() -> None:
